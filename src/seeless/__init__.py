@@ -1,0 +1,59 @@
+"""seeless: vision-language models that look at fewer visual tokens, and answer as well."""
+
+from seeless.api import Handle, apply
+from seeless.context import Context
+from seeless.decision import Decision, Keep, Merge
+from seeless.errors import (
+    AlreadyApplied,
+    BudgetError,
+    InputError,
+    MissingExtra,
+    SeelessError,
+    UnknownStrategy,
+    UnsupportedModel,
+)
+from seeless.registry import available, from_dict, get, register
+from seeless.report import Report, StageReport
+from seeless.strategies.fastervlm import FasterVLM
+from seeless.strategies.fastv import FastV
+from seeless.strategies.pool import Pool
+from seeless.strategies.priortr import PriorTR
+from seeless.strategies.pyramiddrop import PyramidDrop
+from seeless.strategies.random import Random
+from seeless.strategies.uniform import Uniform
+from seeless.strategies.vispruner import VisPruner
+from seeless.strategy import EntryStrategy, LayerStrategy, Strategy
+
+__all__ = [
+    "AlreadyApplied",
+    "BudgetError",
+    "Context",
+    "Decision",
+    "EntryStrategy",
+    "FastV",
+    "FasterVLM",
+    "Handle",
+    "InputError",
+    "Keep",
+    "LayerStrategy",
+    "Merge",
+    "MissingExtra",
+    "Pool",
+    "PriorTR",
+    "PyramidDrop",
+    "Random",
+    "Report",
+    "SeelessError",
+    "StageReport",
+    "Strategy",
+    "Uniform",
+    "UnknownStrategy",
+    "UnsupportedModel",
+    "VisPruner",
+    "apply",
+    "available",
+    "from_dict",
+    "get",
+    "register",
+]
+__version__ = "0.1.0"

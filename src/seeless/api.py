@@ -1,0 +1,115 @@
+"""`apply`: put strategies on a model, and take them off again."""
+
+from collections import deque
+from types import TracebackType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import nn
+
+from seeless.core.entry import Reducer
+from seeless.core.family import ModelView, unwrap
+from seeless.core.session import plan_stages
+from seeless.errors import AlreadyApplied, BudgetError, SeelessError, UnsupportedModel
+from seeless.families import family_of
+from seeless.registry import get
+from seeless.report import Report
+from seeless.strategy import Strategy
+
+REPORTS_KEPT = 256
+
+_handles: "WeakKeyDictionary[nn.Module, Handle]" = WeakKeyDictionary()
+
+
+class Handle:
+    """Strategies on a model, until `remove()` or the end of the `with` block.
+
+    Args:
+        model: as it was given to `apply`.
+        strategies: in the order given.
+        reports: of the latest prefills, the oldest first, at most 256.
+    """
+
+    def __init__(self, model: nn.Module, strategies: list[Strategy]) -> None:
+        inner = unwrap(model)
+        view = ModelView(inner, family_of(_model_type(inner)))
+        self.model, self.strategies = model, strategies
+        self.reports: deque[Report] = deque(maxlen=REPORTS_KEPT)
+        self._inner = inner
+        self._reducer = Reducer(view, plan_stages(strategies, view.depth), self.reports.append)
+        if (active := _handles.get(inner)) is not None:
+            raise AlreadyApplied(
+                f"this model already carries {active.strategies}; remove that handle first, "
+                "or give all strategies as one list: apply(model, [first, second])"
+            )
+        self._reducer.attach()
+        _handles[inner] = self
+
+    @property
+    def report(self) -> Report:
+        """The report of the latest prefill that had visual tokens.
+
+        Raises:
+            SeelessError: there has been none.
+        """
+        if not self.reports:
+            raise SeelessError("no prompt with an image has been seen yet; run the model first, then read the report")
+        return self.reports[-1]
+
+    def remove(self) -> None:
+        """Leave the model exactly as it was. Safe to call twice."""
+        if _handles.get(self._inner) is self:
+            del _handles[self._inner]
+            self._reducer.detach()
+
+    def __enter__(self) -> "Handle":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.remove()
+
+
+def apply(model: nn.Module, strategy: str | Strategy | list[Strategy], **knobs: Any) -> Handle:
+    """Make `model` look at fewer visual tokens.
+
+    Args:
+        model: an unmodified vision-language model of `transformers`, also wrapped by PEFT, DDP or torch.compile.
+        strategy: a strategy, its name, or several strategies, which act in the order of the flow.
+        knobs: fields of the strategy, if it is given by name.
+
+    Returns:
+        A handle: use it in a `with` block, or call its `remove()`.
+
+    Raises:
+        UnsupportedModel: no family knows this model, or it has a feature that cannot be reduced.
+        BudgetError: a budget, layer or field that is not possible.
+        UnknownStrategy: no strategy of this name.
+        AlreadyApplied: the model carries strategies already.
+
+    >>> model, processor = seeless.tiny.load_tiny()
+    >>> scene = seeless.tiny.draw_scene(seed=3)
+    >>> chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "how many digits?"}]}]
+    >>> prompt = processor.apply_chat_template(chat, add_generation_prompt=True)
+    >>> inputs = processor(images=scene.image, text=prompt, return_tensors="pt")
+    >>> with apply(model, "fastv", keep=0.25) as run:
+    ...     ids = model.generate(**inputs, max_new_tokens=2)
+    >>> run.report.n_before, run.report.n_after
+    ([144], [36])
+    """
+    if isinstance(strategy, str):
+        return Handle(model, [get(strategy, **knobs)])
+    strategies = list(strategy) if isinstance(strategy, list | tuple) else [strategy]
+    if knobs:
+        raise BudgetError(f"{sorted(knobs)} belong to a strategy given by name; set them on the strategy itself")
+    if not strategies or not all(isinstance(s, Strategy) for s in strategies):
+        raise BudgetError(f"{strategy!r} is no strategy; give one, its name, or a list of strategies")
+    return Handle(model, strategies)
+
+
+def _model_type(model: nn.Module) -> str:
+    config = getattr(model, "config", None)
+    if getattr(config, "model_type", None) is None:
+        raise UnsupportedModel(f"{type(model).__name__} is no transformers model: it has no config.model_type")
+    return config.model_type

@@ -1,0 +1,105 @@
+"""Everything a strategy may look at. Lazy: what is not asked for is not computed."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal, Protocol
+
+import torch
+
+Queries = Literal["last", "text", "anchor"] | torch.Tensor
+
+
+class Sources(Protocol):
+    """What the core answers a `Context` with; one per stage and group of units."""
+
+    def visual(self) -> torch.Tensor: ...
+    def hidden(self) -> torch.Tensor: ...
+    def text(self) -> torch.Tensor: ...
+    def embeds(self) -> torch.Tensor: ...
+    def attention(self, queries: Queries, layer: int) -> torch.Tensor: ...
+    def keys(self, layer: int) -> torch.Tensor: ...
+    def vision_attention(self) -> torch.Tensor: ...
+    def vision_features(self) -> torch.Tensor: ...
+    def vision_keys(self) -> torch.Tensor: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """A stage's view of some units of equal size, ranked together. Read-only; tensors carry no gradient.
+
+    Args:
+        layer: layers before this one see every token; 0 at the entry.
+        stage_index: which of the strategy's stages this is.
+        n_keep: tokens to keep in each of these units.
+        index: `[units, visual]`, place of each token among the original visual tokens of its unit.
+        n_original: visual tokens each unit had when it entered.
+        grid: (frames, height, width) of the unit's tokens while they are complete and form a grid, else None.
+        memory: a dict that lives for one prefill, shared by all stages of this strategy.
+    """
+
+    layer: int
+    stage_index: int
+    n_keep: int
+    index: torch.Tensor
+    n_original: int
+    grid: tuple[int, int, int] | None
+    memory: dict
+    sources: Sources = field(repr=False)
+
+    @cached_property
+    def visual(self) -> torch.Tensor:
+        """Hidden states of the visual tokens at this stage, `[units, visual, dim]`."""
+        return self.sources.visual()
+
+    @cached_property
+    def hidden(self) -> torch.Tensor:
+        """Hidden states of the whole sequence each unit stands in, `[units, seq, dim]`."""
+        return self.sources.hidden()
+
+    @cached_property
+    def text(self) -> torch.Tensor:
+        """Hidden states of the tokens after the last visual token of the unit's row, `[units, text, dim]`."""
+        return self.sources.text()
+
+    @cached_property
+    def embeds(self) -> torch.Tensor:
+        """Embeddings of the visual tokens as they entered the first layer, `[units, visual, dim]`."""
+        return self.sources.embeds()
+
+    def attention(self, queries: Queries = "last", layer: int | None = None) -> torch.Tensor:
+        """Attention from some rows to the visual tokens, `[units, heads, queries, visual]`, float32.
+
+        Softmax over all visible keys (causal, no padding), read at the visual tokens. Computed from the layer's own
+        query and key projections for the asked rows only; the model's attention kernel is not touched.
+
+        Args:
+            queries: "last": the row's last token. "text": every token after the row's last visual token, the last
+                one included. "anchor": the null token, the first token after the unit that cannot have seen the
+                instruction (`methods.md` 2.2). A tensor `[queries]`: these rows of `hidden`.
+            layer: whose projections; the layer before the stage unless told. The coming layer (`ctx.layer`) gives
+                the attention it would compute on what it is about to see.
+        """
+        return self.sources.attention(queries, self.layer - 1 if layer is None else layer)
+
+    def keys(self, layer: int | None = None) -> torch.Tensor:
+        """Rotated keys of the visual tokens, `[units, kv_heads, visual, dim]`, of the layer before the stage."""
+        return self.sources.keys(self.layer - 1 if layer is None else layer)
+
+    def vision_attention(self) -> torch.Tensor:
+        """Attention the vision tower pays to each token, `[units, heads, visual]`, float32: the class token's row in
+        the layer that produced the features the projector takes. Softmax over the class token and all patches.
+
+        Raises:
+            UnsupportedModel: the tower has no class token.
+        """
+        return self.sources.vision_attention()
+
+    def vision_features(self) -> torch.Tensor:
+        """What the projector took in for each token, `[units, visual, dim]`."""
+        return self.sources.vision_features()
+
+    def vision_keys(self) -> torch.Tensor:
+        """Key vectors of the layer that `vision_attention` reads, `[units, heads, visual, dim]`."""
+        return self.sources.vision_keys()
+
+

@@ -1,0 +1,151 @@
+"""What a reduced KV cache remembers about itself, kept on the cache object so that generations can interleave."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+
+from seeless.errors import InputError, UnsupportedModel
+
+_RECORD = "_seeless_record"
+_METHODS = (
+    "get_seq_length",
+    "get_mask_sizes",
+    "reorder_cache",
+    "batch_repeat_interleave",
+    "batch_select_indices",
+    "crop",
+    "reset",
+)
+
+
+@dataclass
+class Span:
+    """Consecutive layers, from `first` on, whose caches hold the same tokens.
+
+    Args:
+        first: the first of these layers.
+        columns: tokens each of them held when the cache was last reduced.
+        valid: `[batch, columns]` bool for the columns there were when the cache was last reduced; None = all valid.
+        closed: `[batch, 1]`, by how much the positions of all later tokens are lowered in these layers; None = 0.
+    """
+
+    first: int
+    columns: int
+    valid: torch.Tensor | None
+    closed: torch.Tensor | None
+
+    def same_as(self, other: "Span") -> bool:
+        """Whether both hold the same tokens at the same positions."""
+
+        def equal(a: torch.Tensor | None, b: torch.Tensor | None) -> bool:
+            return a is b or (a is not None and b is not None and torch.equal(a, b))
+
+        return self.columns == other.columns and equal(self.valid, other.valid) and equal(self.closed, other.closed)
+
+
+@dataclass
+class CacheRecord:
+    """Installed on a reduced cache. `get_seq_length()` without a layer counts the dropped tokens too, so `generate` and
+    the model go on slicing and numbering as if nothing had been dropped; with a layer it is that layer's own length."""
+
+    cache: Cache
+    spans: list[Span]
+    removed: int
+    is_active: Callable[[], bool] = field(repr=False)
+
+    def install(self) -> None:
+        for name in _METHODS:
+            vars(self.cache)[name] = getattr(self, name)
+        vars(self.cache)[_RECORD] = self
+
+    def _stock(self, name: str) -> Any:
+        return getattr(type(self.cache), name).__get__(self.cache)
+
+    def span(self, layer: int) -> Span:
+        return [span for span in self.spans if span.first <= layer][-1]
+
+    def get_seq_length(self, layer_idx: int | None = None) -> int:
+        if layer_idx is None:
+            return self._stock("get_seq_length")(0) + self.removed
+        return self._stock("get_seq_length")(layer_idx)
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        if not self.is_active():
+            raise InputError(
+                "this cache was reduced under seeless.apply, whose handle has been removed; its positions mean nothing "
+                "to the untouched model. Keep the handle while the conversation lasts, or start with a new cache"
+            )
+        return self._stock("get_mask_sizes")(query_length, layer_idx)
+
+    def _rows(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        for span in self.spans:
+            span.valid = None if span.valid is None else change(span.valid)
+            span.closed = None if span.closed is None else change(span.closed)
+
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        self._stock("reorder_cache")(beam_idx)
+        self._rows(lambda x: x.index_select(0, beam_idx.to(x.device)))
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        self._stock("batch_repeat_interleave")(repeats)
+        self._rows(lambda x: x.repeat_interleave(repeats, dim=0))
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        self._stock("batch_select_indices")(indices)
+        self._rows(lambda x: x[indices])
+
+    def crop(self, tokens_to_remove: int) -> None:
+        for span in self.spans:
+            if self.get_seq_length(span.first) - abs(tokens_to_remove) < span.columns:
+                raise InputError("a reduced cache cannot be cropped into the prompt it was reduced in; prefill anew")
+        self._stock("crop")(tokens_to_remove)
+
+    def reset(self) -> None:
+        for name in (*_METHODS, _RECORD):
+            vars(self.cache).pop(name, None)
+        self._stock("reset")()
+
+
+def record_of(cache: Cache | None) -> CacheRecord | None:
+    """The record of a reduced cache; None for any other."""
+    return None if cache is None else vars(cache).get(_RECORD)
+
+
+def check_cache(cache: Cache | None) -> None:
+    """Refuse, by name, caches whose layers cannot have lengths of their own."""
+    if cache is None:
+        return
+    odd = {type(layer).__name__ for layer in cache.layers if type(layer) is not DynamicLayer}
+    if type(cache) is not DynamicCache or odd or cache.offloading:
+        kind = "an offloaded cache" if cache.offloading else f"{type(cache).__name__} ({', '.join(sorted(odd))})"
+        raise UnsupportedModel(
+            f"visual tokens cannot be dropped with {kind}; use the default DynamicCache "
+            "(no cache_implementation in generate)"
+        )
+
+
+def cached_length(cache: Cache | None, layer: int) -> int:
+    """Tokens a layer's cache holds."""
+    if cache is None or layer >= len(cache.layers) or not cache.layers[layer].is_initialized:
+        return 0
+    return cache.layers[layer].keys.shape[-2]
+
+
+def trim(cache: Cache, layer: int, past: int, order: torch.Tensor) -> None:
+    """Cut what this forward added to one layer's cache down to the kept tokens.
+
+    Args:
+        past: length of the layer's cache before this forward; that part stays.
+        order: `[batch, slots]`, which of this forward's columns stay.
+    """
+    own = cache.layers[layer]
+    at = order.to(own.keys.device)[:, None, :, None]
+
+    def kept(x: torch.Tensor) -> torch.Tensor:
+        new = x[:, :, past:].gather(2, at.expand(-1, x.shape[1], -1, x.shape[-1]))
+        return torch.cat([x[:, :, :past], new], 2) if past else new
+
+    own.keys, own.values = kept(own.keys), kept(own.values)

@@ -1,0 +1,220 @@
+"""The seam around the language model: where embeddings are cut, and where its output goes back to full length."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.cache_utils import Cache
+
+from seeless.core.cache import CacheRecord, check_cache, record_of
+from seeless.core.family import ModelView
+from seeless.core.hooks import HookSet
+from seeless.core.layers import DecodeLayers, PrefillLayers, hook_layers, record_mask, take_positions
+from seeless.core.pictures import Note, Pictures, noting, read_notes, visual_mask
+from seeless.core.positions import gather_tokens
+from seeless.core.reporting import build_report
+from seeless.core.session import PlannedStage, Session
+from seeless.errors import InputError
+from seeless.report import Report
+
+
+@dataclass
+class _Running:
+    """What one forward of the language model needs afterwards."""
+
+    hooks: HookSet = field(default_factory=HookSet)
+    session: Session | None = None
+    logical: int = 0
+
+
+class Reducer:
+    """Everything that is attached to one model: hooks on the base model and its language model, and, only while a
+    forward needs them, on layers and tower.
+
+    Args:
+        on_report: called with the report of every prefill.
+    """
+
+    def __init__(self, view: ModelView, stages: list[PlannedStage], on_report: Callable[[Report], None]) -> None:
+        self.view, self.stages, self.on_report = view, stages, on_report
+        self.hooks = HookSet()
+        self.active = False
+        self.pictures: Pictures | None = None
+        self.running: list[_Running] = []
+
+    def attach(self) -> None:
+        base, decoder = self.view.base, self.view.language_model
+        self.hooks.override(decoder, "forward", torch.compiler.disable(decoder.forward))
+        self.hooks.override(base, "get_image_features", noting(self.view, base.get_image_features, self._note))
+        self.hooks.before(base, self._before_base)
+        self.hooks.after(base, self._after_base)
+        self.hooks.before(decoder, self._before_decoder)
+        self.hooks.after(decoder, self._after_decoder)
+        torch.compiler.reset()  # code compiled without the hooks would not run them
+        self.active = True
+
+    def detach(self) -> None:
+        self.hooks.remove()
+        torch.compiler.reset()
+        self.active = False
+
+    # The base model: which tokens are visual.
+
+    def _before_base(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        self.pictures = None
+        names = list(inspect.signature(module.forward).parameters) if args else []
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        ready = (given.get("mm_encoder_outputs") or {}).get("image")
+        if ready is not None:
+            self.pictures = Pictures(visual_mask(self.view, given), read_notes(ready.pooler_output))
+        elif given.get("pixel_values") is not None:
+            self.pictures = Pictures(visual_mask(self.view, given))
+        elif given.get("inputs_embeds") is not None and given["inputs_embeds"].shape[1] > 1:
+            if record_of(given.get("past_key_values")) is None:
+                raise InputError(
+                    "inputs_embeds without pixel_values do not say which embeddings are visual; "
+                    "pass input_ids and pixel_values, or remove the handle for text"
+                )
+
+    def _note(self, notes: list[Note]) -> None:
+        if self.pictures is not None:
+            self.pictures.notes = notes
+
+    def _after_base(self, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        self.pictures = None
+
+    # The language model.
+
+    def _before_decoder(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        running = _Running()
+        self.running.append(running)
+        cache = kwargs.get("past_key_values")
+        record, pictures, self.pictures = record_of(cache), self.pictures, None
+        visual = pictures is not None and bool(pictures.visual.any())
+        if not visual and record is None:
+            return None
+        if args:
+            raise InputError("the language model was called with positional arguments; call the whole model instead")
+        mask = kwargs.get("attention_mask")
+        if mask is not None and (not isinstance(mask, torch.Tensor) or mask.ndim != 2):
+            raise InputError(
+                "a ready-made 4-D (or flex) attention mask cannot follow tokens that leave; pass the 2-D attention_mask"
+            )
+        check_cache(cache)
+        if record is not None and not record.is_active():
+            record.is_active = lambda: self.active
+        embeds = kwargs.get("inputs_embeds")
+        if embeds is None:
+            embeds = self.view.language_model.get_input_embeddings()(kwargs["input_ids"])  # type: ignore[operator]
+            kwargs = {**kwargs, "input_ids": None, "inputs_embeds": embeds}
+        past = 0 if cache is None else cache.get_seq_length()
+        running.logical = past + embeds.shape[1]
+        if mask is not None and mask.shape[1] != running.logical:
+            raise InputError(
+                f"attention_mask has {mask.shape[1]} columns, but the conversation has {running.logical} tokens "
+                "(dropped visual tokens count)"
+            )
+        positions = kwargs.get("position_ids")
+        if positions is None:
+            positions = torch.arange(past, running.logical, device=embeds.device)[None]
+        if visual:
+            assert pictures is not None
+            return args, self._prefill(running, kwargs, pictures, positions, record, cache)
+        assert record is not None
+        return args, self._continue(running, kwargs, positions, record)
+
+    def _prefill(
+        self,
+        running: _Running,
+        kwargs: dict,
+        pictures: Pictures,
+        positions: torch.Tensor,
+        record: CacheRecord | None,
+        cache: Cache | None,
+    ) -> dict:
+        embeds, mask = kwargs["inputs_embeds"], kwargs.get("attention_mask")
+        length = embeds.shape[1]
+        past_mask = valid = None
+        if mask is not None:
+            past_mask, valid = mask[:, :-length].bool(), mask[:, -length:].bool()
+            past_mask = None if past_mask.all() else past_mask
+            valid = None if valid.all() else valid
+        if valid is not None and not bool(valid.any(1).all()):
+            raise InputError("a row of the batch is all padding")
+        layout = pictures.layout(valid)
+        session = Session(self.view, layout, pictures.vision, valid, embeds, record, cache, past_mask)
+        running.session = session
+
+        hidden, gapped, changed = embeds, False, record is not None
+        for stage in [stage for stage in self.stages if stage.layer == 0]:
+            cut = session.run_stage(stage, hidden, {})
+            if cut is not None:
+                hidden = gather_tokens(cut.hidden, cut.order)
+                session.after_cut(0, "keep")
+                gapped |= stage.strategy.positions == "keep"
+                changed = True
+        if changed:
+            row = session.row
+            now = take_positions(positions, row.column)
+            if row.closed is not None:
+                now = now - row.closed.to(now.device)
+            if record is not None and record.spans[0].closed is not None:
+                now = now - record.spans[0].closed.to(now.device)
+            new_mask = session.mask(0, row)
+            if new_mask is None and (mask is not None or gapped):  # gaps must not be taken for packed sequences
+                new_mask = torch.ones(len(hidden), session.past[0] + hidden.shape[1], dtype=torch.long)
+            kwargs = {**kwargs, "inputs_embeds": hidden, "position_ids": now}
+            kwargs["attention_mask"] = None if new_mask is None else new_mask.to(hidden.device, torch.long)
+        later = [stage for stage in self.stages if stage.layer > 0]
+        layers = PrefillLayers(session, later, positions, gapped)
+        hook_layers(self.view.layers, layers.needed(self.view.depth), layers.before, running.hooks)
+        return kwargs
+
+    def _continue(self, running: _Running, kwargs: dict, positions: torch.Tensor, record: CacheRecord) -> dict:
+        queries, device = kwargs["inputs_embeds"].shape[1], kwargs["inputs_embeds"].device
+        mask = kwargs.get("attention_mask")
+        layers = DecodeLayers(self.view, record, positions, mask)
+        hook_layers(self.view.layers, layers.needed(self.view.depth, queries), layers.before, running.hooks)
+        first = record_mask(record, 0, queries, mask)
+        closed = record.spans[0].closed
+        now = positions if closed is None else positions - closed.to(positions.device)
+        kwargs = {**kwargs, "position_ids": now}
+        kwargs["attention_mask"] = None if first is None else first.to(device, torch.long)
+        return kwargs
+
+    def _after_decoder(self, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
+        running = self.running.pop()
+        running.hooks.remove()
+        session = running.session
+        if output is None or session is None:
+            return None
+        cache = output.get("past_key_values") if hasattr(output, "get") else None
+        session.use_cache(cache)
+        spans = session.spans()
+        reduced = session.record is not None or len(session.seen) > 1 or session.row.column.shape[1] < session.length
+        if cache is not None and reduced:
+            removed = running.logical - spans[0].columns
+            CacheRecord(cache, spans, removed, lambda: self.active).install()
+        self.on_report(build_report(session, spans, self.view, cache is not None))
+        return self._restored(output, session)
+
+    def _restored(self, output: Any, session: Session) -> Any:
+        """Hidden states back to full length; attention maps stay as the kernel made them."""
+
+        def back(hidden: torch.Tensor, layer: int) -> torch.Tensor:
+            row = session.at(session.seen, layer)
+            full = row.column.shape[1] == session.length and row is session.seen[0] and len(session.seen) == 1
+            return hidden if full else row.restore(hidden, session.length)
+
+        last = self.view.depth - 1
+        if not hasattr(output, "last_hidden_state"):
+            return (back(output[0], last), *output[1:])
+        output.last_hidden_state = back(output.last_hidden_state, last)
+        if output.get("hidden_states") is not None:
+            states = output.hidden_states
+            restored = [back(x, max(0, i - 1)) for i, x in enumerate(states[:-1])]
+            output.hidden_states = (*restored, output.last_hidden_state)
+        return output

@@ -1,0 +1,168 @@
+"""The seam between decoder layers: where hidden states are cut, and where later layers get masks that fit."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.cache_utils import Cache
+from transformers.masking_utils import create_causal_mask
+
+from seeless.core.cache import CacheRecord
+from seeless.core.family import ModelView
+from seeless.core.positions import gather_tokens
+from seeless.core.session import PlannedStage, Session
+from seeless.core.taps import LayerTap
+
+
+@dataclass
+class LayerInputs:
+    """What a range of layers gets in place of the model's full-length arguments."""
+
+    mask: Any = None
+    rotary: tuple[torch.Tensor, torch.Tensor] | None = None
+
+
+def causal_mask(
+    view: ModelView, hidden: torch.Tensor, mask: torch.Tensor | None, cache: Cache | None, layer: int
+) -> Any:
+    """The mask the model's own attention kernel wants for `hidden` at this layer."""
+    return create_causal_mask(
+        config=view.language_model.config,
+        inputs_embeds=hidden,
+        attention_mask=None if mask is None else mask.to(hidden.device),
+        past_key_values=cache,
+        layer_idx=layer,
+    )
+
+
+def take_positions(positions: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
+    """`positions` `[..., batch or 1, seq]` at `column` `[batch, slots]`."""
+    positions = positions.expand(*positions.shape[:-2], len(column), -1)
+    return positions.gather(-1, column.to(positions.device).expand(*positions.shape[:-2], -1, -1))
+
+
+class PrefillLayers:
+    """Hooks of one prefill with visual tokens."""
+
+    def __init__(self, session: Session, stages: list[PlannedStage], positions: torch.Tensor, gapped: bool) -> None:
+        self.session, self.stages, self.positions, self.gapped = session, stages, positions, gapped
+        self.inputs: LayerInputs | None = None
+        self.tapped: dict[int, tuple[torch.Tensor, tuple]] = {}
+
+    def needed(self, depth: int) -> list[int]:
+        """Layers that must be hooked: the first (it brings the cache), taps, and all from the first cut on."""
+        layers = {0} | {stage.layer - 1 for stage in self.stages}
+        first = min((stage.layer for stage in self.stages), default=depth)
+        if self.session.record is not None:
+            first = min([first, *(span.first for span in self.session.record.spans[1:])])
+        return sorted(layers | set(range(0 if self.gapped else first, depth)))
+
+    def before(self, index: int, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        session, view = self.session, self.session.view
+        session.use_cache(kwargs.get("past_key_values"))
+        hidden = args[0] if args else kwargs["hidden_states"]
+        rotary = self.inputs.rotary if self.inputs is not None and self.inputs.rotary else kwargs["position_embeddings"]
+        changed = session.record is not None and index in {span.first for span in session.record.spans[1:]}
+        for stage in [stage for stage in self.stages if stage.layer == index]:
+            taps = {i: self._tap(i, *kept) for i, kept in self.tapped.items() if i == index - 1}
+            taps[index] = self._tap(index, hidden, rotary)
+            cut = session.run_stage(stage, hidden, taps)
+            if cut is not None:
+                hidden = gather_tokens(cut.hidden, cut.order)
+                rotary = tuple(gather_tokens(x, cut.order) for x in rotary)
+                session.after_cut(index, stage.strategy.past)
+                changed = True
+        if changed:
+            row = session.row
+            closed = row.closed
+            if session.record is not None and (old := session.record.span(index).closed) is not None:
+                closed = old if closed is None else closed + old
+            if closed is not None:
+                now = take_positions(self.positions, row.column)
+                rotary = view.rotary(hidden, position_ids=now - closed.to(now.device))
+            mask = causal_mask(view, hidden, session.mask(index, row), session.cache, index)
+            self.inputs = LayerInputs(mask, rotary)
+        if any(stage.layer == index + 1 for stage in self.stages):
+            self.tapped = {index: (hidden, rotary)}
+        if self.inputs is not None:
+            kwargs = {**kwargs, "attention_mask": self.inputs.mask, "position_embeddings": self.inputs.rotary}
+        if self.inputs is not None or self.gapped:
+            kwargs = {**kwargs, "position_ids": None}
+        return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
+
+    def _tap(self, index: int, hidden: torch.Tensor, rotary: tuple) -> LayerTap:
+        cache = self.session.cache
+        cached = None
+        if cache is not None and index < len(cache.layers) and cache.layers[index].is_initialized:
+            cached = cache.layers[index].keys.detach()
+        rotary = tuple(x.detach() for x in rotary)
+        return LayerTap(self.session.view, index, hidden.detach(), rotary, cached, self.session.past[index])
+
+
+class DecodeLayers:
+    """Hooks of one forward without new visual tokens, on a cache whose layers hold different tokens."""
+
+    def __init__(
+        self, view: ModelView, record: CacheRecord, positions: torch.Tensor, new_mask: torch.Tensor | None
+    ) -> None:
+        self.view, self.record, self.positions, self.new_mask = view, record, positions, new_mask
+        self.inputs = LayerInputs()
+
+    def needed(self, depth: int, queries: int) -> list[int]:
+        """No layer at all where the model's own arguments are right for every layer: one query and no mask."""
+        spans = self.record.spans
+        if len(spans) == 1:
+            return []
+        same_positions = all(span.closed is spans[0].closed for span in spans)
+        masked = self.new_mask is not None or any(span.valid is not None for span in spans)
+        kernel = self.view.language_model.config._attn_implementation
+        maskless = queries == 1 and not masked and (kernel == "sdpa" or kernel.startswith("flash_attention"))
+        return [] if same_positions and maskless else list(range(spans[1].first, depth))
+
+    def before(self, index: int, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        span = self.record.span(index)
+        if span.first == index:
+            hidden = args[0] if args else kwargs["hidden_states"]
+            mask = record_mask(self.record, index, hidden.shape[1], self.new_mask)
+            rotary = kwargs["position_embeddings"]
+            if span.closed is not None:
+                rotary = self.view.rotary(hidden, position_ids=self.positions - span.closed.to(self.positions.device))
+            elif self.record.spans[0].closed is not None:
+                rotary = self.view.rotary(hidden, position_ids=self.positions)
+            cache = kwargs.get("past_key_values")
+            self.inputs = LayerInputs(causal_mask(self.view, hidden, mask, cache, index), rotary)
+        changes = {"attention_mask": self.inputs.mask, "position_embeddings": self.inputs.rotary, "position_ids": None}
+        return args, {**kwargs, **changes}
+
+
+def record_mask(
+    record: CacheRecord, layer: int, queries: int, new_mask: torch.Tensor | None
+) -> torch.Tensor | None:
+    """2-D mask `[batch, cached + queries]` of a layer of a reduced cache; None = all visible.
+
+    Args:
+        new_mask: the forward's own 2-D mask over the whole conversation, dropped tokens included; None = all ones.
+    """
+    span = record.span(layer)
+    if span.valid is None and new_mask is None:
+        return None
+    later = record.get_seq_length(layer) - span.columns + queries
+    like = span.valid if span.valid is not None else new_mask
+    assert like is not None
+    batch, device = len(like), like.device
+    valid = torch.ones(batch, span.columns, dtype=torch.bool, device=device) if span.valid is None else span.valid
+    tail = torch.ones(batch, later, dtype=torch.bool, device=device)
+    if new_mask is not None:
+        tail = new_mask[:, new_mask.shape[1] - later :].to(device, torch.bool)
+    return torch.cat([valid, tail], 1)
+
+
+def hook_layers(layers: nn.ModuleList, needed: list[int], before: Any, hooks: Any) -> None:
+    """Hook `before(index, args, kwargs)` to the needed layers."""
+    for index in needed:
+
+        def hook(module: nn.Module, args: tuple, kwargs: dict, index: int = index) -> tuple[tuple, dict]:
+            return before(index, args, kwargs)
+
+        hooks.before(layers[index], hook)

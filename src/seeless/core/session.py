@@ -1,0 +1,304 @@
+"""One prefill: at every stage build a context, ask the strategy, apply its decision, add it to the report."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+import torch
+from transformers.cache_utils import Cache
+
+from seeless.context import Context
+from seeless.core.cache import CacheRecord, Span, cached_length, trim
+from seeless.core.family import ModelView
+from seeless.core.positions import TokenRow
+from seeless.core.taps import GroupSources, LayerTap, VisionTap
+from seeless.core.units import Layout, Unit
+from seeless.decision import Decision, Merge
+from seeless.report import StageReport
+from seeless.strategy import Strategy
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedStage:
+    """One stage of one strategy: before `layer`, the strategy's `index`-th."""
+
+    layer: int
+    strategy: Strategy
+    index: int
+
+
+def plan_stages(strategies: list[Strategy], depth: int) -> list[PlannedStage]:
+    """All stages in the order of the flow; at the same layer, in the order given."""
+    stages = [
+        PlannedStage(layer, strategy, index)
+        for strategy in strategies
+        for index, layer in enumerate(strategy.layers(depth))
+    ]
+    return sorted(stages, key=lambda stage: stage.layer)
+
+
+@dataclass
+class Cut:
+    """Everything the seams need to follow one cut."""
+
+    order: torch.Tensor
+    hidden: torch.Tensor
+
+
+@dataclass
+class Session:
+    """State of one prefill, from the entry of the language model to its exit.
+
+    Args:
+        valid: `[batch, seq]` bool without the padding of the input, None if there is none.
+        record: of the reduced cache this forward continues, if it does.
+        past_mask: `[batch, past]` bool of the input's 2-D attention mask, None = all ones.
+        seen, held: from which layer on which tokens are seen, and held in the cache.
+    """
+
+    view: ModelView
+    layout: Layout
+    vision: VisionTap
+    valid: torch.Tensor | None
+    embeds: torch.Tensor
+    record: CacheRecord | None
+    cache: Cache | None
+    past_mask: torch.Tensor | None
+    stages: list[StageReport] = field(default_factory=list)
+    seen: dict[int, TokenRow] = field(default_factory=dict)
+    held: dict[int, TokenRow] = field(default_factory=dict)
+    memory: dict[int, dict] = field(default_factory=lambda: defaultdict(dict))
+
+    def __post_init__(self) -> None:
+        batch, self.length = self.embeds.shape[:2]
+        device = self.layout.visual.device
+        self.row = TokenRow.full(batch, self.length, self.valid, device)
+        self.seen[0] = self.held[0] = self.row
+        self.alive = torch.ones(batch, self.length, dtype=torch.bool, device=device)
+        real = torch.ones_like(self.alive) if self.valid is None else self.valid.to(device)
+        self.text_columns, self.row_lengths = [], real.sum(1).tolist()
+        for row in range(batch):
+            text = (real[row] & ~self.layout.visual[row]).nonzero()[:, 0]
+            self.text_columns.append(text)
+        self.past = {i: cached_length(self.cache, i) for i in range(self.view.depth)}
+
+    def use_cache(self, cache: Cache | None) -> None:
+        """The model may make its cache only after the entry; layers hand it over."""
+        self.cache = cache if self.cache is None else self.cache
+
+    def past_valid(self, layer: int) -> torch.Tensor | None:
+        """Which tokens cached before this forward are real, `[batch, past]`; None = all."""
+        past = self.past[layer]
+        if past == 0:
+            return None
+        valid = self.record.span(layer).valid if self.record is not None else None
+        known = 0 if valid is None else valid.shape[1]
+        tail = None if self.past_mask is None else self.past_mask[:, self.past_mask.shape[1] - (past - known) :]
+        if valid is None:
+            return tail
+        ones = torch.ones(len(valid), past - known, dtype=torch.bool, device=valid.device)
+        return torch.cat([valid, ones if tail is None else tail.to(valid.device)], 1)
+
+    def run_stage(self, stage: PlannedStage, hidden: torch.Tensor, taps: dict[int, LayerTap]) -> Cut | None:
+        """Ask the strategy about every group of units; None if nothing is to be dropped or changed."""
+        if stage.strategy.keeps_all(stage.index):
+            self._report_all(stage)
+            return None
+        with torch.no_grad():
+            slot_of = self.row.slot_of(self.length)
+            units = self.layout.units(stage.strategy.scope)
+            tokens = [unit.tokens[self.alive_tokens(unit.row)[unit.tokens]] for unit in units]
+            decisions = []
+            for group in self._groups(stage, units, tokens):
+                members = [units[i] for i in group], [tokens[i] for i in group]
+                decisions.append((group, self._decide(stage, *members, slot_of, hidden, taps)))
+        return self._apply(stage, units, tokens, decisions, slot_of, hidden)
+
+    def alive_tokens(self, row: int) -> torch.Tensor:
+        """`[visual]` bool over the row's original visual tokens."""
+        return self.alive[row, self.layout.columns[row]]
+
+    def _groups(self, stage: PlannedStage, units: list[Unit], tokens: list[torch.Tensor]) -> list[list[int]]:
+        """Units that fill one dense tensor: equal tokens and budgets, and, after the entry, equal surroundings."""
+        groups: dict[tuple, list[int]] = defaultdict(list)
+        for i, unit in enumerate(units):
+            if len(tokens[i]) == 0:
+                continue
+            key: tuple = (len(tokens[i]), len(unit.tokens), unit.grid)
+            if stage.layer > 0:
+                key += (self._row_slots_count(unit.row), self._text_after(unit.row))
+            groups[key].append(i)
+        return list(groups.values())
+
+    def _row_slots_count(self, row: int) -> int:
+        return self.row_lengths[row] - self.layout.count(row) + int(self.alive_tokens(row).sum())
+
+    def _text_after(self, row: int) -> int:
+        return int((self.text_columns[row] > self.layout.columns[row][-1]).sum())
+
+    def _decide(
+        self,
+        stage: PlannedStage,
+        units: list[Unit],
+        tokens: list[torch.Tensor],
+        slot_of: torch.Tensor,
+        hidden: torch.Tensor,
+        taps: dict[int, LayerTap],
+    ) -> Decision:
+        strategy, dense = stage.strategy, torch.stack(tokens)
+        columns = torch.stack([self.layout.columns[u.row][t] for u, t in zip(units, tokens, strict=True)])
+        rows = torch.tensor([unit.row for unit in units], device=dense.device)
+        text, whole, anchors = [], [], []
+        for unit in units:
+            own_text, own = self.text_columns[unit.row], self.layout.columns[unit.row]
+            text.append(slot_of[unit.row, own_text[own_text > own[-1]]])
+            present = slot_of[unit.row] >= 0
+            if self.valid is not None:
+                present = present & self.valid[unit.row]
+            whole.append(slot_of[unit.row, present])
+            after = own_text[own_text > own[unit.tokens[-1]]]
+            step = self.view.family.anchor
+            anchors.append(int(slot_of[unit.row, after[step]]) if len(after) > step else None)
+        if stage.layer == 0:  # groups at the entry may differ in their surroundings; only the shortest is common
+            text = [t[: min(map(len, text))] for t in text]
+            whole = [w[-min(map(len, whole)) :] for w in whole]
+        complete = dense.shape[1] == len(units[0].tokens)
+        sources = GroupSources(
+            layout=self.layout,
+            units=units,
+            rows=rows,
+            tokens=dense,
+            slots=slot_of[rows[:, None], columns],
+            text_slots=torch.stack(text),
+            row_slots=torch.stack(whole),
+            anchors=anchors,
+            row=self.row,
+            hidden_states=hidden,
+            input_embeds=self.embeds,
+            input_slots=columns,
+            taps=taps,
+            past_valid={layer: self.past_valid(layer) for layer in taps},
+            vision=self.vision,
+        )
+        index = torch.searchsorted(torch.stack([unit.tokens for unit in units]), dense)
+        original = len(units[0].tokens)
+        context = Context(
+            layer=stage.layer,
+            stage_index=stage.index,
+            n_keep=min(strategy.count(stage.index, original), dense.shape[1]),
+            index=index,
+            n_original=original,
+            grid=units[0].grid if complete else None,
+            memory=self.memory[id(strategy)],
+            sources=sources,
+        )
+        return strategy.reduce(context)
+
+    def _apply(
+        self,
+        stage: PlannedStage,
+        units: list[Unit],
+        tokens: list[torch.Tensor],
+        decisions: list[tuple[list[int], Decision]],
+        slot_of: torch.Tensor,
+        hidden: torch.Tensor,
+    ) -> Cut | None:
+        before = self.alive.clone()
+        covered = torch.zeros_like(self.alive)
+        scores = torch.full(self.alive.shape, torch.nan, device=self.alive.device)
+        scored = False
+        for group, decision in decisions:
+            rows = torch.tensor([units[i].row for i in group], device=self.alive.device)[:, None]
+            columns = torch.stack([self.layout.columns[units[i].row][tokens[i]] for i in group])
+            self.alive[rows, columns] = decision.mask.to(self.alive.device)
+            covered[rows, columns] = True
+            if decision.scores is not None:
+                scores[rows, columns] = decision.scores.float().to(scores.device)
+                scored = True
+            if isinstance(decision, Merge):
+                hidden = self._merge(units, tokens, group, decision, slot_of, hidden)
+        if not stage.strategy.newlines:  # visual tokens outside all units show no patch
+            self.alive &= covered | ~self.layout.visual
+        self.stages.append(self._stage_report(stage, before, scores if scored else None))
+        merged = any(isinstance(decision, Merge) for _, decision in decisions)
+        if bool((self.alive == before).all()):
+            everything = torch.arange(hidden.shape[1], device=hidden.device).expand(len(hidden), -1)
+            return Cut(everything, hidden) if merged else None
+        stays = self.alive.gather(1, self.row.column)
+        if self.row.valid is not None:
+            stays &= self.row.valid
+        order, self.row = self.row.cut(stays, stage.strategy.positions == "renumber")
+        return Cut(order, hidden)
+
+    def _merge(
+        self,
+        units: list[Unit],
+        tokens: list[torch.Tensor],
+        group: list[int],
+        decision: Merge,
+        slot_of: torch.Tensor,
+        hidden: torch.Tensor,
+    ) -> torch.Tensor:
+        rows = torch.tensor([units[i].row for i in group], device=hidden.device)[:, None]
+        columns = torch.stack([self.layout.columns[units[i].row][tokens[i]] for i in group])
+        slots = slot_of[rows.to(slot_of.device), columns].to(hidden.device)
+        return hidden.index_put((rows, slots), decision.values(hidden[rows, slots]))
+
+    def _report_all(self, stage: PlannedStage) -> None:
+        self.stages.append(self._stage_report(stage, self.alive, None))
+
+    def _stage_report(self, stage: PlannedStage, before: torch.Tensor, scores: torch.Tensor | None) -> StageReport:
+        kept, ranked = [], []
+        for row, columns in enumerate(self.layout.columns):
+            kept.append(self.alive[row, columns].nonzero()[:, 0])
+            if scores is not None:
+                ranked.append(scores[row, columns][before[row, columns]])
+        return StageReport(
+            layer=stage.layer,
+            strategy=stage.strategy.name or type(stage.strategy).__name__,
+            kept=kept,
+            scores=ranked if scores is not None else None,
+            n_before=[int(before[row, columns].sum()) for row, columns in enumerate(self.layout.columns)],
+            n_after=[len(k) for k in kept],
+        )
+
+    def after_cut(self, layer: int, past: str) -> None:
+        """Note that layers from `layer` on see the new row; with `past="trim"`, cut the caches before it, too."""
+        self.seen[layer] = self.held[layer] = self.row
+        if past == "trim" and self.cache is not None:
+            for before in range(layer):
+                held = self.at(self.held, before)
+                trim(self.cache, before, self.past[before], held.slot_of(self.length).gather(1, self.row.column).clamp(min=0))
+            for first in [first for first in self.held if first < layer]:
+                self.held[first] = self.row
+
+    @staticmethod
+    def at(rows: dict[int, TokenRow], layer: int) -> TokenRow:
+        """The row in force at a layer."""
+        return rows[max(first for first in rows if first <= layer)]
+
+    def mask(self, layer: int, row: TokenRow) -> torch.Tensor | None:
+        """2-D attention mask `[batch, past + slots]` over what a layer will have cached; None = all visible."""
+        before, now, batch = self.past_valid(layer), row.valid, len(row.column)
+        if before is None and now is None:
+            return None
+        device = row.column.device
+        if before is None:
+            before = torch.ones(batch, self.past[layer], dtype=torch.bool, device=device)
+        if now is None:
+            now = torch.ones_like(row.column, dtype=torch.bool)
+        return torch.cat([before.to(device), now], 1)
+
+    def spans(self) -> list[Span]:
+        """What the cache holds after this forward, layer range by layer range."""
+        firsts = set(self.seen) | ({span.first for span in self.record.spans} if self.record is not None else set())
+        spans: list[Span] = []
+        for first in sorted(firsts):
+            held, seen = self.at(self.held, first), self.at(self.seen, first)
+            closed = seen.closed_after
+            old = self.record.span(first).closed if self.record is not None else None
+            if old is not None:
+                closed = old if closed is None else closed + old
+            span = Span(first, self.past[first] + held.column.shape[1], self.mask(first, held), closed)
+            if not spans or not spans[-1].same_as(span):
+                spans.append(span)
+        return spans

@@ -1,0 +1,245 @@
+"""Read-only looks at a running model: inputs of decoder layers and of the vision tower, and attention rows from them."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from seeless.context import Queries
+from seeless.core.family import ModelView
+from seeless.core.positions import TokenRow
+from seeless.core.units import NO_PATCH, Layout, Unit
+from seeless.errors import InputError, UnsupportedModel
+from seeless.ops.attention import attention_rows, rotate
+
+ROWS_AT_ONCE = 64
+
+
+class LayerTap:
+    """The input of one decoder layer, and queries and keys from it.
+
+    Args:
+        hidden: `[batch, slots, dim]`, what the layer takes in.
+        rotary: cos and sin `[batch or 1, slots, dim]`.
+        cached: `[batch, kv_heads, past + slots or past, dim]` keys the layer's cache holds, or None.
+        past: tokens the cache held before this forward.
+    """
+
+    def __init__(
+        self,
+        view: ModelView,
+        index: int,
+        hidden: torch.Tensor,
+        rotary: tuple[torch.Tensor, torch.Tensor],
+        cached: torch.Tensor | None,
+        past: int,
+    ) -> None:
+        layer = view.layers[index]
+        self.norm: nn.Module = getattr(layer, view.family.norm)
+        self.attention: Any = getattr(layer, view.family.attention)
+        self.hidden, self.rotary, self.cached, self.past = hidden, rotary, cached, past
+
+    def _project(self, name: str, hidden: torch.Tensor) -> torch.Tensor:
+        """`[batch, heads, slots, head_dim]` before rotation."""
+        projected = getattr(self.attention, f"{name}_proj")(self.norm(hidden))
+        projected = projected.view(*hidden.shape[:2], -1, self.attention.head_dim)
+        norm = getattr(self.attention, f"{name}_norm", None)
+        return (projected if norm is None else norm(projected)).transpose(1, 2)
+
+    @cached_property
+    def keys(self) -> torch.Tensor:
+        """Rotated keys of everything the layer's queries may see, `[batch, kv_heads, past + slots, head_dim]`."""
+        slots = self.hidden.shape[1]
+        if self.cached is not None and self.cached.shape[2] == self.past + slots:
+            return self.cached
+        new = rotate(self._project("k", self.hidden), *self.rotary)
+        return new if self.past == 0 or self.cached is None else torch.cat([self.cached, new], 2)
+
+    def queries(self, rows: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+        """Rotated queries `[units, heads, queries, head_dim]` of `slots` `[units, queries]` of some batch `rows`."""
+        hidden = self.hidden[rows[:, None], slots]
+        cos, sin = (x.expand(len(self.hidden), -1, -1)[rows[:, None], slots] for x in self.rotary)
+        return rotate(self._project("q", hidden), cos, sin)
+
+
+@dataclass
+class VisionTap:
+    """What one forward showed of the tower: the attention input of one layer, and the projector's input."""
+
+    view: ModelView
+    attention: Any = None
+    hidden: torch.Tensor | None = None
+    features: torch.Tensor | None = None
+
+    def _need(self, tensor: torch.Tensor | None) -> torch.Tensor:
+        if tensor is None:
+            raise InputError(
+                "this strategy reads the vision tower, but the tower did not run in this forward; "
+                "pass pixel_values, not ready-made image embeddings"
+            )
+        return tensor.detach()
+
+    def _project(self, name: str, hidden: torch.Tensor) -> torch.Tensor:
+        projected = getattr(self.attention, f"{name}_proj")(hidden)
+        return projected.view(*hidden.shape[:2], -1, self.attention.head_dim).transpose(1, 2)
+
+    def check_class_token(self) -> None:
+        if not self.view.has_class_token:
+            raise UnsupportedModel(
+                f"the vision tower {self.view.config.vision_config.model_type!r} has no class token whose attention "
+                "could be read; use a strategy that does not need one (fastv, priortr, pyramiddrop, pool)"
+            )
+
+    @cached_property
+    def class_attention(self) -> torch.Tensor:
+        """`[crops, heads, patches]`: the class token's attention to the patches, softmax over all tokens."""
+        self.check_class_token()
+        hidden = self._need(self.hidden)
+        query, keys = self._project("q", hidden[:, :1]), self._project("k", hidden)
+        columns = torch.arange(1, keys.shape[2], device=keys.device).expand(len(keys), -1)
+        return attention_rows(query, keys, self.attention.scale, None, columns)[:, :, 0]
+
+    @cached_property
+    def patch_keys(self) -> torch.Tensor:
+        """`[crops, heads, patches, head_dim]`."""
+        self.check_class_token()
+        return self._project("k", self._need(self.hidden))[:, :, 1:]
+
+    @cached_property
+    def patch_features(self) -> torch.Tensor:
+        """`[crops, patches, dim]`: the projector's input without class tokens."""
+        features = self._need(self.features)
+        return features[:, 1:] if self.view.config.vision_feature_select_strategy == "full" else features
+
+
+@dataclass
+class GroupSources:
+    """Answers a `Context` for some units of equal size.
+
+    Args:
+        rows: `[units]`, batch row of each unit.
+        tokens: `[units, visual]`, places among the row's original visual tokens.
+        slots: `[units, visual]`, where those stand now.
+        text_slots, row_slots: per unit, slots of the text after the row's last visual token, and of the whole row.
+        hidden: `[batch, slots, dim]` at this stage; embeds likewise at layer 0, with its own slots.
+    """
+
+    layout: Layout
+    units: list[Unit]
+    rows: torch.Tensor
+    tokens: torch.Tensor
+    slots: torch.Tensor
+    text_slots: torch.Tensor
+    row_slots: torch.Tensor
+    anchors: list[int | None]
+    row: TokenRow
+    hidden_states: torch.Tensor
+    input_embeds: torch.Tensor
+    input_slots: torch.Tensor
+    taps: dict[int, LayerTap]
+    past_valid: dict[int, torch.Tensor | None]
+    vision: VisionTap
+
+    def _at(self, x: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+        return x.detach()[self.rows.to(x.device)[:, None], slots.to(x.device)]
+
+    def visual(self) -> torch.Tensor:
+        return self._at(self.hidden_states, self.slots)
+
+    def hidden(self) -> torch.Tensor:
+        return self._at(self.hidden_states, self.row_slots)
+
+    def text(self) -> torch.Tensor:
+        return self._at(self.hidden_states, self.text_slots)
+
+    def embeds(self) -> torch.Tensor:
+        return self._at(self.input_embeds, self.input_slots)
+
+    def _tap(self, layer: int) -> LayerTap:
+        if layer not in self.taps:
+            has = ", ".join(map(str, sorted(self.taps))) or "none (the entry comes before all layers)"
+            raise InputError(f"attention of decoder layer {layer} cannot be read at this stage; available: {has}")
+        return self.taps[layer]
+
+    def _query_slots(self, queries: Queries) -> torch.Tensor:
+        if isinstance(queries, torch.Tensor):
+            return self.row_slots[:, queries.to(self.row_slots.device)]
+        if queries == "last":
+            return self.row_slots[:, -1:]
+        if queries == "text":
+            if self.text_slots.shape[1] == 0:
+                raise InputError("no token follows the image, so there is no text whose attention could be read")
+            return self.text_slots
+        if queries == "anchor":
+            if None in self.anchors:
+                raise InputError("no token follows the image, so there is no null token whose attention could be read")
+            return torch.tensor(self.anchors, device=self.rows.device)[:, None]
+        raise InputError(f"queries={queries!r} is not possible; use 'last', 'text', 'anchor' or a tensor of rows")
+
+    def attention(self, queries: Queries, layer: int) -> torch.Tensor:
+        tap = self._tap(layer)
+        device = tap.hidden.device
+        rows, slots = self.rows.to(device), self._query_slots(queries).to(device)
+        keys = tap.keys
+        batch, past = len(keys), keys.shape[2] - tap.hidden.shape[1]
+        valid = self._visible_keys(layer, batch, past, keys.shape[2], device)
+        together = len(self.units) == batch and self.rows.tolist() == list(range(batch))
+        if not together:
+            keys, valid = keys[rows], None if valid is None else valid[rows]
+        columns = past + self.slots.to(device)
+        key_index = torch.arange(keys.shape[2], device=device)
+        parts = []
+        for some in slots.split(ROWS_AT_ONCE, dim=1):
+            visible = key_index <= past + some[..., None]
+            if valid is not None:
+                visible = visible & valid[:, None]
+            query = tap.queries(rows, some)
+            parts.append(attention_rows(query, keys, tap.attention.scaling, visible, columns))
+        return torch.cat(parts, 2) if len(parts) > 1 else parts[0]
+
+    def _visible_keys(
+        self, layer: int, batch: int, past: int, length: int, device: torch.device
+    ) -> torch.Tensor | None:
+        before, now = self.past_valid.get(layer), self.row.valid
+        if before is None and now is None:
+            return None
+        valid = torch.ones(batch, length, dtype=torch.bool, device=device)
+        if before is not None:
+            valid[:, :past] = before.to(device)
+        if now is not None:
+            valid[:, past:] = now.to(device)
+        return valid
+
+    def keys(self, layer: int) -> torch.Tensor:
+        tap = self._tap(layer)
+        past = tap.keys.shape[2] - tap.hidden.shape[1]
+        return tap.keys.transpose(1, 2)[self.rows[:, None], past + self.slots].transpose(1, 2)
+
+    def _patches(self) -> tuple[torch.Tensor, torch.Tensor]:
+        crops, patches = [], []
+        for unit, tokens in zip(self.units, self.tokens, strict=True):
+            crop, patch = self.layout.origin(unit.row)
+            crops.append(crop[tokens])
+            patches.append(patch[tokens])
+        crop, patch = torch.stack(crops), torch.stack(patches)
+        if bool((patch == NO_PATCH).any()):
+            raise InputError(
+                "some of these visual tokens show no patch (newline or class tokens), so the vision tower says nothing "
+                "about them; use scope='crop'"
+            )
+        return crop, patch
+
+    def vision_attention(self) -> torch.Tensor:
+        crop, patch = self._patches()
+        attention = self.vision.class_attention
+        return attention.transpose(1, 2)[crop, patch].transpose(1, 2)
+
+    def vision_features(self) -> torch.Tensor:
+        crop, patch = self._patches()
+        return self.vision.patch_features[crop, patch]
+
+    def vision_keys(self) -> torch.Tensor:
+        crop, patch = self._patches()
+        return self.vision.patch_keys.transpose(1, 2)[crop, patch].transpose(1, 2)

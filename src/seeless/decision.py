@@ -1,0 +1,58 @@
+"""What a strategy answers: which visual tokens stay, and what the ones that stay become."""
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, eq=False)
+class Keep:
+    """Keep some tokens and drop the others.
+
+    Args:
+        mask: `[units, visual]` bool, True = stays. Tokens keep their order.
+        scores: `[units, visual]` or None; only reported.
+    """
+
+    mask: torch.Tensor
+    scores: torch.Tensor | None = None
+
+    @classmethod
+    def indices(cls, index: torch.Tensor, visual: int, scores: torch.Tensor | None = None) -> "Keep":
+        """From `index` `[units, kept]` of the tokens that stay, in any order, out of `visual` tokens."""
+        mask = torch.zeros(len(index), visual, dtype=torch.bool, device=index.device)
+        return cls(mask.scatter(1, index, True), scores)
+
+
+@dataclass(frozen=True, eq=False)
+class Merge:
+    """Keep some tokens and give them new values: weighted sums of old ones.
+
+    The value of a kept token is `sum(weight * old[source])` over all entries whose `slot` is that token. A kept token
+    without an entry keeps its value. It also keeps its position.
+
+    Args:
+        mask: `[units, visual]` bool, True = this token's place stays.
+        source: `[units, entries]`, which token gives.
+        slot: `[units, entries]`, which (kept) token receives.
+        weight: `[units, entries]`.
+        scores: `[units, visual]` or None; only reported.
+    """
+
+    mask: torch.Tensor
+    source: torch.Tensor
+    slot: torch.Tensor
+    weight: torch.Tensor
+    scores: torch.Tensor | None = None
+
+    def values(self, visual: torch.Tensor) -> torch.Tensor:
+        """New values `[units, visual, dim]` of all tokens (only those of kept places matter)."""
+        dim = visual.shape[-1]
+        given = visual.gather(1, self.source[..., None].expand(-1, -1, dim)) * self.weight[..., None].to(visual.dtype)
+        slot = self.slot[..., None].expand(-1, -1, dim)
+        merged = torch.zeros_like(visual).scatter_add(1, slot, given)
+        touched = torch.zeros_like(self.mask).scatter(1, self.slot, True)
+        return torch.where(touched[..., None], merged, visual)
+
+
+Decision = Keep | Merge

@@ -1,0 +1,98 @@
+"""Analytic cost of one prefill, from the sizes of a model alone."""
+
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """Sizes of a model that decide what a forward costs.
+
+    Args:
+        hidden, intermediate, heads, kv_heads, head_dim, vocabulary: of the decoder.
+        gated: whether its feed-forward network has a gate (three matrices instead of two).
+        tower_layers, tower_hidden, tower_intermediate: of the vision tower.
+        patch_inputs: numbers in one patch, 3 * patch_size**2.
+        projector_weights: weights of all linear layers between tower and decoder.
+    """
+
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    gated: bool
+    tower_layers: int
+    tower_hidden: int
+    tower_intermediate: int
+    patch_inputs: int
+    projector_weights: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Floating-point operations of one prefill, a multiply and an add counted as two.
+
+    With n tokens, d hidden, m intermediate, h heads and g key heads of size e, a decoder layer costs
+    `2 (2 n d h e + 2 n d g e + 2 n s h e + 3 n d m)`, s = n plus the tokens cached before. With h e = g e = d this is
+    twice the `4 n d^2 + 2 n^2 d + 3 n d m` of PyramidDrop (arXiv 2410.17247, section 3.3), which counts
+    multiply-accumulates; the causal half of the attention map is counted in full, as there. A tower layer costs
+    `2 (4 p d^2 + 2 p^2 d + 2 p d m)` for p patches and class token (Chen et al., arXiv 2403.06764, section 4.2), the
+    projector two operations per weight and patch, the lm_head `2 d vocabulary` for one position per row, as in
+    `generate`. Norms, activations and the scoring itself are not counted.
+    """
+
+    tower: int
+    projector: int
+    decoder: int
+    lm_head: int
+
+    @property
+    def total(self) -> int:
+        return self.tower + self.projector + self.decoder + self.lm_head
+
+    def to_dict(self) -> dict[str, int]:
+        return {**asdict(self), "total": self.total}
+
+
+def decoder_layer_flops(size: Dimensions, tokens: int, past: int = 0) -> int:
+    """Operations of one decoder layer on `tokens` new tokens after `past` cached ones.
+
+    >>> vicuna = Dimensions(4096, 11008, 32, 32, 128, 32000, True, 24, 1024, 4096, 588, 20971520)
+    >>> round(32 * decoder_layer_flops(vicuna, 576) / 2e12, 3)  # PyramidDrop, table 1: 3.82 TMACs
+    3.817
+    """
+    inner, inner_kv = size.heads * size.head_dim, size.kv_heads * size.head_dim
+    projections = 2 * tokens * size.hidden * (inner + inner_kv)
+    attention = 2 * tokens * (tokens + past) * inner
+    feed_forward = (3 if size.gated else 2) * tokens * size.hidden * size.intermediate
+    return 2 * (projections + attention + feed_forward)
+
+
+def prefill_cost(
+    size: Dimensions, tokens: list[list[int]], past: list[int], crops: int, patches: int, class_token: bool
+) -> Cost:
+    """Cost of a prefill.
+
+    Args:
+        tokens: per layer, the tokens of every row that it sees.
+        past: per layer, tokens cached before.
+        crops: pictures the tower saw, `patches` in each, and a class token if `class_token`.
+    """
+    seen = patches + int(class_token)
+    d, m = size.tower_hidden, size.tower_intermediate
+    layer = 2 * (4 * seen * d * d + 2 * seen * seen * d + 2 * seen * d * m)
+    embed = 2 * patches * size.patch_inputs * d
+    decoder = sum(decoder_layer_flops(size, n, p) for rows, p in zip(tokens, past, strict=True) for n in rows)
+    return Cost(
+        tower=crops * (size.tower_layers * layer + embed),
+        projector=2 * crops * patches * size.projector_weights,
+        decoder=decoder,
+        lm_head=2 * len(tokens[0]) * size.hidden * size.vocabulary,
+    )
+
+
+def kv_bytes(size: Dimensions, tokens: list[list[int]], past: list[int], bytes_per_number: int) -> int:
+    """Bytes of the keys and values that all layers hold: `2 kv_heads head_dim bytes` per token and layer."""
+    held = sum(sum(rows) + p * len(rows) for rows, p in zip(tokens, past, strict=True))
+    return held * 2 * size.kv_heads * size.head_dim * bytes_per_number

@@ -1,0 +1,37 @@
+"""Average pooling of a token grid to an exact number of cells."""
+
+import torch
+
+
+def pooling_cells(height: int, width: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Split a grid into exactly `count` rectangular cells, as even and as square as the count allows.
+
+    The grid is cut into bands of rows; the bands are cut into columns, and where `count` is no multiple of the number
+    of bands, some bands get one column more.
+
+    Returns:
+        `cell` `[height * width]`: the cell of every token, cells numbered in raster order.
+        `centre` `[count]`: the token nearest to the middle of every cell, ascending.
+
+    >>> cell, centre = pooling_cells(4, 4, 4)
+    >>> cell.view(4, 4).tolist()
+    [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
+    >>> centre.tolist()
+    [5, 7, 13, 15]
+    """
+    bands = max(1, min(height, round((count * height / width) ** 0.5)))
+    while bands < height and -(-count // bands) > width:
+        bands += 1
+    bands = min(bands, count)
+    cell = torch.empty(height, width, dtype=torch.long)
+    centre = []
+    first = 0
+    for band in range(bands):
+        top, bottom = band * height // bands, (band + 1) * height // bands
+        columns = (band + 1) * count // bands - band * count // bands
+        for column in range(columns):
+            left, right = column * width // columns, (column + 1) * width // columns
+            cell[top:bottom, left:right] = first + column
+            centre.append((top + bottom) // 2 * width + (left + right) // 2)
+        first += columns
+    return cell.flatten(), torch.tensor(centre)

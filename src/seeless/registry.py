@@ -1,0 +1,106 @@
+"""Names of strategies: registered by decorator, found by scanning `seeless.strategies` and entry points."""
+
+import difflib
+import importlib
+import importlib.metadata
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from functools import cache
+from typing import Any, TypeVar
+
+from seeless.errors import BudgetError, UnknownStrategy
+from seeless.strategy import Strategy
+
+S = TypeVar("S", bound=type[Strategy])
+
+_strategies: dict[str, type[Strategy]] = {}
+
+
+def register(name: str) -> Callable[[S], S]:
+    """Make a strategy class known under `name`.
+
+    Raises:
+        ValueError: the name is not lower case with underscores, or another class already has it.
+    """
+
+    def decorate(cls: S) -> S:
+        if not name.isidentifier() or name != name.lower():
+            raise ValueError(f"{name!r} is no name for a strategy; use lower case letters, digits and underscores")
+        known = _strategies.get(name)
+        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(f"the name {name!r} already belongs to {known.__module__}.{known.__qualname__}")
+        cls.name = name
+        _strategies[name] = cls
+        return cls
+
+    return decorate
+
+
+@cache
+def _scan() -> None:
+    package = importlib.import_module("seeless.strategies")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    for entry in importlib.metadata.entry_points(group="seeless.strategies"):
+        entry.load()
+
+
+def available() -> list[str]:
+    """Names of all strategies, sorted.
+
+    >>> "fastv" in available()
+    True
+    """
+    _scan()
+    return sorted(_strategies)
+
+
+def strategy_class(name: str) -> type[Strategy]:
+    """The class registered under `name`.
+
+    Raises:
+        UnknownStrategy: there is none; the message has near matches.
+    """
+    _scan()
+    if name not in _strategies:
+        near = difflib.get_close_matches(name.lower(), _strategies, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(available())}"
+        raise UnknownStrategy(f"no strategy is called {name!r}; {hint}")
+    return _strategies[name]
+
+
+def get(name: str, **knobs: Any) -> Strategy:
+    """A strategy by name, with its fields.
+
+    Raises:
+        UnknownStrategy: no such name.
+        BudgetError: a field it does not have, or a value it cannot take.
+
+    >>> get("fastv", keep=0.25)
+    FastV(keep=0.25, threshold=None, scope='row', positions='keep', past='keep', newlines=False, layer=2)
+    """
+    cls = strategy_class(name)
+    known = [knob.name for knob in fields(cls)]
+    for knob in knobs:
+        if knob not in known:
+            owners = [n for n in available() if knob in {f.name for f in fields(_strategies[n])}]
+            hint = f" ({knob} belongs to {', '.join(owners)})" if owners else ""
+            raise BudgetError(f"{name} has no field {knob!r}{hint}; its fields are {', '.join(known)}")
+    try:
+        return cls(**knobs)
+    except TypeError as error:
+        raise BudgetError(f"{name}: {error}; its fields are {', '.join(known)}") from error
+
+
+def from_dict(data: Mapping[str, Any]) -> Strategy:
+    """The inverse of `Strategy.to_dict`.
+
+    >>> strategy = get("fastv", keep=0.25)
+    >>> from_dict(strategy.to_dict()) == strategy
+    True
+    """
+    knobs = dict(data)
+    if "strategy" not in knobs:
+        raise BudgetError(f"no 'strategy' among {sorted(knobs)}; from_dict takes what Strategy.to_dict returned")
+    return get(knobs.pop("strategy"), **knobs)

@@ -1,0 +1,145 @@
+"""What was kept where, and what it saved."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from seeless.flops import Cost
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True, eq=False)
+class StageReport:
+    """One stage of one prefill.
+
+    Args:
+        layer: before which the tokens left; 0 is the entry.
+        strategy: its name.
+        kept: one LongTensor per batch row, indices into the row's original visual tokens, ascending.
+        scores: one tensor per row for the tokens there were before the stage (nan: not ranked), or None.
+        n_before, n_after: visual tokens per row.
+    """
+
+    layer: int
+    strategy: str
+    kept: list[torch.Tensor]
+    scores: list[torch.Tensor] | None
+    n_before: list[int]
+    n_after: list[int]
+
+    def to_dict(self) -> dict[str, Any]:
+        scores = None if self.scores is None else [[None if v != v else v for v in s.tolist()] for s in self.scores]
+        return {
+            "layer": self.layer,
+            "strategy": self.strategy,
+            "kept": [k.tolist() for k in self.kept],
+            "scores": scores,
+            "n_before": self.n_before,
+            "n_after": self.n_after,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """One prefill.
+
+    Args:
+        stages: in the order of the flow.
+        visual: per decoder layer, the visual tokens each row's layer saw.
+        text: other tokens of each row.
+        flops_before, flops_after: without and with reduction.
+        kv_bytes_before, kv_bytes_after: bytes of the KV cache after the prefill, likewise (0 without a cache).
+        boxes: per row and image, `[visual, 4]` left, top, right, bottom of each token in the picture as the tower saw
+            it, in 0..1; nan for tokens that show no patch.
+        centre_crop: whether the picture the tower saw is the centre square of the original.
+    """
+
+    stages: list[StageReport]
+    visual: list[list[int]]
+    text: list[int]
+    flops_before: Cost
+    flops_after: Cost
+    kv_bytes_before: int
+    kv_bytes_after: int
+    boxes: list[list[torch.Tensor]]
+    centre_crop: bool
+
+    @property
+    def n_before(self) -> list[int]:
+        """Visual tokens of each row when they entered."""
+        return self.stages[0].n_before
+
+    @property
+    def n_after(self) -> list[int]:
+        """Visual tokens of each row in the last layer."""
+        return self.stages[-1].n_after
+
+    @property
+    def average_tokens(self) -> float:
+        """Visual tokens per decoder layer and row with images: the fair number to compare methods by."""
+        rows = sum(n > 0 for n in self.n_before)
+        return sum(map(sum, self.visual)) / len(self.visual) / max(1, rows)
+
+    @property
+    def share(self) -> float:
+        """`average_tokens` as a share of the original visual tokens."""
+        return sum(map(sum, self.visual)) / len(self.visual) / max(1, sum(self.n_before))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {
+            "stages": [stage.to_dict() for stage in self.stages],
+            "visual_tokens_per_layer": self.visual,
+            "text_tokens": self.text,
+            "average_tokens": self.average_tokens,
+            "share": self.share,
+            "flops_before": self.flops_before.to_dict(),
+            "flops_after": self.flops_after.to_dict(),
+            "kv_bytes_before": self.kv_bytes_before,
+            "kv_bytes_after": self.kv_bytes_after,
+        }
+
+    def __str__(self) -> str:
+        steps = []
+        for stage in self.stages:
+            where = "at the entry" if stage.layer == 0 else f"from layer {stage.layer}"
+            steps.append(f"{_span(stage.n_before)} -> {_span(stage.n_after)} {where} ({stage.strategy})")
+        average = f"{self.average_tokens:.0f} visual tokens per layer on average ({100 * self.share:.0f} %)"
+        before, after = self.flops_before, self.flops_after
+        lines = [
+            f"{', '.join(steps)} · {average}",
+            f"decoder {before.decoder / 1e9:.3g} -> {after.decoder / 1e9:.3g} GFLOPs, "
+            f"whole prefill {before.total / 1e9:.3g} -> {after.total / 1e9:.3g} GFLOPs "
+            f"(tower {after.tower / 1e9:.3g}, projector {after.projector / 1e9:.3g}, lm_head {after.lm_head / 1e9:.3g})",
+        ]
+        if self.kv_bytes_before:
+            lines.append(f"KV cache {self.kv_bytes_before / 2**20:.3g} -> {self.kv_bytes_after / 2**20:.3g} MiB")
+        return "\n".join(lines)
+
+    def overlay(self, image: "Image", row: int = 0, picture: int = 0, stage: int = -1) -> "Image":
+        """`image` with the patches that were dropped darkened.
+
+        Args:
+            image: the picture that was shown, a PIL image.
+            row, picture: which row of the batch, and which of the row's pictures, it was.
+            stage: after which stage, the last unless told.
+
+        Raises:
+            MissingExtra: Pillow is not installed.
+        """
+        from seeless.overlay import draw_overlay
+
+        boxes = self.boxes[row]
+        start = sum(len(b) for b in boxes[:picture])
+        kept = torch.zeros(sum(map(len, boxes)), dtype=torch.bool)
+        kept[self.stages[stage].kept[row].cpu()] = True
+        return draw_overlay(image, boxes[picture], kept[start : start + len(boxes[picture])], self.centre_crop)
+
+
+def _span(counts: list[int]) -> str:
+    """`576`, or `288-576` where rows differ; rows without images do not count."""
+    seen = [n for n in counts if n > 0] or [0]
+    return str(seen[0]) if min(seen) == max(seen) else f"{min(seen)}-{max(seen)}"

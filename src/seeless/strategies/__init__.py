@@ -1,0 +1,1 @@
+"""One paper, one file, one class. Files here are found by scanning; nothing needs to be listed."""

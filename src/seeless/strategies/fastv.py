@@ -1,0 +1,28 @@
+"""FastV: drop what the last token does not look at."""
+
+import torch
+
+from seeless.context import Context
+from seeless.registry import register
+from seeless.strategy import LayerStrategy
+
+
+@register("fastv")
+class FastV(LayerStrategy):
+    """Keep the tokens the last prompt token attends to most in the layer before the cut.
+
+    score_j = mean over heads of A[last, j], A the softmax attention of layer `layer - 1`. Chen et al., "An Image is
+    Worth 1/2 Tokens After Layer 2", ECCV 2024, arXiv 2403.06764, section 4.1 (K = `layer`, R = 1 - `keep`). A share is
+    rounded half to even. Tokens keep their positions, earlier layers their full cache; the ranking is frozen at
+    prefill, and without a KV cache it is made anew at every step, as in the paper's own evaluation.
+
+    Args:
+        layer: K of the paper.
+    """
+
+    layer: int | list[int] = 2
+    paper = "arXiv 2403.06764"
+    rounding = round
+
+    def score(self, ctx: Context) -> torch.Tensor:
+        return ctx.attention(queries="last").mean((1, 2))

@@ -1,0 +1,47 @@
+"""Average pooling: the third baseline, and the only one here that drops nothing."""
+
+from dataclasses import field
+import torch
+
+from seeless.context import Context
+from seeless.decision import Merge
+from seeless.errors import BudgetError, InputError
+from seeless.ops.pooling import pooling_cells
+from seeless.registry import register
+from seeless.strategy import EntryStrategy, Scope
+
+
+@register("pool")
+class Pool(EntryStrategy):
+    """Average the tokens of each cell of the grid: as many even, near-square cells as the budget has tokens.
+
+    A pooled token stands at the place of the token in the middle of its cell.
+    """
+
+    scope: Scope = field(default="crop", kw_only=True)
+    rounding = round
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.scope not in ("crop", "frame"):
+            raise BudgetError(f"pool averages over a grid; scope={self.scope!r} has none, use 'crop' or 'frame'")
+        if self.threshold is not None:
+            raise BudgetError("pool scores nothing, so it takes no threshold")
+
+    def reduce(self, ctx: Context) -> Merge:
+        if ctx.grid is None:
+            raise InputError("pool needs the complete grid of a crop, but some of its tokens are gone already")
+        frames, height, width = ctx.grid
+        cell, centre = pooling_cells(frames * height, width, ctx.n_keep)
+        cell, centre = cell.to(ctx.index.device), centre.to(ctx.index.device)
+        size = torch.bincount(cell, minlength=ctx.n_keep)
+        units, visual = ctx.index.shape
+        mask = torch.zeros(visual, dtype=torch.bool, device=ctx.index.device)
+        mask[centre] = True
+        source = torch.arange(visual, device=ctx.index.device)
+        return Merge(
+            mask.expand(units, -1),
+            source.expand(units, -1),
+            centre[cell].expand(units, -1),
+            (1 / size[cell]).expand(units, -1),
+        )

@@ -1,0 +1,58 @@
+"""PriorTR: attention of the question, corrected by what the model looks at without one."""
+
+from dataclasses import field
+from typing import Literal
+
+import torch
+
+from seeless.context import Context
+from seeless.errors import BudgetError
+from seeless.registry import register
+from seeless.strategy import LayerStrategy, Past
+
+EPSILON = 1e-10
+
+
+@register("priortr")
+class PriorTR(LayerStrategy):
+    """Keep the tokens that the instruction looks at more than a null token does.
+
+    score = P ln((P + e) / (Q + e)), e = 1e-10; P is the attention of the instruction, Q that of the null token right
+    after the image, both of layer `layer - 1`, reduced over heads and normalised over the visual tokens. "Accelerating
+    Multimodal Large Language Models with Prior-Corrected Token Reduction", ECCV 2026, arXiv 2606.24156. A share is
+    floored. Tokens keep their positions; the caches of earlier layers are trimmed.
+
+    Args:
+        layer: K of the paper.
+        query_aggregation: P is the mean over all rows after the image ("question"), or the last row ("last").
+        head_aggregation: "mean" or "max" over heads.
+        last_row: whether the last row belongs to the rows of "question" (true on LLaVA and InternVL in the released
+            code, false on Qwen-VL).
+    """
+
+    layer: int | list[int] = 3
+    query_aggregation: Literal["question", "last"] = "question"
+    head_aggregation: Literal["mean", "max"] = "mean"
+    last_row: bool = True
+    past: Past = field(default="trim", kw_only=True)
+    paper = "arXiv 2606.24156"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.query_aggregation not in ("question", "last"):
+            raise BudgetError(f"query_aggregation={self.query_aggregation!r} is not possible; use question or last")
+        if self.head_aggregation not in ("mean", "max"):
+            raise BudgetError(f"head_aggregation={self.head_aggregation!r} is not possible; use mean or max")
+
+    def score(self, ctx: Context) -> torch.Tensor:
+        rows = ctx.attention(queries="text" if self.query_aggregation == "question" else "last")
+        if self.query_aggregation == "question" and not self.last_row and rows.shape[2] > 1:
+            rows = rows[:, :, :-1]
+        posterior = self._over_heads(rows.mean(2))
+        prior = self._over_heads(ctx.attention(queries="anchor")[:, :, 0])
+        posterior = posterior / (posterior.sum(1, keepdim=True) + EPSILON)
+        prior = prior / (prior.sum(1, keepdim=True) + EPSILON)
+        return posterior * ((posterior + EPSILON) / (prior + EPSILON)).log()
+
+    def _over_heads(self, attention: torch.Tensor) -> torch.Tensor:
+        return attention.mean(1) if self.head_aggregation == "mean" else attention.amax(1)

@@ -1,0 +1,52 @@
+"""PyramidDrop: drop in several stages, more the deeper."""
+
+from dataclasses import field
+import torch
+
+from seeless.budget import Budget
+from seeless.context import Context
+from seeless.errors import BudgetError
+from seeless.registry import register
+from seeless.strategy import LayerStrategy, Positions
+
+
+@register("pyramiddrop")
+class PyramidDrop(LayerStrategy):
+    """At each stage keep the tokens the last instruction token is about to look at.
+
+    score_j = mean over heads of the attention of the last token in the *coming* layer, computed from the stage's
+    hidden states with that layer's norm and projections. Xing et al., "PyramidDrop", CVPR 2025, arXiv 2410.17247,
+    section 3.2. Shares are of the original tokens and floored. Positions are renumbered at every stage, earlier layers
+    keep their cache.
+
+    Args:
+        layer: one layer per stage; by default a quarter, a half and three quarters of the depth (8, 16, 24 of 32).
+    """
+
+    keep: Budget | list[Budget] = field(default_factory=lambda: [0.5, 0.25, 0.125])
+    layer: int | list[int] | None = None  # type: ignore[assignment]
+    positions: Positions = field(default="renumber", kw_only=True)
+    paper = "arXiv 2410.17247"
+
+    def __post_init__(self) -> None:
+        if self.layer is None:
+            keeps = self.keep if isinstance(self.keep, list | tuple) else [self.keep]
+            if len(keeps) != 3:
+                raise BudgetError(f"keep={self.keep} gives {len(keeps)} budgets; name as many layers with layer=")
+            placeholder = [1, 2, 3]  # checks the budgets; the real layers depend on the model
+            object.__setattr__(self, "layer", placeholder)
+            super().__post_init__()
+            object.__setattr__(self, "layer", None)
+        else:
+            super().__post_init__()
+
+    def layers(self, depth: int) -> list[int]:
+        if self.layer is not None:
+            return super().layers(depth)
+        layers = [max(1, depth * quarter // 4) for quarter in (1, 2, 3)]
+        if len(set(layers)) < 3:
+            raise BudgetError(f"a decoder of {depth} layers has no room for three stages; name them with layer=")
+        return layers
+
+    def score(self, ctx: Context) -> torch.Tensor:
+        return ctx.attention(queries="last", layer=ctx.layer).mean((1, 2))

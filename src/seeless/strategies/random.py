@@ -1,0 +1,33 @@
+"""Random tokens: the baseline every method has to beat."""
+
+from dataclasses import field
+from typing import ClassVar
+
+import torch
+
+from seeless.context import Context
+from seeless.registry import register
+from seeless.strategy import LayerStrategy, Positions, Scope
+
+
+@register("random")
+class Random(LayerStrategy):
+    """Keep tokens at random: score = a seeded uniform number per token.
+
+    The same seed keeps the same places in every unit of the same size, whatever else is in the batch.
+
+    Args:
+        layer: 0 (the default) drops at the entry, k drops before layer k.
+        seed: of the random numbers.
+    """
+
+    layer: int | list[int] = 0
+    seed: int = 0
+    scope: Scope = field(default="image", kw_only=True)
+    positions: Positions = field(default="renumber", kw_only=True)
+    lowest_layer: ClassVar[int] = 0
+    rounding = round
+
+    def score(self, ctx: Context) -> torch.Tensor:
+        scores = torch.rand(ctx.n_original, generator=torch.Generator().manual_seed(self.seed))
+        return scores.to(ctx.index.device)[ctx.index]

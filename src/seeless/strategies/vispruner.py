@@ -1,0 +1,50 @@
+"""VisPruner: the important patches, and of the rest the diverse ones."""
+
+from dataclasses import field
+import torch
+
+from seeless.context import Context
+from seeless.decision import Keep
+from seeless.errors import BudgetError
+from seeless.ops.similarity import drop_duplicates
+from seeless.registry import register
+from seeless.strategy import EntryStrategy, Scope
+
+
+@register("vispruner")
+class VisPruner(EntryStrategy):
+    """Keep the patches with the highest [CLS] attention, then thin the rest until no near-duplicates remain.
+
+    int(T * `important_ratio`) patches are chosen as FasterVLM does; the others, in descending order of attention, are
+    thinned by cosine similarity of the tower's features, eight at a time (`ops.similarity.drop_duplicates`). Zhang et
+    al., "Beyond Text-Visual Attention: Exploiting Visual Cues for Effective Token Pruning in VLMs", ICCV 2025, arXiv
+    2412.01818v2, section 3. The budget holds for every crop; a share is rounded. Positions are contiguous. Reported
+    scores are the class token's attention.
+
+    Args:
+        important_ratio: share of the budget chosen by importance, in [0, 1].
+        as_released: order the survivors of a thinning step by "descending" similarity, as the authors' code does
+            (True), or "ascending", as PriorTR's port does (False).
+    """
+
+    important_ratio: float = 0.5
+    as_released: bool = True
+    scope: Scope = field(default="crop", kw_only=True)
+    paper = "arXiv 2412.01818v2"
+    rounding = round
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.important_ratio <= 1:
+            raise BudgetError(f"important_ratio={self.important_ratio} is no share; give a number from 0 to 1")
+        if self.threshold is not None:
+            raise BudgetError("vispruner chooses partly by diversity, so it takes no threshold")
+
+    def select(self, ctx: Context) -> Keep:
+        scores = ctx.vision_attention().mean(1)
+        order = scores.argsort(dim=1, descending=True, stable=True)
+        important = int(ctx.n_keep * self.important_ratio)
+        diverse = drop_duplicates(
+            ctx.vision_features(), order[:, important:], ctx.n_keep - important, ascending=not self.as_released
+        )
+        return Keep.indices(torch.cat([order[:, :important], diverse], 1), scores.shape[1], scores)

@@ -1,0 +1,172 @@
+"""What every strategy is: a frozen dataclass whose fields are its knobs, and one method that decides."""
+
+import dataclasses
+import math
+from abc import ABC
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, dataclass_transform
+
+import torch
+
+from seeless.budget import Budget, check_budget, check_schedule, count_kept
+from seeless.decision import Decision, Keep
+from seeless.errors import BudgetError
+from seeless.ops.topk import top_mask
+
+if TYPE_CHECKING:
+    from seeless.context import Context
+
+Scope = Literal["row", "image", "crop", "frame"]
+Positions = Literal["keep", "renumber"]
+Past = Literal["keep", "trim"]
+
+
+class Stage(Enum):
+    """Where in the flow of one forward a strategy acts."""
+
+    ENTRY = "entry"
+    LAYER = "layer"
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+@dataclass(frozen=True)
+class Strategy(ABC):
+    """Base of all strategies. Override the lowest rung that is enough: `score`, `select` or `reduce`.
+
+    Subclasses become frozen dataclasses by themselves; every annotated field is a knob, shown in `seeless info`,
+    settable from the command line and stored by `to_dict`.
+
+    Args:
+        keep: share of the original visual tokens of a unit (float in (0, 1]), number of tokens per unit (int), or one
+            of these per stage (list).
+        threshold: keep what scores above it, at least one token per unit. A count outranks it, it outranks a share.
+        scope: what is ranked together: all visual tokens of a "row", or each "image", "crop" or "frame" on its own.
+        positions: "keep" leaves the kept tokens their position ids, "renumber" closes the gaps.
+        past: "keep" leaves layers before the cut their full KV cache, "trim" cuts it to the kept tokens.
+        newlines: whether visual tokens that show no patch (LLaVA-NeXT's `image_newline`) stay where a crop is reduced;
+            they are ranked like any other token in the scopes "row" and "image".
+    """
+
+    keep: Budget | list[Budget]
+    threshold: float | None = field(default=None, kw_only=True)
+    scope: Scope = field(default="row", kw_only=True)
+    positions: Positions = field(default="keep", kw_only=True)
+    past: Past = field(default="keep", kw_only=True)
+    newlines: bool = field(default=False, kw_only=True)
+
+    name: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+    stage: ClassVar[Stage]
+    rounding: ClassVar[Callable[[float], int]] = math.floor
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        dataclass(frozen=True)(cls)
+
+    def __post_init__(self) -> None:
+        for knob in dataclasses.fields(self):
+            value = getattr(self, knob.name)
+            if isinstance(value, tuple):
+                object.__setattr__(self, knob.name, list(value))
+        for knob, allowed in (
+            ("scope", Scope.__args__),  # type: ignore[attr-defined]
+            ("positions", Positions.__args__),  # type: ignore[attr-defined]
+            ("past", Past.__args__),  # type: ignore[attr-defined]
+        ):
+            if getattr(self, knob) not in allowed:
+                raise BudgetError(f"{knob}={getattr(self, knob)!r} is not possible; choose one of {', '.join(allowed)}")
+        if not isinstance(self.keep, list):
+            check_budget(self.keep)
+
+    def layers(self, depth: int) -> list[int]:
+        """The layers of a decoder of `depth` layers before which this strategy acts; 0 is the entry."""
+        raise NotImplementedError
+
+    def budget(self, stage_index: int) -> Budget:
+        """The budget of one stage."""
+        return self.keep[stage_index] if isinstance(self.keep, list) else self.keep
+
+    def keeps_all(self, stage_index: int) -> bool:
+        """Whether this stage is asked to keep everything and need not look."""
+        budget = self.budget(stage_index)
+        return self.threshold is None and isinstance(budget, float) and budget == 1.0
+
+    def count(self, stage_index: int, original: int) -> int:
+        """Tokens to keep of a unit that entered the decoder with `original` visual tokens."""
+        return count_kept(self.budget(stage_index), original, type(self).rounding)
+
+    def score(self, ctx: "Context") -> torch.Tensor:
+        """How much each visual token is worth, `[units, visual]`; higher stays."""
+        raise NotImplementedError(f"{type(self).__name__} must define score, select or reduce")
+
+    def select(self, ctx: "Context") -> Keep:
+        """Which tokens stay. By default the highest scores, or all above `threshold`."""
+        scores = self.score(ctx)
+        if scores.shape != ctx.visual.shape[:2]:
+            raise BudgetError(
+                f"{type(self).__name__}.score returned {list(scores.shape)} for {list(ctx.visual.shape[:2])} "
+                "[units, visual]; return one score per visual token"
+            )
+        scores = torch.nan_to_num(scores.float())
+        count_given = isinstance(self.budget(ctx.stage_index), int)
+        if self.threshold is None or count_given:
+            return Keep(top_mask(scores, ctx.n_keep), scores)
+        return Keep((scores > self.threshold) | top_mask(scores, 1), scores)
+
+    def reduce(self, ctx: "Context") -> Decision:
+        """The decision, `Keep` or `Merge`."""
+        return self.select(ctx)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The strategy's name and fields as plain JSON; `seeless.from_dict` turns them back."""
+        return {"strategy": self.name, **dataclasses.asdict(self)}
+
+
+class EntryStrategy(Strategy):
+    """A strategy that acts once, where the embeddings enter the language model."""
+
+    scope: Scope = field(default="image", kw_only=True)
+    positions: Positions = field(default="renumber", kw_only=True)
+    stage: ClassVar[Stage] = Stage.ENTRY
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.keep, list):
+            raise BudgetError(f"{type(self).__name__} acts once and takes one budget, not keep={self.keep}")
+
+    def layers(self, depth: int) -> list[int]:
+        return [0]
+
+
+class LayerStrategy(Strategy):
+    """A strategy that acts before one or several decoder layers.
+
+    Args:
+        layer: `k`: layers 0 ... k-1 see every token, layers k ... the reduced set. A list needs as many budgets.
+    """
+
+    layer: int | list[int] = 2
+    stage: ClassVar[Stage] = Stage.LAYER
+    lowest_layer: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        layers = self.layer if isinstance(self.layer, list) else [self.layer]
+        for layer in layers:
+            if isinstance(layer, bool) or not isinstance(layer, int) or layer < self.lowest_layer:
+                raise BudgetError(
+                    f"layer={layer!r} is not possible for {type(self).__name__}; "
+                    f"the first layer it can act before is {self.lowest_layer}"
+                )
+        keeps = self.keep if isinstance(self.keep, list) else [self.keep]
+        check_schedule(keeps, layers)
+
+    def layers(self, depth: int) -> list[int]:
+        layers = self.layer if isinstance(self.layer, list) else [self.layer]
+        if layers[-1] >= depth:
+            raise BudgetError(
+                f"layer={self.layer} lies outside this model, whose decoder has {depth} layers (0 to {depth - 1})"
+            )
+        return layers

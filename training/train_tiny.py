@@ -1,0 +1,234 @@
+"""Second half of training the embedded model: a small Llama learns to answer questions about what the tower sees.
+
+The tower of train_tower.py stays frozen. Every step shows scenes of one to five digits with a conversation of all
+their questions; only the answers carry loss. No digit is asked about twice in a conversation, so no answer can be
+copied from an earlier turn. Digits of the held-out side are never shown.
+
+    python training/train_tiny.py --tower build/tower --out build/tiny --minutes 45 --threads 1
+"""
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+
+import torch
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    AutoProcessor,
+    CLIPImageProcessor,
+    CLIPVisionModel,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
+from train_tower import MEAN, STD, tower_config
+
+from seeless.tiny.scenes import (
+    COLOUR_NAMES,
+    IMAGE_SIZE,
+    MAX_DIGITS,
+    PATCH_SIZE,
+    QUESTION_TYPES,
+    TEMPLATES,
+    ask,
+    compose,
+    draw_scenes,
+    sample_contents,
+)
+
+VISUAL = (IMAGE_SIZE // PATCH_SIZE) ** 2
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{{ 'user:' if message['role'] == 'user' else ' assistant:' }}"
+    "{% if message['content'] is string %}{{ ' ' + message['content'] }}{% else %}"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}{{ ' <image>\n' }}{% else %}{{ ' ' + part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ ' assistant:' }}{% endif %}"
+)
+
+
+def build_processor() -> LlavaProcessor:
+    """A word-level tokenizer over the questions' words, and CLIP preprocessing at 96 pixels."""
+    words = {"user", "assistant", ":", "?", "\n", *map(str, range(10)), *COLOUR_NAMES}
+    splitter = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(" ", "removed"), pre_tokenizers.Split(Regex(r"\n|\d|[^\w\s]"), "isolated")]
+    )
+    for templates in TEMPLATES.values():
+        for text in templates:
+            filled = text.format(colour="red", digit="7")
+            words |= {word for word, _ in splitter.pre_tokenize_str(filled)}
+    special = ["<pad>", "<s>", "</s>", "<unk>", "<image>"]
+    vocabulary = {word: i for i, word in enumerate([*special, *sorted(words)])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = splitter
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        additional_special_tokens=["<image>"],
+        padding_side="left",
+        model_max_length=1024,
+    )
+    image_processor = CLIPImageProcessor(
+        size={"shortest_edge": IMAGE_SIZE},
+        crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+        image_mean=[MEAN] * 3,
+        image_std=[STD] * 3,
+    )
+    return LlavaProcessor(
+        image_processor=image_processor,
+        tokenizer=fast,
+        patch_size=PATCH_SIZE,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def build_model(tower: Path, processor: LlavaProcessor) -> LlavaForConditionalGeneration:
+    text = LlamaConfig(
+        vocab_size=64,
+        hidden_size=128,
+        intermediate_size=320,
+        num_hidden_layers=8,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        tie_word_embeddings=False,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    assert len(processor.tokenizer) <= text.vocab_size
+    config = LlavaConfig(
+        vision_config=tower_config(),
+        text_config=text,
+        image_token_index=processor.tokenizer.convert_tokens_to_ids("<image>"),
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+        image_seq_length=VISUAL,
+        tie_word_embeddings=False,
+    )
+    model = LlavaForConditionalGeneration(config)
+    model.model.vision_tower.load_state_dict(CLIPVisionModel.from_pretrained(tower).state_dict())
+    model.model.vision_tower.requires_grad_(False)
+    model.generation_config.pad_token_id, model.generation_config.eos_token_id = 0, 2
+    return model
+
+
+class Conversations:
+    """Batches of training conversations, right-padded, labels on the answers alone."""
+
+    def __init__(self, processor: LlavaProcessor, generator: torch.Generator) -> None:
+        self.tokenizer, self.generator = processor.tokenizer, generator
+        self.image = self.tokenizer.convert_tokens_to_ids("<image>")
+        self.words: dict[str, list[int]] = {}
+
+    def ids(self, text: str) -> list[int]:
+        if text not in self.words:
+            self.words[text] = self.tokenizer(text, add_special_tokens=False).input_ids
+        return self.words[text]
+
+    def batch(self, size: int) -> dict[str, torch.Tensor]:
+        digits, colours = sample_contents(size, 1, MAX_DIGITS, self.generator)
+        pixels, _ = compose(digits, colours, False, self.generator)
+        rows, labels = [], []
+        for row in range(size):
+            used = digits[row] >= 0
+            names = [COLOUR_NAMES[i] for i in colours[row][used].tolist()]
+            tokens, targets = self.ids("<s>user:") + [self.image] * VISUAL + self.ids("\n"), []
+            targets = [-100] * len(tokens)
+            for turn, question in enumerate(ask(digits[row][used].tolist(), names, self.generator)):
+                prompt = ([] if turn == 0 else self.ids("user:")) + self.ids(question.text) + self.ids("assistant:")
+                answer = self.ids(question.answer) + self.ids("</s>")
+                tokens += prompt + answer
+                targets += [-100] * len(prompt) + answer
+            rows.append(tokens)
+            labels.append(targets)
+        longest = max(map(len, rows))
+        return {
+            "input_ids": torch.tensor([r + [0] * (longest - len(r)) for r in rows]),
+            "attention_mask": torch.tensor([[1] * len(r) + [0] * (longest - len(r)) for r in rows]),
+            "labels": torch.tensor([t + [-100] * (longest - len(t)) for t in labels]),
+            "pixel_values": (pixels - MEAN) / STD,
+        }
+
+
+@torch.no_grad()
+def held_out_accuracy(model, processor, scenes: int, seed: int) -> dict[str, float]:
+    """Share of right answers per question type; every question is asked alone, on held-out digits."""
+    model.eval()
+    right = dict.fromkeys(QUESTION_TYPES, 0)
+    asked = dict.fromkeys(QUESTION_TYPES, 0)
+    words = Conversations(processor, torch.Generator())
+    for scene in draw_scenes(scenes, torch.Generator().manual_seed(seed), True):
+        for question in scene.questions:
+            ids = words.ids("<s>user:") + [words.image] * VISUAL + words.ids("\n")
+            ids = torch.tensor([ids + words.ids(question.text) + words.ids("assistant:")])
+            pixels = ((scene.pixels - MEAN) / STD)[None]
+            logits = model(input_ids=ids, pixel_values=pixels, logits_to_keep=1).logits
+            asked[question.kind] += 1
+            right[question.kind] += int([logits[0, -1].argmax().item()] == words.ids(question.answer))
+    model.train()
+    return {kind: right[kind] / asked[kind] for kind in QUESTION_TYPES}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tower", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=45)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--lr", type=float, default=1.5e-3)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    processor = build_processor()
+    model = build_model(options.tower, processor).train()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=options.lr, weight_decay=0.02, betas=(0.9, 0.98))
+    data = Conversations(processor, torch.Generator().manual_seed(options.seed))
+    options.out.mkdir(parents=True, exist_ok=True)
+    log = (options.out / "log.jsonl").open("w")
+
+    def save() -> None:
+        model.half().save_pretrained(options.out)
+        model.float()
+        processor.save_pretrained(options.out)
+        AutoProcessor.from_pretrained(options.out)
+
+    started, step, seen, running = time.time(), 0, 0, 0.0
+    while (elapsed := time.time() - started) < options.minutes * 60:
+        share = elapsed / (options.minutes * 60)
+        rate = options.lr * min(1, (step + 1) / 200) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        batch = data.batch(options.batch)
+        loss = model(**batch).loss
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        step, seen, running = step + 1, seen + options.batch, 0.98 * running + 0.02 * loss.item()
+        if step % 250 == 0:
+            line = {"step": step, "scenes": seen, "seconds": round(time.time() - started, 1), "loss": running}
+            line |= held_out_accuracy(model, processor, 60, seed=5)
+            print(json.dumps(line), file=log, flush=True)
+    save()
+    result = {"scenes": seen, "held_out": held_out_accuracy(model, processor, 400, seed=6)}
+    print(json.dumps(result), file=log, flush=True)
+
+
+if __name__ == "__main__":
+    main()
