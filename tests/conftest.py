@@ -1,0 +1,32 @@
+"""Shared fixtures: one tiny model per variant and backend, built once."""
+
+import os
+import sys
+from functools import cache
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+sys.path.insert(0, str(Path(__file__).parent))
+
+import pytest
+import torch
+import transformers
+from tiny_models import Variant
+
+transformers.utils.logging.disable_progress_bar()
+
+
+@cache
+def _built(variant: Variant, backend: str):
+    return variant.build(backend)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def tiny():
+    """`tiny(variant, backend)`: the shared model; tests must leave it as it was."""
+    return _built
