@@ -123,6 +123,9 @@ def build_model(tower: Path, processor: LlavaProcessor) -> LlavaForConditionalGe
     model = LlavaForConditionalGeneration(config)
     model.model.vision_tower.load_state_dict(CLIPVisionModel.from_pretrained(tower).state_dict())
     model.model.vision_tower.requires_grad_(False)
+    with torch.no_grad():  # words of size 1/2, and a projector that takes the tower's large features to that size
+        model.get_input_embeddings().weight.normal_(0, 0.5)
+        model.model.multi_modal_projector.linear_1.weight.normal_(0, 0.02)
     model.generation_config.pad_token_id, model.generation_config.eos_token_id = 0, 2
     return model
 
@@ -239,7 +242,7 @@ def main() -> None:
         processor.save_pretrained(options.out)
         AutoProcessor.from_pretrained(options.out)
 
-    print(json.dumps({"alignment_error": align_projector(model, processor, 400, options.seed)}), file=log, flush=True)
+    print(json.dumps({"alignment_error": align_projector(model, processor, 300, options.seed)}), file=log, flush=True)
     started, step, seen, running = time.time(), 0, 0, 0.0
     while (elapsed := time.time() - started) < options.minutes * 60:
         share = elapsed / (options.minutes * 60)

@@ -1,0 +1,84 @@
+"""What a strategy says about itself: its docstring, its paper and its fields."""
+
+import inspect
+import re
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any, get_type_hints
+
+import seeless as sl
+from seeless.cli.knobs import default_of, takes
+from seeless.registry import strategy_class
+
+
+@dataclass(frozen=True)
+class FieldCard:
+    """One field: its name, what it takes, its default (None if `required`), what it means, and whether every strategy
+    has it with this default (`common`)."""
+
+    name: str
+    takes: str
+    required: bool
+    default: Any
+    help: str
+    common: bool
+
+    @property
+    def flag(self) -> str:
+        """How it is spelled on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+
+@dataclass(frozen=True)
+class Card:
+    """One strategy; `doc` is its docstring without the section on arguments."""
+
+    name: str
+    stage: str
+    doc: str
+    paper: str
+    fields: list[FieldCard]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return asdict(self)
+
+
+def card_of(name: str) -> Card:
+    """The card of a registered strategy.
+
+    >>> card_of("fastv").paper
+    'arXiv 2403.06764'
+
+    Raises:
+        UnknownStrategy: no such name.
+    """
+    cls = strategy_class(name)
+    doc = inspect.getdoc(cls) or ""
+    return Card(name, cls.stage.value, doc.split("\nArgs:\n")[0].strip(), cls.paper, _field_cards(cls))
+
+
+def _field_cards(cls: type[sl.Strategy]) -> list[FieldCard]:
+    hints, meanings = get_type_hints(cls), _meanings(cls)
+    shared = {knob.name: default_of(knob) for knob in fields(sl.Strategy)}
+    cards = []
+    for knob in fields(cls):
+        default = default_of(knob)
+        required = default is MISSING
+        common = knob.name in shared and shared[knob.name] == default and knob.name != "keep"
+        value = None if required else default
+        cards.append(
+            FieldCard(knob.name, takes(hints[knob.name]), required, value, meanings.get(knob.name, ""), common)
+        )
+    return cards
+
+
+def _meanings(cls: type) -> dict[str, str]:
+    """What the `Args:` sections of a class and its bases say about each field; the class has the last word."""
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        section = inspect.cleandoc(base.__doc__ or "").partition("\nArgs:\n")[2]
+        for entry in re.split(r"\n(?= {4}\w)", "\n" + section):
+            names, colon, text = entry.strip().partition(":")
+            if colon:
+                found.update(dict.fromkeys(re.split(r",\s*", names), " ".join(text.split())))
+    return found

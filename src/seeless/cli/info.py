@@ -1,0 +1,72 @@
+"""`seeless info`: the card of a strategy, or what seeless knows about a model."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import seeless as sl
+from seeless import models
+from seeless.cli.cards import card_of
+from seeless.cli.console import print_json, print_table, say
+from seeless.cli.loading import load_config, resolve_name
+from seeless.cli.plugins import load_plugins
+from seeless.registry import strategy_class
+
+
+def info(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[MODEL_OR_STRATEGY]", help="Hub id, folder or strategy.")
+    ] = None,
+    plugin: Annotated[list[Path] | None, typer.Option(help="Python file that registers more strategies.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """A strategy's card, or what a model looks like and which strategies work on it (from its config, no weights).
+
+    Without a name: the embedded model.
+    """
+    load_plugins(plugin or [])
+    if name in sl.available():
+        _show_strategy(name, as_json)
+    elif name is None or "/" in name or Path(name).exists():
+        _show_model(name, as_json)
+    else:
+        strategy_class(name)  # no path and no hub id: says which strategies there are
+
+
+def _show_strategy(name: str, as_json: bool) -> None:
+    card = card_of(name)
+    if as_json:
+        print_json(card.to_dict())
+        return
+    say(f"{card.name} · acts at the {card.stage} stage" + (f" · {card.paper}" if card.paper else ""))
+    say(f"\n{card.doc}\n")
+    rows = [
+        [field.flag, "required" if field.required else str(field.default), field.takes, field.help]
+        for field in card.fields
+    ]
+    print_table(["flag", "default", "takes", "meaning"], rows)
+
+
+def _show_model(model: str | None, as_json: bool) -> None:
+    name = resolve_name(model)
+    description = models.describe_config(load_config(name))
+    if as_json:
+        print_json({"model": name, **description.to_dict()})
+        return
+    tokens = "as many as the picture's size asks for"
+    if description.visual_tokens is not None:
+        tokens = f"{description.visual_tokens} per {description.per}"
+    heads = f"{description.heads} heads, {description.kv_heads} of keys and values"
+    rows = [
+        ["family", f"{description.family} ({description.model_type})"],
+        ["decoder", f"{description.decoder}, {description.layers} layers, hidden size {description.hidden}, {heads}"],
+        ["tower", f"{description.tower}, {description.tower_layers} layers"],
+        ["class token", "yes" if description.class_token else "no"],
+        ["visual tokens", tokens],
+        ["anchor", f"token {description.anchor} after the image"],
+        *([["note", description.note]] if description.note else []),
+    ]
+    say(name if model else f"the embedded model ({name})")
+    print_table(["", ""], rows)
+    print_table(["strategy", ""], [[key, reason or "works"] for key, reason in description.strategies.items()])

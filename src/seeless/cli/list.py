@@ -1,0 +1,31 @@
+"""`seeless list`: all strategies."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import seeless as sl
+from seeless.cli.cards import Card, card_of
+from seeless.cli.console import print_json, print_table, say
+from seeless.cli.plugins import load_plugins
+
+
+def list_strategies(
+    plugin: Annotated[list[Path] | None, typer.Option(help="Python file that registers more strategies.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON list on stdout.")] = False,
+) -> None:
+    """All strategies with their fields, defaults and papers."""
+    load_plugins(plugin or [])
+    cards = [card_of(name) for name in sl.available()]
+    if as_json:
+        print_json([card.to_dict() for card in cards])
+        return
+    rows = [[card.name, card.stage, _fields(card), card.doc.partition("\n")[0], card.paper] for card in cards]
+    print_table(["name", "stage", "fields", "what stays", "paper"], rows)
+    say("\nEvery strategy also has the fields that `seeless info NAME` lists; each is a flag of `seeless run`.")
+
+
+def _fields(card: Card) -> str:
+    own = [field for field in card.fields if not field.common]
+    return ", ".join(field.name if field.required else f"{field.name}={field.default}" for field in own)

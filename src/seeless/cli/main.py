@@ -1,0 +1,46 @@
+"""The entry point: wires the verbs, and turns errors into one line and an exit code."""
+
+import importlib.util
+import sys
+
+INSTALL = 'pip install "seeless[cli]"'
+NEEDED = ("typer", "rich", "PIL")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; ends the process with its exit code."""
+    if any(importlib.util.find_spec(package) is None for package in NEEDED):
+        sys.exit(f"error: the command line needs typer, rich and Pillow: {INSTALL}")
+    import typer
+
+    import seeless as sl
+    from seeless.cli.errors import exit_code, one_line
+    from seeless.cli.info import info
+    from seeless.cli.list import list_strategies
+    from seeless.cli.run import run
+
+    def show_version(wanted: bool) -> None:
+        if wanted:
+            print(f"seeless {sl.__version__}")
+            raise typer.Exit
+
+    app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+    @app.callback()
+    def root(
+        version: bool = typer.Option(False, "--version", callback=show_version, is_eager=True, help="Print it."),
+    ) -> None:
+        """Vision-language models that look at fewer visual tokens."""
+
+    app.command("list")(list_strategies)
+    app.command("info")(info)
+    app.command("run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(run)
+    try:
+        app(args=arguments)
+    except sl.SeelessError as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        sys.exit(exit_code(error))
+
+
+if __name__ == "__main__":
+    main()

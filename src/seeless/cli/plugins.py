@@ -1,0 +1,33 @@
+"""Import Python files that register strategies."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+from seeless.cli.errors import UnusablePlugin, one_line
+
+
+def load_plugins(files: list[Path]) -> None:
+    """Import the files, in order, so that their `@sl.register(...)` runs.
+
+    Raises:
+        UnusablePlugin: a file is missing, or fails while it is imported.
+    """
+    for file in files:
+        _load(file)
+
+
+def _load(file: Path) -> None:
+    if not file.is_file():
+        raise UnusablePlugin(f"plugin {file} does not exist")
+    name = f"seeless_plugin_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise UnusablePlugin(f"plugin {file} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # a plugin is foreign code: whatever it raises is its error
+        del sys.modules[name]
+        raise UnusablePlugin(f"plugin {file} cannot be imported: {type(error).__name__}: {one_line(error)}") from error

@@ -1,0 +1,163 @@
+"""`seeless run`: one question, with all visual tokens and with fewer."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import seeless as sl
+import seeless.tiny
+from seeless import models
+from seeless.cli.asking import build_inputs, generate_answer
+from seeless.cli.console import print_json, say
+from seeless.cli.knobs import build_strategies, read_flags
+from seeless.cli.loading import LoadedModel, load_config, load_image, load_model, resolve_name
+from seeless.cli.pictures import check_target, save_overlays
+from seeless.cli.plugins import load_plugins
+from seeless.cli.results import Result, print_results, result_dict
+from seeless.cli.timing import measure
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+DEFAULT_STRATEGY = "fastv"
+DEFAULT_OVERLAY = Path("seeless-overlay.png")
+QUESTIONS = {True: "how many digits are there?", False: "What is shown in this picture?"}  # by: embedded model?
+
+
+@dataclass(frozen=True)
+class Task:
+    """Pictures, where they come from, a question about them, and the right answer where it is known."""
+
+    images: "list[Image]"
+    sources: list[str]
+    question: str
+    right_answer: str | None
+
+
+def run(
+    context: typer.Context,
+    model: Annotated[
+        str | None, typer.Option(metavar="ID_OR_PATH", help="Checkpoint; the embedded model unless told.")
+    ] = None,
+    image: Annotated[
+        list[str] | None, typer.Option(metavar="FILE_OR_URL", help="A picture; may be repeated. Else a held-out scene.")
+    ] = None,
+    ask: Annotated[str | None, typer.Option(metavar="TEXT", help="The question.")] = None,
+    strategy: Annotated[str | None, typer.Option(metavar="NAME", help="See `seeless list`; fastv unless told.")] = None,
+    compare: Annotated[
+        str | None, typer.Option(metavar="A,B,C", help="Several strategies, one line each, beside the untouched model.")
+    ] = None,
+    plugin: Annotated[list[Path] | None, typer.Option(help="Python file that registers more strategies.")] = None,
+    save_overlay: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where the picture of what was kept goes.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 32,
+    seed: Annotated[int, typer.Option(min=0, help="Which held-out scene.")] = 0,
+    repeats: Annotated[int, typer.Option(min=0, help="Timed runs after one warm-up; 0: measure no times.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Answer one question with all visual tokens and with fewer: answers, tokens, FLOPs, times and a picture.
+
+    The fields of a strategy are flags, too: --keep 0.25, --keep 64, --keep .5,.25,.125, --layer 8,16,24,
+    --head-aggregation max, --newlines or --no-newlines; --random.seed 3 sets a field of one strategy only.
+    """
+    load_plugins(plugin or [])
+    if strategy is not None and compare is not None:
+        raise typer.BadParameter("--strategy and --compare exclude each other")
+    names = [strategy or DEFAULT_STRATEGY] if compare is None else _names(compare)
+    strategies = build_strategies(names, read_flags(context.args))
+    overlay = save_overlay or (DEFAULT_OVERLAY if compare is None and not as_json else None)
+    if overlay is not None:
+        check_target(overlay)
+    task = _task(image or [], ask, seed, embedded=model is None)
+
+    name = resolve_name(model)
+    skeleton = models.skeleton(load_config(name))
+    for each in strategies:
+        models.check_strategy(skeleton, each)
+    results = _answer_all(load_model(name), task, strategies, max_new_tokens, repeats)
+
+    reports = [result.report for result in results if result.report is not None]
+    rows = [result_dict(result, reports[0], task.right_answer) for result in results]
+    if not as_json:
+        _print_run("the embedded model" if model is None else name, task, rows, results, repeats)
+    if overlay is not None:
+        save_overlays(overlay, task.images, reports)
+    if not as_json:
+        if overlay is not None:
+            say(f"\nwhat was kept: {overlay}")
+        return
+    print_json(
+        {
+            "model": name,
+            "images": task.sources,
+            "question": task.question,
+            "right_answer": task.right_answer,
+            "overlay": None if overlay is None else str(overlay),
+            "repeats": repeats,
+            "runs": rows,
+        }
+    )
+
+
+def _names(compare: str) -> list[str]:
+    """The strategies to compare; `none` is always one of the lines and need not be named."""
+    names = [name.strip() for name in compare.split(",")]
+    names = [name for name in dict.fromkeys(names) if name not in ("", "none")]
+    if not names:
+        raise typer.BadParameter("--compare needs at least one strategy")
+    return names
+
+
+def _task(images: list[str], ask: str | None, seed: int, embedded: bool) -> Task:
+    if images:
+        return Task([load_image(source) for source in images], images, ask or QUESTIONS[embedded], None)
+    scene = seeless.tiny.draw_scene(seed)
+    question = scene.questions[0].text if ask is None else ask
+    answers = {q.text: q.answer for q in scene.questions}
+    return Task([scene.image], [f"held-out scene {seed}"], question, answers.get(question))
+
+
+def _answer_all(
+    loaded: LoadedModel, task: Task, strategies: list[sl.Strategy], max_new_tokens: int, repeats: int
+) -> list[Result]:
+    """The untouched model first, then every strategy."""
+    inputs = build_inputs(loaded, task.images, task.question)
+    answers, reports = [], []
+    for strategy in strategies:
+        with sl.apply(loaded.model, strategy) as handle:
+            answers.append(generate_answer(loaded, inputs, max_new_tokens))
+        _check_count(strategy, handle.report)
+        reports.append(handle.report)
+    untouched = generate_answer(loaded, inputs, max_new_tokens)
+    everyone: list[Any] = [None, *strategies]
+    times = measure(loaded.model, inputs, everyone, repeats) if repeats else [None] * len(everyone)
+    return [Result(*line) for line in zip(everyone, [untouched, *answers], [None, *reports], times, strict=True)]
+
+
+def _check_count(strategy: sl.Strategy, report: sl.Report) -> None:
+    """Raise `BudgetError` if a number of tokens is larger than anything there was to rank."""
+    keeps = strategy.keep if isinstance(strategy.keep, list) else [strategy.keep]
+    whole_row = strategy.scope == "row"
+    there = max(report.n_before) if whole_row else max(len(boxes) for row in report.boxes for boxes in row)
+    for keep in keeps:
+        if isinstance(keep, int) and keep > there:
+            what = "prompt" if whole_row and len(report.boxes[0]) > 1 else "image"
+            raise sl.BudgetError(f"keep={keep}, but the {what} has {there} visual tokens; use --keep 1.0 to keep all")
+
+
+def _print_run(name: str, task: Task, rows: list[dict], results: list[Result], repeats: int) -> None:
+    say(f"model     {name}")
+    say(f"image     {', '.join(task.sources)}")
+    say(f"question  {task.question}")
+    if task.right_answer is not None:
+        say(f"answer    {task.right_answer} (right)")
+    say()
+    print_results(rows)
+    if repeats:
+        say(f"times: median of {repeats} runs of this process; prefill = until the first token is there")
+    for result in results:
+        if result.report is not None:
+            say(f"\n{result.strategy}\n{result.report}")

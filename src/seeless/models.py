@@ -1,0 +1,240 @@
+"""What seeless knows about models: which are supported, what they look like, and which strategies work on them."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from seeless.api import apply
+from seeless.context import Context, Queries
+from seeless.core.family import ModelView, unwrap
+from seeless.core.reporting import dimensions
+from seeless.core.taps import VisionTap
+from seeless.errors import SeelessError, UnsupportedModel
+from seeless.families import families, family_of
+from seeless.registry import available, get
+from seeless.strategy import Strategy
+
+PROBE_TEXT = 8
+PROBE_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class SupportedModels:
+    """One family: `title`, `config.model_type`s, `checkpoints` from original to converted names, and a `note`."""
+
+    title: str
+    model_types: tuple[str, ...]
+    checkpoints: dict[str, str]
+    note: str
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """A model as seeless sees it.
+
+    Args:
+        decoder, tower: `model_type` of the two parts.
+        layers, hidden, heads, kv_heads: of the decoder.
+        visual_tokens: per image or crop (`per`); None if it depends on the picture's size.
+        anchor: distance of the null token from the first token after the image.
+        strategies: name, and why it does not work on this model; None if it works.
+    """
+
+    family: str
+    model_type: str
+    decoder: str
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    tower: str
+    tower_layers: int
+    class_token: bool
+    visual_tokens: int | None
+    per: str
+    anchor: int
+    note: str
+    strategies: dict[str, str | None]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return asdict(self)
+
+
+def supported_models() -> list[SupportedModels]:
+    """All families.
+
+    >>> [model.title for model in supported_models()][:1]
+    ['LLaVA-1.5']
+    """
+    unique = {family.title: family for family in families().values()}
+    return [SupportedModels(f.title, f.model_types, dict(f.checkpoints), f.note) for f in unique.values()]
+
+
+def converted_name(name: str) -> str:
+    """The checkpoint `transformers` loads for the name of an original release; any other name unchanged.
+
+    >>> converted_name("liuhaotian/llava-v1.5-7b")
+    'llava-hf/llava-1.5-7b-hf'
+    """
+    for model in supported_models():
+        if name in model.checkpoints:
+            return model.checkpoints[name]
+    return name
+
+
+def check_model_type(model_type: str) -> None:
+    """Raise `UnsupportedModel` with a list of the supported ones unless some family has this `model_type`."""
+    family_of(model_type)
+
+
+def skeleton(config: Any) -> nn.Module:
+    """The model of a `transformers` config without weights (on the meta device), for questions about its shape.
+
+    Raises:
+        UnsupportedModel: no family has its `model_type`.
+    """
+    from transformers import AutoModelForImageTextToText
+
+    check_model_type(config.model_type)
+    with torch.device("meta"):
+        return AutoModelForImageTextToText.from_config(config)
+
+
+def check_strategy(model: nn.Module, strategy: Strategy) -> None:
+    """Raise what would come up in the first forward if `strategy` cannot work on `model` (or on its skeleton).
+
+    Raises:
+        UnsupportedModel: the model, or a signal of it that the strategy needs, cannot be had.
+        BudgetError: a layer outside the model.
+    """
+    apply(model, strategy).remove()
+    view = _view(model)
+    tokens = _visual_tokens(view) or PROBE_TOKENS
+    side = round(tokens**0.5)
+    memory: dict = {}
+    for stage_index, layer in enumerate(strategy.layers(view.depth)):
+        context = Context(
+            layer=layer,
+            stage_index=stage_index,
+            n_keep=strategy.count(stage_index, tokens),
+            index=torch.arange(tokens)[None],
+            n_original=tokens,
+            grid=(1, side, side) if side * side == tokens else (1, 1, tokens),
+            memory=memory,
+            sources=_Probe(view, tokens),
+        )
+        try:
+            strategy.reduce(context)
+        except UnsupportedModel:
+            raise
+        except Exception:  # made-up numbers may surprise a strategy; only its refusal counts here
+            return
+
+
+def describe(model: nn.Module) -> ModelDescription:
+    """What a model looks like and which strategies work on it.
+
+    Raises:
+        UnsupportedModel: nothing works on it.
+
+    >>> description = describe(seeless.tiny.load_tiny()[0])
+    >>> description.layers, description.visual_tokens, description.strategies["vispruner"]
+    (8, 144, None)
+    """
+    view = _view(model)
+    size = dimensions(view)
+    return ModelDescription(
+        family=view.family.title,
+        model_type=view.config.model_type,
+        decoder=view.language_model.config.model_type,
+        layers=view.depth,
+        hidden=size.hidden,
+        heads=size.heads,
+        kv_heads=size.kv_heads,
+        tower=view.config.vision_config.model_type,
+        tower_layers=size.tower_layers,
+        class_token=view.has_class_token,
+        visual_tokens=_visual_tokens(view),
+        per="image" if view.family.packer is None else "crop",
+        anchor=view.family.anchor,
+        note=view.family.note,
+        strategies={name: _reason_against(model, name) for name in available()},
+    )
+
+
+def describe_config(config: Any) -> ModelDescription:
+    """`describe` from the config alone, without weights."""
+    return describe(skeleton(config))
+
+
+def _view(model: nn.Module) -> ModelView:
+    inner = unwrap(model)
+    return ModelView(inner, family_of(inner.config.model_type))  # type: ignore[union-attr, arg-type]
+
+
+def _visual_tokens(view: ModelView) -> int | None:
+    tower = view.config.vision_config
+    if not isinstance(getattr(tower, "image_size", None), int) or not hasattr(tower, "patch_size"):
+        return None
+    kept_class_token = view.has_class_token and view.config.vision_feature_select_strategy == "full"
+    return (tower.image_size // tower.patch_size) ** 2 + int(kept_class_token)
+
+
+def _reason_against(model: nn.Module, name: str) -> str | None:
+    try:
+        try:
+            strategy = get(name, keep=0.25)
+        except SeelessError:  # several stages: its own budgets
+            strategy = get(name)
+        check_strategy(model, strategy)
+    except SeelessError as error:
+        return str(error)
+    return None
+
+
+class _Probe:
+    """Answers a `Context` with random numbers in the model's shapes, and refuses what the model does not have."""
+
+    def __init__(self, view: ModelView, tokens: int) -> None:
+        self.tokens, self.size, self.vision = tokens, dimensions(view), VisionTap(view)
+        self.tower_heads = view.config.vision_config.num_attention_heads
+        self.generator = torch.Generator().manual_seed(0)
+
+    def _random(self, *shape: int) -> torch.Tensor:
+        return torch.rand(1, *shape, generator=self.generator)
+
+    def visual(self) -> torch.Tensor:
+        return self._random(self.tokens, self.size.hidden)
+
+    def hidden(self) -> torch.Tensor:
+        return self._random(self.tokens + PROBE_TEXT, self.size.hidden)
+
+    def text(self) -> torch.Tensor:
+        return self._random(PROBE_TEXT, self.size.hidden)
+
+    def embeds(self) -> torch.Tensor:
+        return self.visual()
+
+    def attention(self, queries: Queries, layer: int) -> torch.Tensor:
+        if isinstance(queries, torch.Tensor):
+            rows = len(queries)
+        else:
+            rows = PROBE_TEXT if queries == "text" else 1
+        return self._random(self.size.heads, rows, self.tokens)
+
+    def keys(self, layer: int) -> torch.Tensor:
+        return self._random(self.size.kv_heads, self.tokens, self.size.head_dim)
+
+    def vision_attention(self) -> torch.Tensor:
+        self.vision.check_class_token()
+        return self._random(self.tower_heads, self.tokens)
+
+    def vision_features(self) -> torch.Tensor:
+        return self._random(self.tokens, self.size.tower_hidden)
+
+    def vision_keys(self) -> torch.Tensor:
+        self.vision.check_class_token()
+        return self._random(self.tower_heads, self.tokens, self.size.tower_hidden // self.tower_heads)
