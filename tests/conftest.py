@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import pytest
 import torch
 import transformers
+
 from tiny_models import Variant
 
 transformers.utils.logging.disable_progress_bar()

@@ -184,9 +184,7 @@ def flash_like(module, query, key, value, attention_mask, scaling=None, dropout=
 def register_flash_like() -> None:
     if "fused" not in ALL_ATTENTION_FUNCTIONS.valid_keys():
         ALL_ATTENTION_FUNCTIONS.register("fused", flash_like)
-        ALL_MASK_ATTENTION_FUNCTIONS.register(
-            "fused", ALL_MASK_ATTENTION_FUNCTIONS["flash_attention_2"]
-        )
+        ALL_MASK_ATTENTION_FUNCTIONS.register("fused", ALL_MASK_ATTENTION_FUNCTIONS["flash_attention_2"])
 
 
 register_flash_like()

@@ -7,9 +7,7 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from seeless.core.entry import Reducer
 from seeless.core.family import ModelView, unwrap
-from seeless.core.session import plan_stages
 from seeless.errors import AlreadyApplied, BudgetError, SeelessError, UnsupportedModel
 from seeless.families import family_of
 from seeless.registry import get
@@ -31,6 +29,9 @@ class Handle:
     """
 
     def __init__(self, model: nn.Module, strategies: list[Strategy]) -> None:
+        from seeless.core.entry import Reducer  # with them come transformers' masks and torch.compile: seconds
+        from seeless.core.session import plan_stages
+
         inner = unwrap(model)
         view = ModelView(inner, family_of(_model_type(inner)))
         self.model, self.strategies = model, strategies
@@ -109,7 +110,7 @@ def apply(model: nn.Module, strategy: str | Strategy | list[Strategy], **knobs: 
 
 
 def _model_type(model: nn.Module) -> str:
-    config = getattr(model, "config", None)
-    if getattr(config, "model_type", None) is None:
+    model_type = getattr(getattr(model, "config", None), "model_type", None)
+    if model_type is None:
         raise UnsupportedModel(f"{type(model).__name__} is no transformers model: it has no config.model_type")
-    return config.model_type
+    return model_type

@@ -14,12 +14,12 @@ def check_budget(keep: object) -> None:
     if isinstance(keep, bool) or not isinstance(keep, Real):
         raise BudgetError(f"keep={keep!r} is not a budget; give a share (0.25) or a number of tokens (64)")
     if isinstance(keep, Integral):
-        if keep < 1:
+        if int(keep) < 1:
             raise BudgetError(f"keep={keep} keeps no token; the smallest budget is keep=1, one token per unit")
-    elif not (math.isfinite(keep) and 0 < keep <= 1):
+    elif not (math.isfinite(keep) and 0 < float(keep) <= 1):
         raise BudgetError(
             f"keep={keep} is not a share of the visual tokens; a float must lie in (0, 1], "
-            f"and a number of tokens must be a whole number such as keep={max(1, int(keep)) if keep > 1 else 64}"
+            "and a number of tokens must be a whole number such as keep=64"
         )
 
 

@@ -16,7 +16,7 @@ class Sources(Protocol):
     def hidden(self) -> torch.Tensor: ...
     def text(self) -> torch.Tensor: ...
     def embeds(self) -> torch.Tensor: ...
-    def attention(self, queries: Queries, layer: int) -> torch.Tensor: ...
+    def attention(self, queries: Queries, layer: int, average: bool) -> torch.Tensor: ...
     def keys(self, layer: int) -> torch.Tensor: ...
     def vision_attention(self) -> torch.Tensor: ...
     def vision_features(self) -> torch.Tensor: ...
@@ -66,7 +66,7 @@ class Context:
         """Embeddings of the visual tokens as they entered the first layer, `[units, visual, dim]`."""
         return self.sources.embeds()
 
-    def attention(self, queries: Queries = "last", layer: int | None = None) -> torch.Tensor:
+    def attention(self, queries: Queries = "last", layer: int | None = None, average: bool = False) -> torch.Tensor:
         """Attention from some rows to the visual tokens, `[units, heads, queries, visual]`, float32.
 
         Softmax over all visible keys (causal, no padding), read at the visual tokens. Computed from the layer's own
@@ -75,11 +75,12 @@ class Context:
         Args:
             queries: "last": the row's last token. "text": every token after the row's last visual token, the last
                 one included. "anchor": the null token, the first token after the unit that cannot have seen the
-                instruction (`methods.md` 2.2). A tensor `[queries]`: these rows of `hidden`.
+                instruction. A tensor `[queries]`: these rows of `hidden`, negative ones from its end.
             layer: whose projections; the layer before the stage unless told. The coming layer (`ctx.layer`) gives
                 the attention it would compute on what it is about to see.
+            average: give the mean over the asked rows, `[units, heads, 1, visual]`, without ever holding them all.
         """
-        return self.sources.attention(queries, self.layer - 1 if layer is None else layer)
+        return self.sources.attention(queries, self.layer - 1 if layer is None else layer, average)
 
     def keys(self, layer: int | None = None) -> torch.Tensor:
         """Rotated keys of the visual tokens, `[units, kv_heads, visual, dim]`, of the layer before the stage."""
@@ -101,5 +102,3 @@ class Context:
     def vision_keys(self) -> torch.Tensor:
         """Key vectors of the layer that `vision_attention` reads, `[units, heads, visual, dim]`."""
         return self.sources.vision_keys()
-
-

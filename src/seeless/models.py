@@ -103,6 +103,11 @@ def skeleton(config: Any) -> nn.Module:
         return AutoModelForImageTextToText.from_config(config)
 
 
+def crop_tokens(model: nn.Module) -> int | None:
+    """Visual tokens of one picture as the tower takes it in; None if that depends on the picture's size."""
+    return _crop_tokens(_view(model))
+
+
 def check_strategy(model: nn.Module, strategy: Strategy) -> None:
     """Raise what would come up in the first forward if `strategy` cannot work on `model` (or on its skeleton).
 
@@ -112,7 +117,7 @@ def check_strategy(model: nn.Module, strategy: Strategy) -> None:
     """
     apply(model, strategy).remove()
     view = _view(model)
-    tokens = _visual_tokens(view) or PROBE_TOKENS
+    tokens = _crop_tokens(view) or PROBE_TOKENS
     side = round(tokens**0.5)
     memory: dict = {}
     for stage_index, layer in enumerate(strategy.layers(view.depth)):
@@ -140,16 +145,18 @@ def describe(model: nn.Module) -> ModelDescription:
     Raises:
         UnsupportedModel: nothing works on it.
 
-    >>> description = describe(seeless.tiny.load_tiny()[0])
+    >>> from seeless.tiny import load_tiny
+    >>> description = describe(load_tiny()[0])
     >>> description.layers, description.visual_tokens, description.strategies["vispruner"]
     (8, 144, None)
     """
     view = _view(model)
     size = dimensions(view)
+    text_config: Any = view.language_model.config
     return ModelDescription(
         family=view.family.title,
         model_type=view.config.model_type,
-        decoder=view.language_model.config.model_type,
+        decoder=text_config.model_type,
         layers=view.depth,
         hidden=size.hidden,
         heads=size.heads,
@@ -157,7 +164,7 @@ def describe(model: nn.Module) -> ModelDescription:
         tower=view.config.vision_config.model_type,
         tower_layers=size.tower_layers,
         class_token=view.has_class_token,
-        visual_tokens=_visual_tokens(view),
+        visual_tokens=_crop_tokens(view),
         per="image" if view.family.packer is None else "crop",
         anchor=view.family.anchor,
         note=view.family.note,
@@ -171,11 +178,11 @@ def describe_config(config: Any) -> ModelDescription:
 
 
 def _view(model: nn.Module) -> ModelView:
-    inner = unwrap(model)
-    return ModelView(inner, family_of(inner.config.model_type))  # type: ignore[union-attr, arg-type]
+    inner: Any = unwrap(model)
+    return ModelView(inner, family_of(inner.config.model_type))
 
 
-def _visual_tokens(view: ModelView) -> int | None:
+def _crop_tokens(view: ModelView) -> int | None:
     tower = view.config.vision_config
     if not isinstance(getattr(tower, "image_size", None), int) or not hasattr(tower, "patch_size"):
         return None
@@ -218,11 +225,9 @@ class _Probe:
     def embeds(self) -> torch.Tensor:
         return self.visual()
 
-    def attention(self, queries: Queries, layer: int) -> torch.Tensor:
-        if isinstance(queries, torch.Tensor):
-            rows = len(queries)
-        else:
-            rows = PROBE_TEXT if queries == "text" else 1
+    def attention(self, queries: Queries, layer: int, average: bool) -> torch.Tensor:
+        named = {"text": PROBE_TEXT, "last": 1, "anchor": 1}
+        rows = 1 if average else len(queries) if isinstance(queries, torch.Tensor) else named[queries]
         return self._random(self.size.heads, rows, self.tokens)
 
     def keys(self, layer: int) -> torch.Tensor:

@@ -6,7 +6,7 @@ from abc import ABC
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import torch
 
@@ -16,7 +16,14 @@ from seeless.errors import BudgetError
 from seeless.ops.topk import top_mask
 
 if TYPE_CHECKING:
+    from typing_extensions import dataclass_transform
+
     from seeless.context import Context
+else:
+
+    def dataclass_transform(**options: Any) -> Callable:  # in the standard library from Python 3.11 on
+        return lambda cls: cls
+
 
 Scope = Literal["row", "image", "crop", "frame"]
 Positions = Literal["keep", "renumber"]
@@ -70,13 +77,10 @@ class Strategy(ABC):
             value = getattr(self, knob.name)
             if isinstance(value, tuple):
                 object.__setattr__(self, knob.name, list(value))
-        for knob, allowed in (
-            ("scope", Scope.__args__),  # type: ignore[attr-defined]
-            ("positions", Positions.__args__),  # type: ignore[attr-defined]
-            ("past", Past.__args__),  # type: ignore[attr-defined]
-        ):
-            if getattr(self, knob) not in allowed:
-                raise BudgetError(f"{knob}={getattr(self, knob)!r} is not possible; choose one of {', '.join(allowed)}")
+        for name, choices in (("scope", Scope), ("positions", Positions), ("past", Past)):
+            value, allowed = getattr(self, name), get_args(choices)
+            if value not in allowed:
+                raise BudgetError(f"{name}={value!r} is not possible; choose one of {', '.join(allowed)}")
         if not isinstance(self.keep, list):
             check_budget(self.keep)
 

@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from oracle import MaskOracle, pooled, turn_of
-from tiny_models import BACKENDS, IMAGE, RAGGED, VARIANTS, make_inputs, row_grids
 
 import seeless as sl
+from oracle import MaskOracle, pooled, turn_of
+from tiny_models import BACKENDS, IMAGE, RAGGED, VARIANTS, make_inputs, row_grids
 
 STRATEGIES = {
     "random": sl.Random(keep=0.5),
@@ -33,7 +33,11 @@ NEW_TOKENS = 5
 
 
 def test_every_registered_strategy_is_under_contract():
-    built_in = {name for name in sl.available() if type(sl.get(name, keep=[0.5] * 3 if name == "pyramiddrop" else 0.5)).__module__.startswith("seeless.")}
+    built_in = {
+        name
+        for name in sl.available()
+        if type(sl.get(name, keep=[0.5] * 3 if name == "pyramiddrop" else 0.5)).__module__.startswith("seeless.")
+    }
     assert built_in == set(STRATEGIES) == set(EVERYTHING)
 
 

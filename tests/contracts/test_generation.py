@@ -4,12 +4,12 @@ import copy
 
 import pytest
 import torch
-from oracle import MaskOracle, turn_of
 from test_forward import STRATEGIES
-from tiny_models import BACKENDS, IMAGE, LAYERS, RAGGED, VARIANTS, make_inputs
 from transformers import DynamicCache, QuantizedCache, StaticCache
 
 import seeless as sl
+from oracle import MaskOracle, turn_of
+from tiny_models import BACKENDS, IMAGE, LAYERS, RAGGED, VARIANTS, make_inputs
 
 SOME = (VARIANTS[1], VARIANTS[4])
 CHOSEN = {name: STRATEGIES[name] for name in ("random", "fastv", "priortr", "pyramiddrop", "vispruner")}
@@ -32,7 +32,8 @@ def oracle_logits(untouched, strategies, turns, sequences, mask, inputs):
 @torch.no_grad()
 def test_beam_search_scores_are_the_oracles(tiny, variant, name, backend):
     model, untouched, strategy = tiny(variant, backend), tiny(variant, "untouched"), CHOSEN[name]
-    inputs = make_inputs(model, variant, RAGGED[:2])
+    prompts = [RAGGED[0], RAGGED[3]]
+    inputs = make_inputs(model, variant, prompts)
     prompt = inputs["input_ids"].shape[1]
     with sl.apply(model, strategy) as run:
         out = model.generate(
@@ -48,7 +49,7 @@ def test_beam_search_scores_are_the_oracles(tiny, variant, name, backend):
     assert len(report.n_before) == 6
     rows = [0, 3]  # the first beam of either prompt
     for i in range(2):
-        one = make_inputs(model, variant, [RAGGED[i]])
+        one = make_inputs(model, variant, [prompts[i]])
         kept = [stage.kept[rows[i]] for stage in report.stages]
         for beam in range(3):
             assert [s.kept[rows[i] + beam].tolist() for s in report.stages] == [k.tolist() for k in kept]
@@ -80,9 +81,7 @@ def test_sampling_with_several_answers(tiny, variant, name):
         )
     turn = turn_of(run.reports[0], inputs["input_ids"], IMAGE)
     for i in range(3):
-        want = oracle_logits(
-            untouched, [strategy], [turn], out.sequences[i : i + 1], inputs["attention_mask"], inputs
-        )
+        want = oracle_logits(untouched, [strategy], [turn], out.sequences[i : i + 1], inputs["attention_mask"], inputs)
         assert (torch.stack(out.logits, 1)[i] - want[0, -6:-1]).abs().max() < 1e-4
 
 
@@ -122,7 +121,9 @@ def test_conversation_continues_on_the_reduced_cache(tiny, variant, name, backen
 
         more = torch.randint(3, 99, (2, 6), generator=torch.Generator().manual_seed(1))
         ids = torch.cat([out.sequences, more], 1)
-        mask = torch.nn.functional.pad(first["attention_mask"], (0, ids.shape[1] - first["attention_mask"].shape[1]), value=1)
+        mask = torch.nn.functional.pad(
+            first["attention_mask"], (0, ids.shape[1] - first["attention_mask"].shape[1]), value=1
+        )
         out = model.generate(
             input_ids=ids,
             attention_mask=mask,

@@ -49,8 +49,11 @@ def example(tensors: dict, i: int) -> dict:
 
 @pytest.fixture(scope="module", params=["eager", "sdpa"])
 def model(request):
+    # The tower stays eager, as recorded: VisPruner's similarities lie so close together on these random weights that
+    # another kernel's rounding in the tower decides some of them differently.
+    kernels = {"text_config": request.param, "vision_config": "eager"}
     return LlavaForConditionalGeneration.from_pretrained(
-        RECORDED / "model", dtype=torch.float32, attn_implementation=request.param
+        RECORDED / "model", dtype=torch.float32, attn_implementation=kernels
     ).eval()
 
 

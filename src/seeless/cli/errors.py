@@ -44,4 +44,6 @@ def one_line(error: BaseException) -> str:
     text = str(error).strip()
     if isinstance(error, sl.SeelessError):
         return " ".join(text.split())
-    return text.splitlines()[0].strip() if text else type(error).__name__
+    if isinstance(error, KeyError) or not text:
+        return f"{type(error).__name__} {text}".strip()
+    return text.splitlines()[0].strip()

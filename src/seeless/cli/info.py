@@ -18,7 +18,9 @@ def info(
     name: Annotated[
         str | None, typer.Argument(metavar="[MODEL_OR_STRATEGY]", help="Hub id, folder or strategy.")
     ] = None,
-    plugin: Annotated[list[Path] | None, typer.Option(help="Python file that registers more strategies.")] = None,
+    plugin: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Python file that registers more strategies.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """A strategy's card, or what a model looks like and which strategies work on it (from its config, no weights).

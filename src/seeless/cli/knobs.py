@@ -23,7 +23,9 @@ def read_flags(arguments: list[str]) -> Flags:
     while rest:
         word = rest.pop(0)
         if not word.startswith("--"):
-            raise sl.BudgetError(f"{word!r} belongs to no flag; a field of a strategy is given as --field value")
+            raise sl.BudgetError(
+                f"{word!r} belongs to no flag; a picture is --image FILE, a strategy's field --field value"
+            )
         name, equals, value = word[2:].partition("=")
         follows = bool(rest) and not rest[0].startswith("--")
         flags[name.replace("-", "_")] = value if equals else rest.pop(0) if follows else None

@@ -12,7 +12,9 @@ from seeless.cli.plugins import load_plugins
 
 
 def list_strategies(
-    plugin: Annotated[list[Path] | None, typer.Option(help="Python file that registers more strategies.")] = None,
+    plugin: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Python file that registers more strategies.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list on stdout.")] = False,
 ) -> None:
     """All strategies with their fields, defaults and papers."""

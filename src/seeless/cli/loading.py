@@ -2,6 +2,8 @@
 
 import io
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -46,15 +48,22 @@ def load_config(name: str) -> Any:
     """
     from transformers import AutoConfig, PretrainedConfig
 
+    if name.startswith((".", "/", "~")) and not Path(name).exists():
+        raise UnloadableModel(f"cannot load {name!r}: no such folder")
     _silence_transformers()
-    try:
-        model_type = PretrainedConfig.get_config_dict(name)[0].get("model_type")
-    except (OSError, ValueError) as error:
-        raise UnloadableModel(f"cannot load {name!r}: {one_line(error)}") from error
-    if model_type is None:
+    with _refusing(name):
+        data = PretrainedConfig.get_config_dict(name)[0]
+    if "model_type" not in data:
         raise UnloadableModel(f"cannot load {name!r}: it has no config.json with a model_type")
-    models.check_model_type(model_type)
-    return AutoConfig.from_pretrained(name)
+    models.check_model_type(data["model_type"])
+    with _refusing(name):
+        return AutoConfig.from_pretrained(name)
+
+
+def load_embedded() -> LoadedModel:
+    """The embedded model, on the CPU."""
+    _silence_transformers()
+    return LoadedModel(resolve_name(None), *seeless.tiny.load_tiny())
 
 
 def load_model(name: str) -> LoadedModel:
@@ -68,13 +77,11 @@ def load_model(name: str) -> LoadedModel:
 
     _silence_transformers()
     gpu = torch.cuda.is_available()
-    try:
+    options: dict[str, Any] = {"dtype": "auto" if gpu else torch.float32, "output_loading_info": True}
+    with _refusing(name):
         processor = AutoProcessor.from_pretrained(name)
-        model, loading = AutoModelForImageTextToText.from_pretrained(
-            name, dtype="auto" if gpu else torch.float32, output_loading_info=True
-        )
-    except Exception as error:  # whatever is wrong with a checkpoint, it cannot be loaded
-        raise UnloadableModel(f"cannot load {name!r}: {type(error).__name__}: {one_line(error)}") from error
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(name, **options)
+    model, loading = loaded
     if missing := sorted(loading["missing_keys"]):
         raise UnloadableModel(f"cannot load {name!r}: it lacks {len(missing)} weights, {missing[0]} for one")
     return LoadedModel(name, model.to("cuda" if gpu else "cpu").eval(), processor)
@@ -98,6 +105,14 @@ def load_image(source: str) -> Image.Image:
     except (OSError, ValueError, SyntaxError, HTTPException, Image.DecompressionBombError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
         raise UnreadableImage(f"cannot read the image {source!r}: {reason}") from error
+
+
+@contextmanager
+def _refusing(name: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # whatever is wrong with a checkpoint, it cannot be loaded
+        raise UnloadableModel(f"cannot load {name!r}: {one_line(error)}") from error
 
 
 def _silence_transformers() -> None:

@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     app.command("info")(info)
     app.command("run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(run)
     try:
-        app(args=arguments)
+        app(args=arguments, prog_name="seeless")
     except sl.SeelessError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(exit_code(error))

@@ -12,7 +12,7 @@ from seeless import models
 from seeless.cli.asking import build_inputs, generate_answer
 from seeless.cli.console import print_json, say
 from seeless.cli.knobs import build_strategies, read_flags
-from seeless.cli.loading import LoadedModel, load_config, load_image, load_model, resolve_name
+from seeless.cli.loading import LoadedModel, load_config, load_embedded, load_image, load_model, resolve_name
 from seeless.cli.pictures import check_target, save_overlays
 from seeless.cli.plugins import load_plugins
 from seeless.cli.results import Result, print_results, result_dict
@@ -49,7 +49,9 @@ def run(
     compare: Annotated[
         str | None, typer.Option(metavar="A,B,C", help="Several strategies, one line each, beside the untouched model.")
     ] = None,
-    plugin: Annotated[list[Path] | None, typer.Option(help="Python file that registers more strategies.")] = None,
+    plugin: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Python file that registers more strategies.")
+    ] = None,
     save_overlay: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Where the picture of what was kept goes.")
     ] = None,
@@ -62,6 +64,7 @@ def run(
 
     The fields of a strategy are flags, too: --keep 0.25, --keep 64, --keep .5,.25,.125, --layer 8,16,24,
     --head-aggregation max, --newlines or --no-newlines; --random.seed 3 sets a field of one strategy only.
+    Without --keep: the strategy's own budget, else 0.25.
     """
     load_plugins(plugin or [])
     if strategy is not None and compare is not None:
@@ -77,7 +80,8 @@ def run(
     skeleton = models.skeleton(load_config(name))
     for each in strategies:
         models.check_strategy(skeleton, each)
-    results = _answer_all(load_model(name), task, strategies, max_new_tokens, repeats)
+    loaded = load_embedded() if model is None else load_model(name)
+    results = _answer_all(loaded, task, strategies, max_new_tokens, repeats)
 
     reports = [result.report for result in results if result.report is not None]
     rows = [result_dict(result, reports[0], task.right_answer) for result in results]
@@ -129,7 +133,7 @@ def _answer_all(
     for strategy in strategies:
         with sl.apply(loaded.model, strategy) as handle:
             answers.append(generate_answer(loaded, inputs, max_new_tokens))
-        _check_count(strategy, handle.report)
+        _check_count(strategy, handle.report, models.crop_tokens(loaded.model))
         reports.append(handle.report)
     untouched = generate_answer(loaded, inputs, max_new_tokens)
     everyone: list[Any] = [None, *strategies]
@@ -137,27 +141,30 @@ def _answer_all(
     return [Result(*line) for line in zip(everyone, [untouched, *answers], [None, *reports], times, strict=True)]
 
 
-def _check_count(strategy: sl.Strategy, report: sl.Report) -> None:
+def _check_count(strategy: sl.Strategy, report: sl.Report, crop_tokens: int | None) -> None:
     """Raise `BudgetError` if a number of tokens is larger than anything there was to rank."""
     keeps = strategy.keep if isinstance(strategy.keep, list) else [strategy.keep]
-    whole_row = strategy.scope == "row"
-    there = max(report.n_before) if whole_row else max(len(boxes) for row in report.boxes for boxes in row)
+    images = [len(boxes) for row in report.boxes for boxes in row]
+    what, there = "image", max(images)
+    if strategy.scope == "row" and len(images) > 1:
+        what, there = "prompt", max(report.n_before)
+    elif strategy.scope == "crop" and crop_tokens is not None and crop_tokens < there:
+        what, there = "crop", crop_tokens
     for keep in keeps:
         if isinstance(keep, int) and keep > there:
-            what = "prompt" if whole_row and len(report.boxes[0]) > 1 else "image"
             raise sl.BudgetError(f"keep={keep}, but the {what} has {there} visual tokens; use --keep 1.0 to keep all")
 
 
 def _print_run(name: str, task: Task, rows: list[dict], results: list[Result], repeats: int) -> None:
-    say(f"model     {name}")
-    say(f"image     {', '.join(task.sources)}")
-    say(f"question  {task.question}")
+    say(f"model         {name}")
+    say(f"image         {', '.join(task.sources)}")
+    say(f"question      {task.question}")
     if task.right_answer is not None:
-        say(f"answer    {task.right_answer} (right)")
+        say(f"right answer  {task.right_answer}")
     say()
     print_results(rows)
     if repeats:
-        say(f"times: median of {repeats} runs of this process; prefill = until the first token is there")
+        say(f"times: median of {repeats}, measured just now; prefill = until the first token is there")
     for result in results:
         if result.report is not None:
             say(f"\n{result.strategy}\n{result.report}")

@@ -1,6 +1,7 @@
 """Wall-clock times of prefill and decode steps."""
 
 import contextlib
+import itertools
 import time
 from dataclasses import dataclass
 from statistics import median
@@ -55,5 +56,5 @@ def _time_once(model: Any, inputs: Any) -> Times:
         do_sample=False,
         stopping_criteria=StoppingCriteriaList([tick]),
     )
-    steps = [after - before for before, after in zip(ticks, ticks[1:], strict=False)]
+    steps = [after - before for before, after in itertools.pairwise(ticks)]
     return Times(steps[0], median(steps[1:]))

@@ -129,9 +129,8 @@ def check_cache(cache: Cache | None) -> None:
 
 def cached_length(cache: Cache | None, layer: int) -> int:
     """Tokens a layer's cache holds."""
-    if cache is None or layer >= len(cache.layers) or not cache.layers[layer].is_initialized:
-        return 0
-    return cache.layers[layer].keys.shape[-2]
+    own: Any = cache.layers[layer] if cache is not None and layer < len(cache.layers) else None
+    return own.keys.shape[-2] if own is not None and own.is_initialized else 0
 
 
 def trim(cache: Cache, layer: int, past: int, order: torch.Tensor) -> None:
@@ -141,7 +140,7 @@ def trim(cache: Cache, layer: int, past: int, order: torch.Tensor) -> None:
         past: length of the layer's cache before this forward; that part stays.
         order: `[batch, slots]`, which of this forward's columns stay.
     """
-    own = cache.layers[layer]
+    own: Any = cache.layers[layer]
     at = order.to(own.keys.device)[:, None, :, None]
 
     def kept(x: torch.Tensor) -> torch.Tensor:

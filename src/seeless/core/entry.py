@@ -46,13 +46,14 @@ class Reducer:
         self.running: list[_Running] = []
 
     def attach(self) -> None:
-        base, decoder = self.view.base, self.view.language_model
-        self.hooks.override(decoder, "forward", torch.compiler.disable(decoder.forward))
-        self.hooks.override(base, "get_image_features", noting(self.view, base.get_image_features, self._note))
-        self.hooks.before(base, self._before_base)
-        self.hooks.after(base, self._after_base)
-        self.hooks.before(decoder, self._before_decoder)
-        self.hooks.after(decoder, self._after_decoder)
+        base, decoder, untraced = self.view.base, self.view.language_model, torch.compiler.disable
+        self.hooks.override(decoder, "forward", untraced(decoder.forward))
+        encode = noting(self.view, base.get_image_features, self._note)
+        self.hooks.override(base, "get_image_features", untraced(encode))
+        self.hooks.before(base, untraced(self._before_base))
+        self.hooks.after(base, untraced(self._after_base))
+        self.hooks.before(decoder, untraced(self._before_decoder))
+        self.hooks.after(decoder, untraced(self._after_decoder))
         torch.compiler.reset()  # code compiled without the hooks would not run them
         self.active = True
 
@@ -72,12 +73,11 @@ class Reducer:
             self.pictures = Pictures(visual_mask(self.view, given), read_notes(ready.pooler_output))
         elif given.get("pixel_values") is not None:
             self.pictures = Pictures(visual_mask(self.view, given))
-        elif given.get("inputs_embeds") is not None and given["inputs_embeds"].shape[1] > 1:
-            if record_of(given.get("past_key_values")) is None:
-                raise InputError(
-                    "inputs_embeds without pixel_values do not say which embeddings are visual; "
-                    "pass input_ids and pixel_values, or remove the handle for text"
-                )
+        elif (embeds := given.get("inputs_embeds")) is not None and embeds.shape[1] > 1:
+            raise InputError(
+                "inputs_embeds without pixel_values do not say which embeddings are visual; "
+                "pass input_ids and pixel_values, or remove the handle for text"
+            )
 
     def _note(self, notes: list[Note]) -> None:
         if self.pictures is not None:

@@ -81,14 +81,14 @@ class ModelView:
         base = model if _follow(model, family.language_model) is not None else _follow(model, family.base)
         if base is None:
             raise UnsupportedModel(f"{type(model).__name__} has no {family.base!r}; is it a {family.title} model?")
-        self.base: nn.Module = base
-        self.language_model: nn.Module = self._part(base, family.language_model)
+        self.base: Any = base
+        self.language_model: Any = self._part(base, family.language_model)
         if not hasattr(self.language_model, family.layers):  # a causal LM with a head instead of the bare decoder
             self.language_model = self._part(self.language_model, "model")
-        self.layers: nn.ModuleList = self._part(self.language_model, family.layers)
-        self.rotary: nn.Module = self._part(self.language_model, family.rotary)
-        self.tower: nn.Module = self._part(base, family.tower)
-        self.projector: nn.Module = self._part(base, family.projector)
+        self.layers: Any = self._part(self.language_model, family.layers)
+        self.rotary: Any = self._part(self.language_model, family.rotary)
+        self.tower: Any = self._part(base, family.tower)
+        self.projector: Any = self._part(base, family.projector)
         self._refuse_sliding_windows()
         self._refuse_compiled_layers()
 
@@ -125,7 +125,7 @@ class ModelView:
         return min(len(self.layers), self.language_model.config.num_hidden_layers)
 
     @cached_property
-    def tower_layers(self) -> nn.ModuleList:
+    def tower_layers(self) -> Any:
         for path in self.family.tower_layers:
             if (layers := _follow(self.tower, path)) is not None:
                 return layers

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import nn
 
 _ABSENT = object()
@@ -17,12 +16,12 @@ class HookSet:
 
     def before(self, module: nn.Module, hook: Callable) -> None:
         """Call `hook(module, args, kwargs)` before the module's forward; it may return new `(args, kwargs)`."""
-        handle = module.register_forward_pre_hook(torch.compiler.disable(hook), with_kwargs=True)
+        handle = module.register_forward_pre_hook(hook, with_kwargs=True)
         self._undo.append(handle.remove)
 
     def after(self, module: nn.Module, hook: Callable) -> None:
         """Call `hook(module, args, kwargs, output)` after the module's forward, also when it raised."""
-        handle = module.register_forward_hook(torch.compiler.disable(hook), with_kwargs=True, always_call=True)
+        handle = module.register_forward_hook(hook, with_kwargs=True, always_call=True)
         self._undo.append(handle.remove)
 
     def override(self, owner: Any, name: str, value: Any) -> None:

@@ -1,15 +1,18 @@
 """The seam between decoder layers: where hidden states are cut, and where later layers get masks that fit."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from transformers.cache_utils import Cache
 from transformers.masking_utils import create_causal_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from seeless.core.cache import CacheRecord
 from seeless.core.family import ModelView
+from seeless.core.hooks import HookSet
 from seeless.core.positions import gather_tokens
 from seeless.core.session import PlannedStage, Session
 from seeless.core.taps import LayerTap
@@ -23,9 +26,7 @@ class LayerInputs:
     rotary: tuple[torch.Tensor, torch.Tensor] | None = None
 
 
-def causal_mask(
-    view: ModelView, hidden: torch.Tensor, mask: torch.Tensor | None, cache: Cache | None, layer: int
-) -> Any:
+def causal_mask(view: ModelView, hidden: torch.Tensor, mask: torch.Tensor | None, cache: Any, layer: int) -> Any:
     """The mask the model's own attention kernel wants for `hidden` at this layer."""
     return create_causal_mask(
         config=view.language_model.config,
@@ -92,7 +93,7 @@ class PrefillLayers:
         return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
 
     def _tap(self, index: int, hidden: torch.Tensor, rotary: tuple) -> LayerTap:
-        cache = self.session.cache
+        cache: Any = self.session.cache
         cached = None
         if cache is not None and index < len(cache.layers) and cache.layers[index].is_initialized:
             cached = cache.layers[index].keys.detach()
@@ -136,9 +137,7 @@ class DecodeLayers:
         return args, {**kwargs, **changes}
 
 
-def record_mask(
-    record: CacheRecord, layer: int, queries: int, new_mask: torch.Tensor | None
-) -> torch.Tensor | None:
+def record_mask(record: CacheRecord, layer: int, queries: int, new_mask: torch.Tensor | None) -> torch.Tensor | None:
     """2-D mask `[batch, cached + queries]` of a layer of a reduced cache; None = all visible.
 
     Args:
@@ -158,11 +157,26 @@ def record_mask(
     return torch.cat([valid, tail], 1)
 
 
-def hook_layers(layers: nn.ModuleList, needed: list[int], before: Any, hooks: Any) -> None:
-    """Hook `before(index, args, kwargs)` to the needed layers."""
+def hook_layers(layers: Any, needed: list[int], before: Callable, hooks: HookSet) -> None:
+    """Call `before(index, args, kwargs)`, which may change both, ahead of each needed layer, once per forward."""
     for index in needed:
+        layer = layers[index]
+        if "__call__" in vars(GradientCheckpointingLayer) and layer.gradient_checkpointing and layer.training:
+            # These releases of transformers recompute a layer together with its hooks; step in before that.
+            hooks.override(layer, "_gradient_checkpointing_func", _ahead(index, layer, before))
+        else:
+            hooks.before(layer, partial(_hook, index, before))
 
-        def hook(module: nn.Module, args: tuple, kwargs: dict, index: int = index) -> tuple[tuple, dict]:
-            return before(index, args, kwargs)
 
-        hooks.before(layers[index], hook)
+def _hook(index: int, before: Callable, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    return before(index, args, kwargs)
+
+
+def _ahead(index: int, layer: Any, before: Callable) -> Callable:
+    checkpoint = layer._gradient_checkpointing_func
+
+    def run(call: partial, *args: Any) -> Any:
+        args, kwargs = before(index, args, call.keywords)
+        return checkpoint(partial(call.func, *call.args, **kwargs), *args)
+
+    return run

@@ -88,7 +88,8 @@ def noting(view: ModelView, encode: Callable, on_notes: Callable[[list[Note]], N
 
     @wraps(encode)
     def get_image_features(*args: Any, **kwargs: Any) -> Any:
-        vision, packed, hooks = VisionTap(view), [], HookSet()
+        vision, hooks = VisionTap(view), HookSet()
+        packed: list[Image] = []
         asked = kwargs.get("vision_feature_layer")
         _tap_tower(view, vision, hooks, view.config.vision_feature_layer if asked is None else asked)
         if view.family.packer is not None:
@@ -110,7 +111,7 @@ def noting(view: ModelView, encode: Callable, on_notes: Callable[[list[Note]], N
         on_notes(notes)
         return output
 
-    return torch.compiler.disable(get_image_features)
+    return get_image_features
 
 
 def _plain(view: ModelView, vision: VisionTap, images: int, kwargs: dict) -> list[Image]:

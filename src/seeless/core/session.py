@@ -267,7 +267,12 @@ class Session:
         if past == "trim" and self.cache is not None:
             for before in range(layer):
                 held = self.at(self.held, before)
-                trim(self.cache, before, self.past[before], held.slot_of(self.length).gather(1, self.row.column).clamp(min=0))
+                trim(
+                    self.cache,
+                    before,
+                    self.past[before],
+                    held.slot_of(self.length).gather(1, self.row.column).clamp(min=0),
+                )
             for first in [first for first in self.held if first < layer]:
                 self.held[first] = self.row
 

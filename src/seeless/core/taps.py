@@ -1,4 +1,4 @@
-"""Read-only looks at a running model: inputs of decoder layers and of the vision tower, and attention rows from them."""
+"""Read-only looks at a running model: inputs of decoder layers and of the tower, and attention rows from them."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +14,7 @@ from seeless.core.units import NO_PATCH, Layout, Unit
 from seeless.errors import InputError, UnsupportedModel
 from seeless.ops.attention import attention_rows, rotate
 
-ROWS_AT_ONCE = 64
+ROWS_AT_ONCE = 32
 
 
 class LayerTap:
@@ -111,7 +111,8 @@ class VisionTap:
     def patch_features(self) -> torch.Tensor:
         """`[crops, patches, dim]`: the projector's input without class tokens."""
         features = self._need(self.features)
-        return features[:, 1:] if self.view.config.vision_feature_select_strategy == "full" else features
+        full = self.view.config.vision_feature_select_strategy == "full"
+        return features[:, 1:] if full and self.view.has_class_token else features
 
 
 @dataclass
@@ -178,7 +179,7 @@ class GroupSources:
             return torch.tensor(self.anchors, device=self.rows.device)[:, None]
         raise InputError(f"queries={queries!r} is not possible; use 'last', 'text', 'anchor' or a tensor of rows")
 
-    def attention(self, queries: Queries, layer: int) -> torch.Tensor:
+    def attention(self, queries: Queries, layer: int, average: bool) -> torch.Tensor:
         tap = self._tap(layer)
         device = tap.hidden.device
         rows, slots = self.rows.to(device), self._query_slots(queries).to(device)
@@ -196,8 +197,10 @@ class GroupSources:
             if valid is not None:
                 visible = visible & valid[:, None]
             query = tap.queries(rows, some)
-            parts.append(attention_rows(query, keys, tap.attention.scaling, visible, columns))
-        return torch.cat(parts, 2) if len(parts) > 1 else parts[0]
+            part = attention_rows(query, keys, tap.attention.scaling, visible, columns)
+            parts.append(part.sum(2, keepdim=True) / slots.shape[1] if average else part)
+        whole = torch.cat(parts, 2) if len(parts) > 1 else parts[0]
+        return whole.sum(2, keepdim=True) if average else whole
 
     def _visible_keys(
         self, layer: int, batch: int, past: int, length: int, device: torch.device

@@ -1,6 +1,7 @@
 """FasterVLM: keep what the vision tower's class token looks at."""
 
 from dataclasses import field
+
 import torch
 
 from seeless.context import Context

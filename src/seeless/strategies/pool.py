@@ -1,6 +1,7 @@
 """Average pooling: the third baseline, and the only one here that drops nothing."""
 
 from dataclasses import field
+
 import torch
 
 from seeless.context import Context

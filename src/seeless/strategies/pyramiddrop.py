@@ -1,6 +1,7 @@
 """PyramidDrop: drop in several stages, more the deeper."""
 
 from dataclasses import field
+
 import torch
 
 from seeless.budget import Budget

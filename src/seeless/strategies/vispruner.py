@@ -1,6 +1,7 @@
 """VisPruner: the important patches, and of the rest the diverse ones."""
 
 from dataclasses import field
+
 import torch
 
 from seeless.context import Context

@@ -1,0 +1,47 @@
+# Two commands set everything up on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check style tables bench tiny clean
+
+# The exact versions everything here is tested with are in constraints.txt.
+.venv/demo: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[cli]"
+	touch $@
+
+.venv/dev: .venv/demo
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: .venv/demo
+	$(BIN)/seeless run
+
+test: .venv/dev
+	$(BIN)/python -m pytest
+
+check: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/repo
+
+style: .venv/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Every table and picture in the README is written by this, from results/ and the registry.
+tables: .venv/dev
+	$(BIN)/python docs/make_tables.py
+
+bench: .venv/dev
+	$(BIN)/python -m seeless.bench.prefill --output results/prefill.jsonl
+
+# Train the embedded model again from nothing (about an hour on two cores).
+tiny: .venv/dev
+	$(BIN)/python training/train_tower.py --out build/tower --minutes 13
+	$(BIN)/python training/train_tiny.py --tower build/tower --out build/tiny
+
+clean:
+	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

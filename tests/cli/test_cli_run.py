@@ -1,0 +1,159 @@
+"""`seeless run` on the embedded model and on models from disk; what is answered does not matter here."""
+
+import json
+
+import pytest
+from PIL import Image
+from saved_models import save_llava, save_llava_next
+
+from seeless.tiny import draw_scene
+
+QUICK = ("--repeats", 0, "--max-new-tokens", 2)
+
+
+def run_json(seeless, *arguments) -> dict:
+    outcome = seeless("run", *QUICK, "--json", *arguments)
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.count("\n") == 1
+    return json.loads(outcome.out)
+
+
+def fields_of(seeless, *arguments) -> dict:
+    return run_json(seeless, *arguments)["runs"][1]["fields"]
+
+
+def test_without_arguments(seeless, tmp_path):
+    outcome = seeless("run")
+    question = draw_scene(0).questions[0]
+    assert (outcome.code, outcome.err) == (0, "")
+    for part in (
+        question.text,
+        question.answer,
+        "fastv",
+        "GFLOPs",
+        " ms",
+        "144 -> 36 from layer 2",
+        "seeless-overlay.png",
+    ):
+        assert part in outcome.out
+    with Image.open(tmp_path / "seeless-overlay.png") as overlay:
+        assert min(overlay.size) >= 480
+
+
+def test_json(seeless, tmp_path):
+    outcome = seeless("run", "--json", "--repeats", 1, "--max-new-tokens", 2, "--seed", 3)
+    assert outcome.err == ""
+    data = json.loads(outcome.out)
+    question = draw_scene(3).questions[0]
+    assert (data["question"], data["right_answer"]) == (question.text, question.answer)
+    assert data["images"] == ["held-out scene 3"]
+    assert data["overlay"] is None
+    assert list(tmp_path.iterdir()) == []
+    before, after = data["runs"]
+    assert (before["strategy"], before["visual_tokens"], before["report"]) == ("none", 144, None)
+    assert (after["strategy"], after["visual_tokens"], after["average_tokens"]) == ("fastv", 36, 63)
+    assert before["flops"]["total"] > after["flops"]["total"] > 0
+    assert before["kv_bytes"] > after["kv_bytes"] > 0
+    for line in data["runs"]:
+        assert isinstance(line["answer"], str)
+        assert line["right"] == (line["answer"] == question.answer)
+        assert line["prefill_seconds"] > 0
+        assert line["decode_seconds"] > 0
+    assert len(after["report"]["stages"][0]["kept"][0]) == 36
+
+
+def test_own_pictures_and_question(seeless, tmp_path):
+    Image.new("L", (300, 200), 128).save("grey.png")
+    Image.new("RGBA", (50, 90)).save("clear.png")
+    data = run_json(seeless, "--image", "grey.png", "--image", "clear.png", "--ask", "which digit is red?",
+                    "--strategy", "vispruner", "--keep", 9, "--save-overlay", "kept.png")  # fmt: skip
+    assert data["images"] == ["grey.png", "clear.png"]
+    assert (data["question"], data["right_answer"], data["overlay"]) == ("which digit is red?", None, "kept.png")
+    assert data["runs"][0]["right"] is None
+    assert [line["visual_tokens"] for line in data["runs"]] == [288, 18]
+    with Image.open("kept.png") as overlay:
+        assert overlay.width > overlay.height >= 480
+
+
+def test_a_question_about_the_scene_has_a_known_answer(seeless):
+    question = draw_scene(0).questions[-1]
+    assert run_json(seeless, "--ask", question.text)["right_answer"] == question.answer
+    outcome = seeless("run", *QUICK, "--json", "--ask", "where is the cat?")
+    assert json.loads(outcome.out)["right_answer"] is None
+    assert outcome.err.count("\n") == 1  # the embedded model does not know these words
+    assert "vocabulary" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--keep", "64"], {"keep": 64}),
+        (["--keep", "1"], {"keep": 1}),
+        (["--keep", "1.0"], {"keep": 1.0}),
+        (["--keep=.5"], {"keep": 0.5}),
+        (["--keep", ".5,.25", "--layer", "2, 4"], {"keep": [0.5, 0.25], "layer": [2, 4]}),
+        (["--keep", ".5,", "--layer", "2,"], {"keep": [0.5], "layer": [2]}),
+        (["--newlines"], {"newlines": True}),
+        (["--no-newlines", "--keep", "9"], {"newlines": False, "keep": 9}),
+        (["--newlines", "true"], {"newlines": True}),
+        (["--newlines=False"], {"newlines": False}),
+        (["--threshold", "-0.5"], {"threshold": -0.5}),
+        (["--threshold", "none"], {"threshold": None}),
+        (["--strategy", "priortr", "--head-aggregation", "max"], {"head_aggregation": "max", "keep": 0.25}),
+        (["--strategy", "priortr", "--head_aggregation", "max"], {"head_aggregation": "max"}),
+        (["--strategy", "pyramiddrop"], {"keep": [0.5, 0.25, 0.125], "layer": None}),
+        (["--strategy", "pyramiddrop", "--layer", "1,2,3", "--keep", "99,50,9"], {"keep": [99, 50, 9]}),
+        (["--strategy", "random", "--random.seed", "5", "--seed", "1"], {"seed": 5}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_flags_are_the_fields(seeless, arguments, expected):
+    fields = fields_of(seeless, *arguments)
+    for name, value in expected.items():
+        assert (fields[name], type(fields[name])) == (value, type(value))
+
+
+def test_plugin(seeless, plugin):
+    fields = fields_of(seeless, "--plugin", plugin, "--strategy", "mymethod", "--keep", "0.25", "--weight", "0.2")
+    assert (fields["strategy"], fields["keep"], fields["weight"]) == ("mymethod", 0.25, 0.2)
+
+
+def test_compare(seeless, tmp_path):
+    data = run_json(seeless, "--compare", "fastv, none,vispruner,priortr,fastv", "--keep", 9, "--layer", 4,
+                    "--head-aggregation", "max", "--fastv.layer", 3)  # fmt: skip
+    assert [line["strategy"] for line in data["runs"]] == ["none", "fastv", "vispruner", "priortr"]
+    assert [line["visual_tokens"] for line in data["runs"]] == [144, 9, 9, 9]
+    fastv, vispruner, priortr = (line["fields"] for line in data["runs"][1:])
+    assert (fastv["layer"], priortr["layer"], priortr["head_aggregation"]) == (3, 4, "max")
+    assert "layer" not in vispruner
+    assert data["overlay"] is None
+
+
+def test_compare_as_a_table(seeless, tmp_path):
+    outcome = seeless("run", "--compare", "pool,pyramiddrop", "--repeats", 1, "--max-new-tokens", 2,
+                      "--save-overlay", "kept.png")  # fmt: skip
+    assert (outcome.code, outcome.err) == (0, "")
+    lines = [line.split()[0] for line in outcome.out.splitlines() if line.rstrip().endswith(" ms")]
+    assert lines == ["none", "pool", "pyramiddrop"]
+    with Image.open("kept.png") as overlay:  # one line of pictures per strategy
+        assert overlay.height > 2 * 480
+
+
+@pytest.mark.parametrize("siglip", [False, True])
+def test_a_model_from_disk(seeless, tmp_path, siglip):
+    folder = save_llava(tmp_path / "model", siglip=siglip)
+    data = run_json(seeless, "--model", folder, "--compare", "fastv,priortr,pool")
+    assert data["model"] == str(folder)
+    assert [line["visual_tokens"] for line in data["runs"]] == [144, 36, 36, 36]
+    assert len(data["runs"][1]["report"]["visual_tokens_per_layer"]) == 4
+
+
+def test_crops_have_their_own_budget(seeless, tmp_path):
+    folder = save_llava_next(tmp_path / "model")
+    Image.new("RGB", (180, 170), "navy").save("square.png")
+    data = run_json(seeless, "--model", folder, "--image", "square.png", "--compare", "vispruner,fastv", "--keep", 9)
+    assert [line["visual_tokens"] for line in data["runs"][1:]] == [5 * 9, 9]
+    outcome = seeless("run", *QUICK, "--model", folder, "--image", "square.png", "--strategy", "pool", "--keep", 145)
+    assert outcome.code == 3
+    assert "keep=145, but the crop has 144 visual tokens" in outcome.err
+    assert json.loads(seeless("info", folder, "--json").out)["per"] == "crop"

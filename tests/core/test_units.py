@@ -1,0 +1,222 @@
+"""How visual tokens group into rows, images and crops: units of LLaVA-NeXT against a layout worked out by hand."""
+
+import math
+
+import pytest
+import torch
+from by_hand import read_rows
+from tiny_models import IMAGE, RAGGED, VARIANTS, crop_grids, make_inputs, picture, row_grids, visual_tokens
+
+import seeless as sl
+from seeless.core.units import NO_PATCH, Layout, packed_images, plain_images
+from seeless.core.units import Image as Tokens
+
+every = pytest.mark.parametrize("variant", VARIANTS, ids=str)
+nexts = pytest.mark.parametrize("variant", VARIANTS[4:], ids=str)
+NEXT = VARIANTS[4]
+ROWS = [*RAGGED, [4, "image:0", "image:2", 1]]
+
+
+@torch.no_grad()
+def embeddings(model, inputs):
+    """What enters the untouched language model."""
+    seen = []
+    hook = model.model.language_model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["inputs_embeds"].clone()), with_kwargs=True
+    )
+    model(**inputs)
+    hook.remove()
+    return seen[0]
+
+
+def spy_units(model, inputs, **knobs):
+    """`(grid, index, visual)` of every unit a strategy of this scope is shown at the entry."""
+    seen = []
+
+    class Spy(sl.EntryStrategy):
+        def score(self, ctx):
+            assert ctx.visual.shape[:2] == ctx.index.shape and ctx.n_original == ctx.index.shape[1]
+            seen.extend((ctx.grid, index.tolist(), visual) for index, visual in zip(ctx.index, ctx.visual, strict=True))
+            return ctx.visual.norm(dim=-1)
+
+    with torch.no_grad(), sl.apply(model, Spy(keep=1, **knobs)):
+        model(**inputs)
+    return seen
+
+
+def match(seen, wanted, embeds):
+    """Every wanted `(row, columns, grid)` was shown exactly once, in order within the unit."""
+    left = list(seen)
+    for row, columns, grid in wanted:
+        fits = [
+            unit
+            for unit in left
+            if len(unit[1]) == len(columns) and torch.allclose(unit[2], embeds[row, columns], atol=1e-6)
+        ]
+        assert len(fits) == 1 and fits[0][0] == grid and fits[0][1] == list(range(len(columns)))
+        left = [unit for unit in left if unit is not fits[0]]
+    assert left == []
+
+
+@every
+def test_crops(tiny, variant):
+    model = tiny(variant, "untouched")
+    inputs = make_inputs(model, variant, ROWS)
+    grids = row_grids(model, variant, ROWS, inputs["input_ids"])
+    embeds = embeddings(model, inputs)
+    # images occur in several rows: take row by row, so that equal pictures cannot stand in for each other
+    for row in range(len(ROWS)):
+        alone = make_inputs(model, variant, [ROWS[row]])
+        shift = inputs["input_ids"].shape[1] - alone["input_ids"].shape[1]
+        wanted = [(row, columns, (1, h, w)) for columns, h, w in grids[row]]
+        assert all(column >= shift for _, columns, _ in wanted for column in columns)
+        match(spy_units(tiny(variant, "sdpa"), alone, scope="crop"), wanted, embeds)
+    seen = spy_units(tiny(variant, "sdpa"), inputs, scope="crop")
+    assert len(seen) == sum(map(len, grids))
+
+
+@every
+@pytest.mark.parametrize("scope", ["row", "image"])
+def test_rows_and_images(tiny, variant, scope):
+    model = tiny(variant, "untouched")
+    for row in ROWS:
+        inputs = make_inputs(model, variant, [row])
+        columns = (inputs["input_ids"][0] == IMAGE).nonzero()[:, 0].tolist()
+        counts = [visual_tokens(model, variant, *picture(variant, int(p[6:]))) for p in row if isinstance(p, str)]
+        starts = [sum(counts[:i]) for i in range(len(counts))]
+        images = [columns[start : start + n] for start, n in zip(starts, counts, strict=True)]
+        grid = (1, 4, 4) if variant.family == "llava" and scope == "image" else None  # newlines make no grid
+        wanted = [(0, own, grid) for own in (images if scope == "image" else [columns] if columns else [])]
+        match(spy_units(tiny(variant, "sdpa"), inputs, scope=scope), wanted, embeddings(model, inputs))
+
+
+@nexts
+@pytest.mark.parametrize("number", range(4))
+def test_the_models_packing_is_the_one_worked_out_by_hand(tiny, variant, number):
+    """Crop by crop, newline by newline; `by_hand.origins` and `crop_grids` are two derivations of one layout."""
+    model = tiny(variant, "untouched")
+    pixels, size = picture(variant, number)
+    inputs = make_inputs(model, variant, [[1, f"image:{number}", 1]])
+    (row,) = read_rows(model, variant, [[1, f"image:{number}", 1]], inputs)
+    origin = row.pictures[0].origins
+    grids = crop_grids(variant, size, 0)
+    assert len(origin) == visual_tokens(model, variant, pixels, size)
+    for crop, (columns, height, width) in enumerate(grids):
+        own = [origin[column] for column in columns]
+        assert len(own) == height * width and {c for c, _ in own} == {crop}
+        patches = [patch for _, patch in own]
+        assert patches == sorted(patches) and len({p % 4 for p in patches}) == width
+    newlines = set(range(len(origin))) - {column for columns, _, _ in grids for column in columns}
+    assert newlines == {i for i, o in enumerate(origin) if o is None}
+
+
+@nexts
+@pytest.mark.parametrize("name", ["fastervlm", "vispruner", "random"])
+@pytest.mark.parametrize("newlines", [False, True])
+def test_newlines(tiny, variant, name, newlines):
+    model = tiny(variant, "sdpa")
+    inputs = make_inputs(model, variant, ROWS)
+    rows = read_rows(tiny(variant, "untouched"), variant, ROWS, inputs)
+    with torch.no_grad(), sl.apply(model, name, keep=3, scope="crop", newlines=newlines) as run:
+        model(**inputs)
+    stage = run.report.stages[0]
+    for index, row in enumerate(rows):
+        all_origins = [origin for picture in row.pictures for origin in picture.origins]
+        here = {place for place, origin in enumerate(all_origins) if origin is None}
+        kept = set(stage.kept[index].tolist())
+        assert kept & here == (here if newlines else set())
+        crops = sum(len({o[0] for o in picture.origins if o is not None}) for picture in row.pictures)
+        assert len(kept - here) == 3 * crops
+
+
+@nexts
+def test_pool_keeps_newlines_on_request(tiny, variant):
+    model = tiny(variant, "sdpa")
+    inputs = make_inputs(model, variant, ROWS)
+    counts = []
+    for newlines in (False, True):
+        with torch.no_grad(), sl.apply(model, "pool", keep=2, newlines=newlines) as run:
+            model(**inputs)
+        counts.append(run.report.n_after)
+    rows = read_rows(tiny(variant, "untouched"), variant, ROWS, inputs)
+    newlines = [sum(o is None for p in row.pictures for o in p.origins) for row in rows]
+    assert [b - a for a, b in zip(*counts, strict=True)] == newlines
+
+
+@nexts
+@pytest.mark.parametrize("scope", ["row", "image"])
+def test_newlines_are_ranked_like_any_token_elsewhere(tiny, variant, scope):
+    model = tiny(variant, "sdpa")
+    inputs = make_inputs(model, variant, ROWS)
+    with torch.no_grad(), sl.apply(model, "fastv", keep=0.5, scope=scope) as run:
+        model(**inputs)
+    assert not any(scores.isnan().any() for scores in run.report.stages[0].scores)
+
+
+@every
+@pytest.mark.parametrize("name", ["fastervlm", "vispruner", "pool", "random"])
+@torch.no_grad()
+def test_identity_per_crop(tiny, variant, name):
+    model = tiny(variant, "sdpa")
+    inputs = make_inputs(model, variant, ROWS)
+    before = model(**inputs).logits
+    with sl.apply(model, name, keep=1.0, scope="crop") as run:
+        assert torch.equal(model(**inputs).logits, before)
+    assert run.report.n_after == run.report.n_before
+
+
+# `Layout` on its own.
+
+
+def test_plain_images():
+    (first, second) = plain_images(2, 5, True, torch.device("cpu"))
+    assert first.patch.tolist() == second.patch.tolist() == [NO_PATCH, 0, 1, 2, 3]
+    assert first.crop.tolist() == [0] * 5 and second.crop.tolist() == [1] * 5
+
+
+def test_packing_without_newlines_is_refused():
+    with pytest.raises(sl.InputError, match="without newline tokens"):
+        packed_images(lambda features, image_newline: (features,), [torch.zeros(1, 4, 2)], {"image_newline": None})
+
+
+def layout(rows, images):
+    return Layout(torch.tensor(rows, dtype=torch.bool), images, (2, 2))
+
+
+def test_layout_errors():
+    images = plain_images(2, 4, False, torch.device("cpu"))
+    with pytest.raises(sl.InputError, match="7 visual placeholders, but 8 visual features of 2 images"):
+        layout([[1, 1, 1, 1, 1, 1, 1, 0]], images)
+    with pytest.raises(sl.InputError, match="placeholders of row 0 end in the middle of an image"):
+        layout([[1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1]], images)
+
+
+def test_only_complete_rectangles_in_raster_order_are_grids():
+    for patch, grid in [
+        ([0, 1, 2, 3], (1, 2, 2)),
+        ([0, 1], (1, 1, 2)),
+        ([1, 3], (1, 2, 1)),
+        ([0, 3], None),
+        ([1, 0, 3, 2], None),
+        ([0, 1, 2, NO_PATCH], None),
+    ]:
+        image = Tokens(torch.zeros(len(patch), dtype=torch.long), torch.tensor(patch))
+        (unit,) = layout([[1] * len(patch)], [image]).units("image")
+        assert unit.grid == grid and unit.tokens.tolist() == list(range(len(patch)))
+
+
+def test_units_of_every_scope():
+    newline = Tokens(torch.tensor([0, 0, 0, 0, 1, 1, 0]), torch.tensor([0, 1, 2, 3, 0, 1, NO_PATCH]))
+    other = Tokens(torch.tensor([2, 2, 2, 2]), torch.tensor([0, 1, 2, 3]))
+    shown = layout([[0, *[1] * 7, 0, *[1] * 4], [0] * 13], [newline, other])
+    assert [(u.row, u.tokens.tolist(), u.grid) for u in shown.units("row")] == [(0, list(range(11)), None)]
+    assert [(u.tokens.tolist(), u.grid) for u in shown.units("image")] == [
+        (list(range(7)), None),
+        ([7, 8, 9, 10], (1, 2, 2)),
+    ]
+    assert [(u.tokens.tolist(), u.grid) for u in shown.units("crop")] == [
+        ([0, 1, 2, 3], (1, 2, 2)),
+        ([4, 5], (1, 1, 2)),
+        ([7, 8, 9, 10], (1, 2, 2)),
+    ]
+    assert math.prod(shown.side) == 4

@@ -1,0 +1,86 @@
+"""`drop_duplicates` against VisPruner's loop written with lists (methods.md, section 6.1)."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seeless.ops.similarity import drop_duplicates
+
+
+def cosine(a, b):
+    return sum(x * y for x, y in zip(a, b, strict=True)) / math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
+
+
+def thinned(features, order, count, step=8, ascending=False):
+    """One unit: `features` is a list of vectors, `order` a list of places."""
+    if count == 0:
+        return []
+    listed = list(order)
+    while len(listed) > count:
+        a, b = listed[0::2], listed[1::2]  # odd lists give a the extra one
+        leave = min(step, len(listed) - count, len(a))
+        likeness = {i: max(cosine(features[i], features[k]) for k in b) for i in a}
+        most_alike_first = sorted(a, key=lambda i: -likeness[i])
+        survivors = most_alike_first[leave:]
+        listed = (survivors[::-1] if ascending else survivors) + b
+    return listed
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 40), st.integers(1, 10), st.booleans(), st.integers(0, 9999), st.data())
+def test_any_size(listed, step, ascending, seed, data):
+    count = data.draw(st.integers(0, listed))
+    generator = torch.Generator().manual_seed(seed)
+    visual = listed + data.draw(st.integers(0, 5))
+    features = torch.randn(1, visual, 5, generator=generator, dtype=torch.float64)
+    order = torch.randperm(visual, generator=generator)[None, :listed]
+    got = drop_duplicates(features, order, count, step, ascending)
+    assert got[0].tolist() == thinned(features[0].tolist(), order[0].tolist(), count, step, ascending)
+
+
+@pytest.mark.parametrize(("visual", "important", "count"), [(576, 32, 32), (575, 29, 29), (100, 18, 2), (24, 0, 1)])
+def test_the_papers_sizes_and_those_the_original_crashes_on(visual, important, count):
+    generator = torch.Generator().manual_seed(visual)
+    features = torch.randn(1, visual, 8, generator=generator, dtype=torch.float64)
+    order = torch.randperm(visual, generator=generator)[None, important:]
+    for ascending in (False, True):
+        got = drop_duplicates(features, order, count, ascending=ascending)[0].tolist()
+        assert len(set(got)) == count
+        if visual <= 100:
+            assert got == thinned(features[0].tolist(), order[0].tolist(), count, ascending=ascending)
+
+
+def test_the_order_of_the_survivors_matters():
+    generator = torch.Generator().manual_seed(1)
+    features = torch.randn(1, 40, 4, generator=generator, dtype=torch.float64)
+    order = torch.arange(40)[None]
+    kept = [set(drop_duplicates(features, order, 8, 4, ascending)[0].tolist()) for ascending in (False, True)]
+    assert kept[0] != kept[1]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 4), st.integers(2, 20), st.booleans(), st.integers(0, 999), st.data())
+def test_units_do_not_see_each_other(units, listed, ascending, seed, data):
+    count = data.draw(st.integers(0, listed))
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(units, listed, 5, generator=generator, dtype=torch.float64)
+    order = torch.stack([torch.randperm(listed, generator=generator) for _ in range(units)])
+    together = drop_duplicates(features, order, count, 3, ascending)
+    assert together.shape == (units, count)
+    for unit in range(units):
+        alone = drop_duplicates(features[unit : unit + 1], order[unit : unit + 1], count, 3, ascending)
+        assert torch.equal(together[unit : unit + 1], alone)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=2, max_size=20), st.data())
+def test_of_equal_likeness_the_earlier_leaves_first(kinds, data):
+    """One-hot features: likeness is exactly 0 or 1, so nearly everything is a tie."""
+    count = data.draw(st.integers(1, len(kinds)))
+    features = torch.eye(4, dtype=torch.float64)[kinds][None]
+    order = torch.arange(len(kinds))[None]
+    got = drop_duplicates(features, order, count, 3)
+    assert got[0].tolist() == thinned(features[0].tolist(), list(range(len(kinds))), count, 3)

@@ -1,0 +1,104 @@
+"""Accuracy of the embedded model on held-out scenes, per method and budget, through the public interface alone.
+
+Every question is asked alone in a fresh chat; the answer is the model's greedy one, and must match exactly. The budget
+is the share of visual tokens the last layers see; the fair number, tokens per layer, is printed beside it.
+
+    python training/evaluate_tiny.py --output results/tiny_accuracy.jsonl
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+import transformers
+from tqdm import tqdm
+
+import seeless as sl
+from seeless.tiny import load_tiny
+from seeless.tiny.scenes import QUESTION_TYPES, draw_scenes
+
+BUDGETS = (0.5, 0.25, 0.11, 0.05)
+ONE_BUDGET = ("random", "uniform", "pool", "fastv", "priortr", "fastervlm", "vispruner")
+
+
+def strategy(name: str, budget: float) -> sl.Strategy:
+    """The method with its paper's defaults, such that its last stage keeps `budget`."""
+    if name == "pyramiddrop":
+        return sl.PyramidDrop(keep=[budget ** (1 / 3), budget ** (2 / 3), budget])
+    return sl.get(name, keep=budget)
+
+
+def questions(count: int, processor, batch_size: int, seed: int) -> list[tuple[dict, list]]:
+    """At least `count` held-out questions of every type, as ready-made batches of inputs, and the questions."""
+    asked: list = []
+    generator = torch.Generator().manual_seed(seed)
+    while min(sum(q.kind == kind for _, q in asked) for kind in QUESTION_TYPES) < count:
+        for scene in draw_scenes(50, generator, held_out=True):
+            asked += [(scene.image, question) for question in scene.questions]
+    batches = []
+    for first in range(0, len(asked), batch_size):
+        part = asked[first : first + batch_size]
+        prompts = []
+        for _, question in part:
+            content = [{"type": "image"}, {"type": "text", "text": question.text}]
+            prompts.append(
+                processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+            )
+        inputs = processor(images=[image for image, _ in part], text=prompts, padding=True, return_tensors="pt")
+        batches.append((inputs, [question for _, question in part]))
+    return batches
+
+
+@torch.no_grad()
+def accuracy(model, processor, batches: list) -> dict[str, float]:
+    """Share of right answers per question type."""
+    right, asked = dict.fromkeys(QUESTION_TYPES, 0), dict.fromkeys(QUESTION_TYPES, 0)
+    for inputs, wanted in batches:
+        answers = model.generate(**inputs, max_new_tokens=3, do_sample=False)[:, inputs["input_ids"].shape[1] :]
+        for answer, question in zip(processor.batch_decode(answers, skip_special_tokens=True), wanted, strict=True):
+            asked[question.kind] += 1
+            right[question.kind] += answer.strip() == question.answer
+    return {kind: right[kind] / asked[kind] for kind in QUESTION_TYPES} | {"questions": sum(asked.values())}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--questions", type=int, default=400, help="of every type")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=7)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    model, processor = load_tiny()
+    batches = questions(options.questions, processor, options.batch, options.seed)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    about = {
+        "command": " ".join(["python", *sys.argv]),
+        "commit": commit,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "machine": platform.machine(),
+    }
+    runs: list[tuple[str, float]] = [("none", 1.0)]
+    runs += [(name, budget) for name in (*ONE_BUDGET, "pyramiddrop") for budget in BUDGETS]
+    lines = []
+    for name, budget in tqdm(runs):
+        if name == "none":
+            tokens, share = 144.0, 1.0
+            result = accuracy(model, processor, batches)
+        else:
+            with sl.apply(model, strategy(name, budget)) as run:
+                result = accuracy(model, processor, batches)
+            tokens, share = run.report.average_tokens, run.report.share
+        line = {"strategy": name, "budget": budget, "average_tokens": tokens, "share": share, **result, **about}
+        lines.append(line)
+    options.output.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+if __name__ == "__main__":
+    main()
