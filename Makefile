@@ -38,7 +38,7 @@ tables: .venv/dev
 bench: .venv/dev
 	$(BIN)/python -m seeless.bench.prefill --output results/prefill.jsonl
 
-# Train the embedded model again from nothing (about an hour on two cores).
+# Train the embedded model again from nothing (half an hour on two cores).
 tiny: .venv/dev
 	$(BIN)/python training/train_tower.py --out build/tower --minutes 13
 	$(BIN)/python training/train_tiny.py --tower build/tower --out build/tiny

@@ -5,7 +5,7 @@ ink it shows, and the class token must list all digits and colours of the scene.
 at their eight neighbours, as a convolution does (Cordonnier et al., "On the Relationship between Self-Attention and
 Convolutional Layers", ICLR 2020); from a plain random start the digits take hours on a CPU.
 
-    python training/train_tower.py --out build/tower --minutes 40 --threads 2
+    python training/train_tower.py --out build/tower --minutes 13
 """
 
 import argparse
@@ -123,7 +123,7 @@ def held_out_accuracy(reader: Reader) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=40)
+    parser.add_argument("--minutes", type=float, default=13)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=32)

@@ -114,9 +114,7 @@ def test_flops_are_what_torch_counts(tiny, variant):
 
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(**inputs, logits_to_keep=1)
-    angles = 2 * 2 * (16 // 2) * inputs["input_ids"].shape[1]  # the rotary module's own product: 2 rows, half heads
-    plain = sum(counter.get_flop_counts()["Global"].values())
-    assert plain - report.flops_before.total in (angles, angles // 2)
+    assert sum(counter.get_flop_counts()["Global"].values()) == report.flops_before.total
 
 
 @every
@@ -191,7 +189,7 @@ def test_reports_are_bounded(tiny):
     inputs = make_inputs(model, LLAVA, [[1, "image:0", 1]])
     with sl.apply(model, "uniform", keep=1) as run:
         for _ in range(260):
-            model.model.language_model.layers, model(**inputs, logits_to_keep=1)
+            model(**inputs, logits_to_keep=1)
     assert len(run.reports) == 256
 
 

@@ -51,7 +51,7 @@ def match(seen, wanted, embeds):
         fits = [
             unit
             for unit in left
-            if len(unit[1]) == len(columns) and torch.allclose(unit[2], embeds[row, columns], atol=1e-6)
+            if len(unit[1]) == len(columns) and torch.allclose(unit[2], embeds[row, columns], atol=1e-4)
         ]
         assert len(fits) == 1 and fits[0][0] == grid and fits[0][1] == list(range(len(columns)))
         left = [unit for unit in left if unit is not fits[0]]

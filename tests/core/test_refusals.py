@@ -1,0 +1,335 @@
+"""Everything that cannot work says so: which error, and what its message names."""
+
+import pytest
+import torch
+from tiny_models import IMAGE, RAGGED, VARIANTS, make_inputs
+from torch import nn
+from transformers import (
+    LlamaForCausalLM,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    MistralConfig,
+    SiglipVisionConfig,
+)
+
+import seeless as sl
+
+LLAVA, NEXT = VARIANTS[1], VARIANTS[4]
+
+
+# Strategies.
+
+
+def test_unknown_strategy_has_near_matches():
+    with pytest.raises(sl.UnknownStrategy, match="no strategy is called 'fast_v'; did you mean fastv"):
+        sl.get("fast_v", keep=0.5)
+    with pytest.raises(sl.UnknownStrategy, match="did you mean vispruner"):
+        sl.get("VisPrunner", keep=0.5)
+    with pytest.raises(sl.UnknownStrategy, match="there are .*fastervlm, fastv"):
+        sl.get("zzzzzz", keep=0.5)
+    assert issubclass(sl.UnknownStrategy, LookupError) and issubclass(sl.UnknownStrategy, sl.SeelessError)
+
+
+@pytest.mark.parametrize(
+    ("name", "knobs", "message"),
+    [
+        ("fastv", {}, "keep"),
+        ("fastv", {"keep": 0.5, "important_ratio": 0.1}, "no field 'important_ratio'.*belongs to vispruner"),
+        ("fastv", {"keep": 0.5, "k": 2}, "no field 'k'; its fields are .*keep"),
+        ("fastv", {"keep": 2.0}, "must lie in"),
+        ("fastv", {"keep": 0}, "keeps no token"),
+        ("fastv", {"keep": [0.5, 0.25]}, "1 layers .* need 1 budgets"),
+        ("fastv", {"keep": 0.5, "layer": 0}, "first layer it can act before is 1"),
+        ("fastv", {"keep": 0.5, "layer": -1}, "layer=-1 is not possible"),
+        ("fastv", {"keep": 0.5, "layer": True}, "layer=True is not possible"),
+        ("fastv", {"keep": 0.5, "layer": 2.0}, "layer=2.0 is not possible"),
+        ("fastv", {"keep": [0.5, 0.25], "layer": [4, 2]}, "ascending order"),
+        ("fastv", {"keep": [0.25, 0.5], "layer": [2, 4]}, "once dropped cannot return"),
+        ("fastv", {"keep": 0.5, "scope": "batch"}, "scope='batch' is not possible; choose one of row, image"),
+        ("fastv", {"keep": 0.5, "positions": "new"}, "choose one of keep, renumber"),
+        ("fastv", {"keep": 0.5, "past": "cut"}, "choose one of keep, trim"),
+        ("fastervlm", {"keep": [0.5, 0.25]}, "acts once and takes one budget"),
+        ("priortr", {"keep": 0.5, "query_aggregation": "all"}, "use question or last"),
+        ("priortr", {"keep": 0.5, "head_aggregation": "min"}, "use mean or max"),
+        ("pyramiddrop", {"keep": 0.5}, "name as many layers"),
+        ("pyramiddrop", {"keep": [0.5, 0.25]}, "name as many layers"),
+        ("pyramiddrop", {"keep": [0.25, 0.5, 0.125]}, "grows from 0.25 to 0.5"),
+        ("vispruner", {"keep": 0.5, "important_ratio": 1.5}, "important_ratio=1.5 is no share"),
+        ("pool", {"keep": 0.5, "scope": "row"}, "averages over a grid"),
+        ("random", {"keep": 0.5, "layer": -1}, "first layer it can act before is 0"),
+    ],
+    ids=str,
+)
+def test_bad_fields(name, knobs, message):
+    with pytest.raises(sl.BudgetError, match=message):
+        sl.get(name, **knobs)
+
+
+def test_from_dict_names_what_is_missing():
+    with pytest.raises(sl.BudgetError, match="no 'strategy' among"):
+        sl.from_dict({"keep": 0.5})
+    with pytest.raises(sl.UnknownStrategy):
+        sl.from_dict({"strategy": "nothing", "keep": 0.5})
+
+
+def test_names_of_strategies():
+    class Mine(sl.FastV):
+        pass
+
+    for name in ("Mine", "my-method", "my method", "2fast", ""):
+        with pytest.raises(ValueError, match="is no name for a strategy"):
+            sl.register(name)(Mine)
+    with pytest.raises(ValueError, match=r"'fastv' already belongs to seeless\.strategies\.fastv\.FastV"):
+        sl.register("fastv")(Mine)
+    assert sl.get("fastv", keep=0.5) == sl.FastV(keep=0.5) and Mine.name == "fastv"  # inherited, not registered
+
+
+# `apply`.
+
+
+def test_double_apply(tiny):
+    model = tiny(LLAVA, "sdpa")
+    with sl.apply(model, sl.FastV(keep=0.5)):
+        with pytest.raises(sl.AlreadyApplied, match=r"already carries \[FastV\(keep=0.5.*as one list"):
+            sl.apply(model, "random", keep=0.5)
+        with pytest.raises(sl.AlreadyApplied):
+            sl.apply(model, sl.FastV(keep=0.5))
+    handle = sl.apply(model, "random", keep=0.5)
+    handle.remove()
+    handle.remove()
+    with sl.apply(model, "fastv", keep=0.5):
+        handle.remove()  # the old handle cannot take the new one off
+        with pytest.raises(sl.AlreadyApplied):
+            sl.apply(model, "random", keep=0.5)
+
+
+def test_knobs_belong_to_names(tiny):
+    model = tiny(LLAVA, "sdpa")
+    with pytest.raises(sl.BudgetError, match=r"\['keep', 'layer'\] belong to a strategy given by name"):
+        sl.apply(model, sl.FastV(keep=0.5), keep=0.25, layer=3)
+    for wrong in ([], [sl.FastV(keep=0.5), "random"], 3, None, sl.FastV):
+        with pytest.raises(sl.BudgetError, match="is no strategy; give one, its name, or a list"):
+            sl.apply(model, wrong)
+    sl.apply(model, (sl.FasterVLM(keep=8), sl.FastV(keep=0.5))).remove()
+
+
+@pytest.mark.parametrize("layer", [6, 7, 99])
+def test_layers_outside_the_model(tiny, layer):
+    model = tiny(LLAVA, "sdpa")
+    with pytest.raises(sl.BudgetError, match=rf"layer={layer} lies outside .* 6 layers \(0 to 5\)"):
+        sl.apply(model, "fastv", keep=0.5, layer=layer)
+    with pytest.raises(sl.BudgetError, match="lies outside"):
+        sl.apply(model, "pyramiddrop", keep=[0.5, 0.25], layer=[2, layer])
+    sl.apply(model, "fastv", keep=0.5, layer=5).remove()  # a refused handle leaves no trace
+
+
+def test_a_decoder_too_shallow_for_three_stages():
+    with pytest.raises(sl.BudgetError, match="no room for three stages"):
+        sl.PyramidDrop().layers(3)
+    assert sl.PyramidDrop().layers(4) == [1, 2, 3]
+
+
+def test_unsupported_models():
+    config = VARIANTS[1].build().config.text_config
+    with pytest.raises(sl.UnsupportedModel, match="type 'llama' are not supported; supported are llava, llava_next"):
+        sl.apply(LlamaForCausalLM(config), "fastv", keep=0.5)
+    with pytest.raises(sl.UnsupportedModel, match=r"Linear is no transformers model: it has no config\.model_type"):
+        sl.apply(nn.Linear(2, 2), "fastv", keep=0.5)
+    assert issubclass(sl.UnsupportedModel, TypeError)
+
+
+def config_with(text=None, vision=None, **options):
+    plain = LLAVA.build().config
+    return LlavaConfig(
+        text_config=text or plain.text_config,
+        vision_config=vision or plain.vision_config,
+        image_token_index=IMAGE,
+        image_seq_length=16,
+        tie_word_embeddings=False,
+        **{"vision_feature_layer": -2, "vision_feature_select_strategy": "default", **options},
+    )
+
+
+def test_sliding_windows_are_refused():
+    text = MistralConfig(
+        vocab_size=100,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        sliding_window=8,
+    )
+    model = LlavaForConditionalGeneration(config_with(text))
+    with pytest.raises(sl.UnsupportedModel, match=r"sliding_window=8.*Load the checkpoint with .*sliding_window=None"):
+        sl.apply(model, "random", keep=0.5)
+
+
+def siglip():
+    vision = SiglipVisionConfig(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        image_size=32,
+        patch_size=8,
+    )
+    torch.manual_seed(0)
+    model = LlavaForConditionalGeneration(config_with(vision=vision, vision_feature_select_strategy="full")).eval()
+    model.generation_config.pad_token_id = 0
+    return model
+
+
+@pytest.mark.parametrize("name", ["fastervlm", "vispruner"])
+@torch.no_grad()
+def test_towers_without_a_class_token(name):
+    model = siglip()
+    with (
+        sl.apply(model, name, keep=8),
+        pytest.raises(sl.UnsupportedModel, match="'siglip_vision_model' has no class token.*does not need one"),
+    ):
+        model(**make_inputs(model, LLAVA, RAGGED))
+
+
+@pytest.mark.parametrize("name", ["fastv", "priortr", "pool", "random", "uniform"])
+@torch.no_grad()
+def test_others_work_on_such_towers(name):
+    model = siglip()
+    inputs = make_inputs(model, LLAVA, RAGGED)
+    with sl.apply(model, name, keep=4, scope="crop") as run:
+        assert model(**inputs).logits.isfinite().all()
+        model.generate(**inputs, max_new_tokens=2)
+    assert run.report.n_after == [4, 8, 0, 4]
+
+
+# Inputs.
+
+
+@torch.no_grad()
+def test_nothing_after_the_image(tiny):
+    model = tiny(LLAVA, "sdpa")
+    for row in ([5, "image:0"], [2, "image:1", 3, "image:0"]):
+        inputs = make_inputs(model, LLAVA, [row])
+        with (
+            sl.apply(model, "priortr", keep=4),
+            pytest.raises(sl.InputError, match="no token follows the image"),
+        ):
+            model(**inputs)
+        with sl.apply(model, "fastv", keep=4) as run:  # the last token may be visual
+            model(**inputs)
+        assert run.report.n_after == [4]
+
+
+@pytest.mark.parametrize("queries", ["question", "last"])
+@torch.no_grad()
+def test_one_row_without_text_after_its_image_among_others(tiny, queries):
+    model = tiny(LLAVA, "sdpa")
+    inputs = make_inputs(model, LLAVA, [*RAGGED, [5, "image:0"]])
+    with (
+        sl.apply(model, "priortr", keep=4, query_aggregation=queries),
+        pytest.raises(sl.InputError, match="no token follows the image"),
+    ):
+        model(**inputs)
+
+
+@torch.no_grad()
+def test_ready_made_masks(tiny):
+    model = tiny(LLAVA, "sdpa")
+    inputs = make_inputs(model, LLAVA, [RAGGED[0]])
+    length = inputs["input_ids"].shape[1]
+    inputs["attention_mask"] = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
+    for strategy in ("fastv", "fastervlm"):
+        with (
+            sl.apply(model, strategy, keep=4),
+            pytest.raises(sl.InputError, match="4-D .* pass the 2-D attention_mask"),
+        ):
+            model(**inputs)
+
+
+@pytest.mark.parametrize("name", ["fastv", "fastervlm"])
+@torch.no_grad()
+def test_a_mask_of_the_wrong_length_on_a_reduced_cache(tiny, name):
+    model = tiny(LLAVA, "sdpa")
+    inputs = make_inputs(model, LLAVA, [RAGGED[0]])
+    length = inputs["input_ids"].shape[1]
+    token = torch.tensor([[7]])
+    with sl.apply(model, name, keep=4):
+        cache = model(**inputs).past_key_values
+        for columns in (1, length - 12 + 1, length, length + 2):
+            with pytest.raises(sl.InputError, match=rf"has {columns} columns, but the conversation has {length + 1}"):
+                model(input_ids=token, attention_mask=torch.ones(1, columns), past_key_values=cache)
+        mask = torch.ones(1, length + 1)
+        assert model(input_ids=token, attention_mask=mask, past_key_values=cache).logits.isfinite().all()
+
+
+@torch.no_grad()
+def test_a_row_of_padding_alone(tiny):
+    model = tiny(LLAVA, "sdpa")
+    inputs = make_inputs(model, LLAVA, RAGGED)
+    inputs["attention_mask"][2] = 0
+    with sl.apply(model, "fastv", keep=4), pytest.raises(sl.InputError, match="all padding"):
+        model(**inputs)
+
+
+@torch.no_grad()
+def test_embeddings_without_pixels(tiny):
+    model = tiny(LLAVA, "sdpa")
+    inputs = make_inputs(model, LLAVA, [RAGGED[0]])
+    embeds = model.get_input_embeddings()(inputs["input_ids"])
+    with sl.apply(model, "fastv", keep=4):
+        with pytest.raises(sl.InputError, match="do not say which embeddings are visual; pass input_ids and pixel"):
+            model(inputs_embeds=embeds, attention_mask=inputs["attention_mask"])
+        cache = model(**inputs).past_key_values
+        model(inputs_embeds=embeds[:, :4], past_key_values=cache)  # the cache says that these are text
+
+
+@pytest.mark.parametrize("variant", [LLAVA, NEXT], ids=str)
+@torch.no_grad()
+def test_features_made_without_the_handle(tiny, variant):
+    model = tiny(variant, "sdpa")
+    inputs = make_inputs(model, variant, [RAGGED[1]])
+    pixels = {k: inputs.pop(k) for k in ("pixel_values", "image_sizes") if k in inputs}
+    before = model.get_image_features(**pixels)
+    with sl.apply(model, "fastv", keep=4):
+        with pytest.raises(sl.InputError, match="made without this handle.*get_image_features while the handle"):
+            model(**inputs, mm_encoder_outputs={"image": before})
+        features = model.get_image_features(**pixels)
+        features.pooler_output = [feature[:] for feature in features.pooler_output]
+        with pytest.raises(sl.InputError, match="cut up"):
+            model(**inputs, mm_encoder_outputs={"image": features})
+
+
+@torch.no_grad()
+def test_features_of_several_runs_of_the_tower(tiny):
+    model = tiny(LLAVA, "sdpa")
+    inputs = make_inputs(model, LLAVA, [RAGGED[1]])
+    pixels = inputs.pop("pixel_values")
+    with sl.apply(model, "fastervlm", keep=4):
+        first, second = (model.get_image_features(pixel_values=pixels[i : i + 1]) for i in range(2))
+        first.pooler_output = [*first.pooler_output, *second.pooler_output]
+        with pytest.raises(sl.InputError, match="encode them together"):
+            model(**inputs, mm_encoder_outputs={"image": first})
+
+
+@torch.no_grad()
+def test_placeholders_that_do_not_fit_the_features(tiny):
+    model = tiny(LLAVA, "sdpa")
+    inputs = make_inputs(model, LLAVA, [RAGGED[0], [6, "image:1", 8]])
+    uneven = inputs["input_ids"].clone()
+    last = (uneven[0] == IMAGE).nonzero()[-1, 0]
+    uneven[0, last] = 5
+    with sl.apply(model, "fastv", keep=4):
+        with pytest.raises(ValueError, match="do not match, tokens: 31|31 visual placeholders"):
+            model(**{**inputs, "input_ids": uneven})
+        uneven[1, 2] = IMAGE  # the sum fits, the rows do not
+        with pytest.raises(sl.InputError, match="row 0 end in the middle of an image"):
+            model(**{**inputs, "input_ids": uneven})
+        model(**inputs)
+
+
+def test_every_error_is_one_of_ours():
+    for name in ("AlreadyApplied", "BudgetError", "InputError", "MissingExtra", "UnknownStrategy", "UnsupportedModel"):
+        assert issubclass(getattr(sl, name), sl.SeelessError)
+    assert issubclass(sl.BudgetError, ValueError) and issubclass(sl.InputError, ValueError)
+    assert issubclass(sl.AlreadyApplied, RuntimeError) and issubclass(sl.MissingExtra, ImportError)
