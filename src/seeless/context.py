@@ -34,7 +34,7 @@ class Context:
         index: `[units, visual]`, place of each token among the original visual tokens of its unit.
         n_original: visual tokens each unit had when it entered.
         grid: (frames, height, width) of the unit's tokens while they are complete and form a grid, else None.
-        memory: a dict that lives for one prefill, shared by all stages of this strategy.
+        memory: a dict that lives for one prefill, shared by the strategy's stages on the same units.
     """
 
     layer: int

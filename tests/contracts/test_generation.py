@@ -5,11 +5,11 @@ import copy
 import pytest
 import torch
 from test_forward import STRATEGIES
-from transformers import DynamicCache, QuantizedCache, StaticCache
+from transformers import DynamicCache, StaticCache
 
 import seeless as sl
 from oracle import MaskOracle, turn_of
-from tiny_models import BACKENDS, IMAGE, LAYERS, RAGGED, VARIANTS, make_inputs
+from tiny_models import BACKENDS, IMAGE, RAGGED, VARIANTS, make_inputs
 
 SOME = (VARIANTS[1], VARIANTS[4])
 CHOSEN = {name: STRATEGIES[name] for name in ("random", "fastv", "priortr", "pyramiddrop", "vispruner")}
@@ -169,6 +169,26 @@ def _interleave(a, b):
 
 @some
 @named
+@backends
+@torch.no_grad()
+def test_an_image_after_a_cached_prefix(tiny, variant, name, backend):
+    """A system prompt prefilled once, its cache copied, and continued with an image."""
+    model, untouched, strategy = tiny(variant, backend), tiny(variant, "untouched"), CHOSEN[name]
+    inputs = make_inputs(model, variant, [[7, "image:0", 9]])
+    prefix = {"input_ids": inputs["input_ids"][:, :5], "attention_mask": inputs["attention_mask"][:, :5]}
+    with sl.apply(model, strategy) as run:
+        cache = copy.deepcopy(model(**prefix).past_key_values)
+        assert not run.reports
+        out = model.generate(
+            **inputs, past_key_values=cache, max_new_tokens=4, return_dict_in_generate=True, output_logits=True
+        )
+    turn = turn_of(run.reports[0], inputs["input_ids"], IMAGE)
+    want = oracle_logits(untouched, [strategy], [turn], out.sequences, inputs["attention_mask"], inputs)
+    assert (torch.stack(out.logits, 1) - want[:, -5:-1]).abs().max() < 1e-4
+
+
+@some
+@named
 @torch.no_grad()
 def test_two_generations_interleave_on_one_model(tiny, variant, name):
     model, strategy = tiny(variant, "sdpa"), CHOSEN[name]
@@ -252,7 +272,6 @@ def test_caches_that_cannot_be_ragged_are_refused_by_name(tiny):
             model.generate(**prompt, max_new_tokens=2, cache_implementation="static")
         with pytest.raises(sl.UnsupportedModel, match="StaticCache"):
             model(**prompt, past_key_values=StaticCache(config=model.config.text_config, max_cache_len=128))
-    assert QuantizedCache and LAYERS
 
 
 @torch.no_grad()

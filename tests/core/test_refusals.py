@@ -281,7 +281,9 @@ def test_embeddings_without_pixels(tiny):
         with pytest.raises(sl.InputError, match="do not say which embeddings are visual; pass input_ids and pixel"):
             model(inputs_embeds=embeds, attention_mask=inputs["attention_mask"])
         cache = model(**inputs).past_key_values
-        model(inputs_embeds=embeds[:, :4], past_key_values=cache)  # the cache says that these are text
+        with pytest.raises(sl.InputError, match="do not say which"):
+            model(inputs_embeds=embeds[:, :4], past_key_values=cache)
+        model(inputs_embeds=embeds[:, :1], past_key_values=cache)  # a decode step
 
 
 @pytest.mark.parametrize("variant", [LLAVA, NEXT], ids=str)

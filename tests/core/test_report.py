@@ -201,7 +201,9 @@ def bright(variant, size, kept, width, height):
     light = torch.zeros(height, width, dtype=torch.bool)
 
     def paint(row, column, rows, columns, x, y, w, h):
-        light[y + row * h // rows : y + (row + 1) * h // rows, x + column * w // columns : x + (column + 1) * w // columns] = True
+        light[
+            y + row * h // rows : y + (row + 1) * h // rows, x + column * w // columns : x + (column + 1) * w // columns
+        ] = True
 
     square = min(width, height)
     if variant.family == "llava":  # the tower saw the centre square
@@ -252,9 +254,7 @@ def test_overlay_of_tiles(tiny, number):
     _, size = picture(NEXT, number)
     lines, _ = tile_cells(size)
     height, width = 4 * len(lines), 4 * len(lines[0])
-    original = torch.randint(
-        0, 256, (height, width, 3), generator=torch.Generator().manual_seed(2), dtype=torch.uint8
-    )
+    original = torch.randint(0, 256, (height, width, 3), generator=torch.Generator().manual_seed(2), dtype=torch.uint8)
     for strategy in (sl.FasterVLM(keep=2), sl.FastV(keep=0.2)):
         report, _ = prefill(model, strategy, make_inputs(model, NEXT, [[3, f"image:{number}", 4]]))
         drawn = report.overlay(image_module.fromarray(original.numpy()))

@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 from by_hand import best, coming_attention, decoder_maps, fastv, priortr, read_rows, vispruner
-from tiny_models import LAYERS, RAGGED, VARIANTS, make_inputs
+from tiny_models import IMAGE, LAYERS, RAGGED, VARIANTS, make_inputs
+from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration
 
 import seeless as sl
 
@@ -134,7 +135,8 @@ def test_fastervlm(tiny, variant, newlines):
 
 @every
 @pytest.mark.parametrize(
-    ("keep", "ratio", "as_released"), [(6, 0.5, True), (6, 0.5, False), (3, 0.34, True), (4, 0.0, True), (5, 1, False)]
+    ("keep", "ratio", "as_released"),
+    [(12, 0.25, True), (11, 0.5, False), (6, 0.5, True), (3, 0.34, True), (14, 0.0, True), (5, 1, False)],
 )
 def test_vispruner(tiny, variant, keep, ratio, as_released):
     untouched, inputs = tiny(variant, "untouched"), make_inputs(tiny(variant, "sdpa"), variant, ROWS)
@@ -154,6 +156,29 @@ def test_vispruner(tiny, variant, keep, ratio, as_released):
             want += scores
         close(stage.scores[index], want)
         assert stage.kept[index].tolist() == kept
+
+
+def test_vispruner_in_many_steps():
+    """64 patches, thinned eight at a time: now the order of the survivors decides, too."""
+    plain = VARIANTS[1].build().config
+    vision = CLIPVisionConfig(**{**plain.vision_config.to_dict(), "image_size": 64})
+    torch.manual_seed(0)
+    model = LlavaForConditionalGeneration(LlavaConfig(**{**plain.to_dict(), "vision_config": vision})).eval()
+    pixels = torch.randn(1, 3, 64, 64)
+    ids = torch.tensor([[5, 6, *[IMAGE] * 64, 7, 8]])
+    model.model.vision_tower.set_attn_implementation("eager")
+    with torch.no_grad():
+        out = model.model.vision_tower(pixels, output_attentions=True, output_hidden_states=True)
+    scores = out.attentions[1][0, :, 0, 1:].double().mean(0).tolist()
+    features = out.hidden_states[-2][0, 1:].double().tolist()
+    kept = []
+    for as_released in (True, False):
+        report = reduced(
+            model, sl.VisPruner(keep=10, as_released=as_released), {"input_ids": ids, "pixel_values": pixels}
+        )
+        kept.append(report.stages[0].kept[0].tolist())
+        assert kept[-1] == vispruner(scores, features, 10, 0.5, as_released)
+    assert kept[0] != kept[1]
 
 
 @some

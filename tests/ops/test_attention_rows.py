@@ -82,9 +82,7 @@ def test_rows_of_the_full_causal_map(batch, heads, seq, left_padded, seed, data)
 
     assert got.shape == (batch, heads, len(asked), 2)
     for row in range(batch):
-        whole = full_map(
-            rotate_as_complex(query[row], angle), rotate_as_complex(keys[row], angle), 6**-0.5, valid[row]
-        )
+        whole = full_map(rotate_as_complex(query[row], angle), rotate_as_complex(keys[row], angle), 6**-0.5, valid[row])
         assert torch.allclose(got[row], whole[:, asked][:, :, columns[row]], atol=1e-6)
 
 

@@ -38,9 +38,7 @@ def histories(draw):
     left_over = [[i for i, ok in enumerate(row) if ok] for row in valid]
     cuts = []
     for _ in range(draw(st.integers(1, 3))):
-        left_over = [
-            sorted(draw(st.lists(st.sampled_from(columns), min_size=1, unique=True))) for columns in left_over
-        ]
+        left_over = [sorted(draw(st.lists(st.sampled_from(columns), min_size=1, unique=True))) for columns in left_over]
         cuts.append((left_over, draw(st.booleans())))
     return length, valid, cuts
 

@@ -191,7 +191,7 @@ class Reducer:
         session = running.session
         if output is None or session is None:
             return None
-        cache = output.get("past_key_values") if hasattr(output, "get") else None
+        cache = output.past_key_values
         session.use_cache(cache)
         spans = session.spans()
         reduced = session.record is not None or len(session.seen) > 1 or session.row.column.shape[1] < session.length
@@ -210,8 +210,6 @@ class Reducer:
             return hidden if full else row.restore(hidden, session.length)
 
         last = self.view.depth - 1
-        if not hasattr(output, "last_hidden_state"):
-            return (back(output[0], last), *output[1:])
         output.last_hidden_state = back(output.last_hidden_state, last)
         if output.get("hidden_states") is not None:
             states = output.hidden_states

@@ -13,6 +13,7 @@ from seeless.core.positions import TokenRow
 from seeless.core.taps import GroupSources, LayerTap, VisionTap
 from seeless.core.units import Layout, Unit
 from seeless.decision import Decision, Merge
+from seeless.errors import InputError
 from seeless.report import StageReport
 from seeless.strategy import Strategy
 
@@ -66,7 +67,7 @@ class Session:
     stages: list[StageReport] = field(default_factory=list)
     seen: dict[int, TokenRow] = field(default_factory=dict)
     held: dict[int, TokenRow] = field(default_factory=dict)
-    memory: dict[int, dict] = field(default_factory=lambda: defaultdict(dict))
+    memory: dict[tuple, dict] = field(default_factory=lambda: defaultdict(dict))
 
     def __post_init__(self) -> None:
         batch, self.length = self.embeds.shape[:2]
@@ -108,7 +109,7 @@ class Session:
             units = self.layout.units(stage.strategy.scope)
             tokens = [unit.tokens[self.alive_tokens(unit.row)[unit.tokens]] for unit in units]
             decisions = []
-            for group in self._groups(stage, units, tokens):
+            for group in self._groups(units, tokens):
                 members = [units[i] for i in group], [tokens[i] for i in group]
                 decisions.append((group, self._decide(stage, *members, slot_of, hidden, taps)))
         return self._apply(stage, units, tokens, decisions, slot_of, hidden)
@@ -117,16 +118,14 @@ class Session:
         """`[visual]` bool over the row's original visual tokens."""
         return self.alive[row, self.layout.columns[row]]
 
-    def _groups(self, stage: PlannedStage, units: list[Unit], tokens: list[torch.Tensor]) -> list[list[int]]:
-        """Units that fill one dense tensor: equal tokens and budgets, and, after the entry, equal surroundings."""
+    def _groups(self, units: list[Unit], tokens: list[torch.Tensor]) -> list[list[int]]:
+        """Units that fill dense tensors: equal tokens and budgets, in rows of equal length and equal text."""
         groups: dict[tuple, list[int]] = defaultdict(list)
         for i, unit in enumerate(units):
             if len(tokens[i]) == 0:
                 continue
-            key: tuple = (len(tokens[i]), len(unit.tokens), unit.grid)
-            if stage.layer > 0:
-                key += (self._row_slots_count(unit.row), self._text_after(unit.row))
-            groups[key].append(i)
+            surroundings = self._row_slots_count(unit.row), self._text_after(unit.row)
+            groups[len(tokens[i]), len(unit.tokens), unit.grid, *surroundings].append(i)
         return list(groups.values())
 
     def _row_slots_count(self, row: int) -> int:
@@ -158,9 +157,6 @@ class Session:
             after = own_text[own_text > own[unit.tokens[-1]]]
             step = self.view.family.anchor
             anchors.append(int(slot_of[unit.row, after[step]]) if len(after) > step else None)
-        if stage.layer == 0:  # groups at the entry may differ in their surroundings; only the shortest is common
-            text = [t[: min(map(len, text))] for t in text]
-            whole = [w[-min(map(len, whole)) :] for w in whole]
         complete = dense.shape[1] == len(units[0].tokens)
         sources = GroupSources(
             layout=self.layout,
@@ -188,10 +184,18 @@ class Session:
             index=index,
             n_original=original,
             grid=units[0].grid if complete else None,
-            memory=self.memory[id(strategy)],
+            memory=self.memory[id(strategy), *((unit.row, int(unit.tokens[0])) for unit in units)],
             sources=sources,
         )
-        return strategy.reduce(context)
+        decision = strategy.reduce(context)
+        mask = getattr(decision, "mask", None)
+        if mask is None or mask.dtype != torch.bool or mask.shape != index.shape:
+            given = type(decision).__name__ if mask is None else f"a {mask.dtype} mask of shape {list(mask.shape)}"
+            raise InputError(
+                f"{type(strategy).__name__}.reduce gave {given}; return Keep or Merge with a bool mask of shape "
+                f"{list(index.shape)} [units, visual]"
+            )
+        return decision
 
     def _apply(
         self,
