@@ -63,6 +63,8 @@ def strategy_class(name: str) -> type[Strategy]:
         UnknownStrategy: there is none; the message has near matches.
     """
     _scan()
+    if not isinstance(name, str):
+        raise UnknownStrategy(f"{name!r} is no name of a strategy; there are {', '.join(available())}")
     if name not in _strategies:
         near = difflib.get_close_matches(name.lower(), _strategies, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(available())}"

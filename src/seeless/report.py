@@ -54,7 +54,7 @@ class Report:
         kv_bytes_before, kv_bytes_after: bytes of the KV cache after the prefill, likewise (0 without a cache).
         boxes: per row and image, `[visual, 4]` left, top, right, bottom of each token in the picture as the tower saw
             it, in 0..1; nan for tokens that show no patch.
-        centre_crop: whether the picture the tower saw is the centre square of the original.
+        centre_crop: whether the tower probably saw only the centre square of the original, as CLIP's processor cuts it.
     """
 
     stages: list[StageReport]
@@ -119,24 +119,28 @@ class Report:
             lines.append(f"KV cache {self.kv_bytes_before / 2**20:.3g} -> {self.kv_bytes_after / 2**20:.3g} MiB")
         return "\n".join(lines)
 
-    def overlay(self, image: "Image", row: int = 0, picture: int = 0, stage: int = -1) -> "Image":
+    def overlay(
+        self, image: "Image", row: int = 0, picture: int = 0, stage: int = -1, centre_crop: bool | None = None
+    ) -> "Image":
         """`image` with the patches that were dropped darkened.
 
         Args:
             image: the picture that was shown, a PIL image.
             row, picture: which row of the batch, and which of the row's pictures, it was.
             stage: after which stage, the last unless told.
+            centre_crop: whether the processor cut out the centre square; by default what the model's kind suggests.
 
         Raises:
             MissingExtra: Pillow is not installed.
         """
         from seeless.overlay import draw_overlay
 
+        cut = self.centre_crop if centre_crop is None else centre_crop
         boxes = self.boxes[row]
         start = sum(len(b) for b in boxes[:picture])
         kept = torch.zeros(sum(map(len, boxes)), dtype=torch.bool)
         kept[self.stages[stage].kept[row].cpu()] = True
-        return draw_overlay(image, boxes[picture], kept[start : start + len(boxes[picture])], self.centre_crop)
+        return draw_overlay(image, boxes[picture], kept[start : start + len(boxes[picture])], cut)
 
 
 def _span(counts: list[int]) -> str:

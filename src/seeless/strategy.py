@@ -6,6 +6,7 @@ from abc import ABC
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import torch
@@ -35,6 +36,13 @@ class Stage(Enum):
 
     ENTRY = "entry"
     LAYER = "layer"
+
+
+def _plain_number(value: Any) -> Any:
+    """A NumPy (or similar) number as Python's own, so that fields compare, print and serialise alike."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
@@ -75,14 +83,18 @@ class Strategy(ABC):
     def __post_init__(self) -> None:
         for knob in dataclasses.fields(self):
             value = getattr(self, knob.name)
-            if isinstance(value, tuple):
-                object.__setattr__(self, knob.name, list(value))
+            if isinstance(value, tuple | list):
+                object.__setattr__(self, knob.name, [_plain_number(v) for v in value])
+            else:
+                object.__setattr__(self, knob.name, _plain_number(value))
         for name, choices in (("scope", Scope), ("positions", Positions), ("past", Past)):
             value, allowed = getattr(self, name), get_args(choices)
             if value not in allowed:
                 raise BudgetError(f"{name}={value!r} is not possible; choose one of {', '.join(allowed)}")
         if not isinstance(self.keep, list):
             check_budget(self.keep)
+        if self.threshold is not None and not (isinstance(self.threshold, Real) and math.isfinite(self.threshold)):
+            raise BudgetError(f"threshold={self.threshold!r} is no number to compare scores with")
 
     def layers(self, depth: int) -> list[int]:
         """The layers of a decoder of `depth` layers before which this strategy acts; 0 is the entry."""

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+
 from tiny_models import CROP, IMAGE, PATCH, picture
 
 SIDE = CROP // PATCH

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import pytest
 import torch
 from by_hand import decoder_maps
-from tiny_models import IMAGE, RAGGED, VARIANTS, make_inputs
 
 import seeless as sl
 from seeless import registry
+from tiny_models import IMAGE, RAGGED, VARIANTS, make_inputs
 
 LLAVA, NEXT = VARIANTS[1], VARIANTS[4]
 some = pytest.mark.parametrize("variant", (LLAVA, VARIANTS[3], NEXT), ids=str)

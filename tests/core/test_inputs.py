@@ -3,9 +3,9 @@
 import pytest
 import torch
 from by_hand import best, vispruner
-from tiny_models import IMAGE, RAGGED, VARIANTS, make_inputs, picture
 
 import seeless as sl
+from tiny_models import IMAGE, RAGGED, VARIANTS, make_inputs, picture
 
 LLAVA = VARIANTS[1]
 some = pytest.mark.parametrize("variant", (VARIANTS[1], VARIANTS[4]), ids=str)
@@ -161,10 +161,7 @@ def test_full_in_the_decoder_and_identity():
     [
         "fastervlm",
         "pool",
-        pytest.param(
-            "vispruner",
-            marks=pytest.mark.xfail(strict=True, reason="bug: VisionTap.patch_features looks at the config alone"),
-        ),
+        "vispruner",
     ],
 )
 @torch.no_grad()

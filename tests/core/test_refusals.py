@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from tiny_models import IMAGE, RAGGED, VARIANTS, make_inputs
 from torch import nn
 from transformers import (
     LlamaForCausalLM,
@@ -13,6 +12,7 @@ from transformers import (
 )
 
 import seeless as sl
+from tiny_models import IMAGE, RAGGED, VARIANTS, make_inputs
 
 LLAVA, NEXT = VARIANTS[1], VARIANTS[4]
 
@@ -25,7 +25,7 @@ def test_unknown_strategy_has_near_matches():
         sl.get("fast_v", keep=0.5)
     with pytest.raises(sl.UnknownStrategy, match="did you mean vispruner"):
         sl.get("VisPrunner", keep=0.5)
-    with pytest.raises(sl.UnknownStrategy, match="there are .*fastervlm, fastv"):
+    with pytest.raises(sl.UnknownStrategy, match=r"there are .*fastervlm, fastv"):
         sl.get("zzzzzz", keep=0.5)
     assert issubclass(sl.UnknownStrategy, LookupError) and issubclass(sl.UnknownStrategy, sl.SeelessError)
 
@@ -187,7 +187,7 @@ def test_towers_without_a_class_token(name):
     model = siglip()
     with (
         sl.apply(model, name, keep=8),
-        pytest.raises(sl.UnsupportedModel, match="'siglip_vision_model' has no class token.*does not need one"),
+        pytest.raises(sl.UnsupportedModel, match=r"'siglip_vision_model' has no class token.*does not need one"),
     ):
         model(**make_inputs(model, LLAVA, RAGGED))
 
@@ -242,7 +242,7 @@ def test_ready_made_masks(tiny):
     for strategy in ("fastv", "fastervlm"):
         with (
             sl.apply(model, strategy, keep=4),
-            pytest.raises(sl.InputError, match="4-D .* pass the 2-D attention_mask"),
+            pytest.raises(sl.InputError, match=r"4-D .* pass the 2-D attention_mask"),
         ):
             model(**inputs)
 
@@ -294,7 +294,7 @@ def test_features_made_without_the_handle(tiny, variant):
     pixels = {k: inputs.pop(k) for k in ("pixel_values", "image_sizes") if k in inputs}
     before = model.get_image_features(**pixels)
     with sl.apply(model, "fastv", keep=4):
-        with pytest.raises(sl.InputError, match="made without this handle.*get_image_features while the handle"):
+        with pytest.raises(sl.InputError, match=r"made without this handle.*get_image_features while the handle"):
             model(**inputs, mm_encoder_outputs={"image": before})
         features = model.get_image_features(**pixels)
         features.pooler_output = [feature[:] for feature in features.pooler_output]
@@ -322,7 +322,7 @@ def test_placeholders_that_do_not_fit_the_features(tiny):
     last = (uneven[0] == IMAGE).nonzero()[-1, 0]
     uneven[0, last] = 5
     with sl.apply(model, "fastv", keep=4):
-        with pytest.raises(ValueError, match="do not match, tokens: 31|31 visual placeholders"):
+        with pytest.raises(ValueError, match=r"do not match, tokens: 31|31 visual placeholders"):
             model(**{**inputs, "input_ids": uneven})
         uneven[1, 2] = IMAGE  # the sum fits, the rows do not
         with pytest.raises(sl.InputError, match="row 0 end in the middle of an image"):

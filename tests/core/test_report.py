@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 from by_hand import SIDE, tile_cells
-from tiny_models import CROP, LAYERS, PATCH, RAGGED, VARIANTS, make_inputs, picture
 from torch.utils.flop_counter import FlopCounterMode
 
 import seeless as sl
+from tiny_models import CROP, LAYERS, PATCH, RAGGED, VARIANTS, make_inputs, picture
 
 every = pytest.mark.parametrize("variant", VARIANTS, ids=str)
 LLAVA, NEXT = VARIANTS[1], VARIANTS[4]

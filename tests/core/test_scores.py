@@ -6,10 +6,10 @@ import math
 import pytest
 import torch
 from by_hand import best, coming_attention, decoder_maps, fastv, priortr, read_rows, vispruner
-from tiny_models import IMAGE, LAYERS, RAGGED, VARIANTS, make_inputs
 from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration
 
 import seeless as sl
+from tiny_models import IMAGE, LAYERS, RAGGED, VARIANTS, make_inputs
 
 # two images with text before, between and after; a short row; one with a single token after the image
 ROWS = [*RAGGED, [4, "image:0", "image:2", 1]]

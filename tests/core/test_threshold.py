@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from tiny_models import RAGGED, VARIANTS, make_inputs
 
 import seeless as sl
+from tiny_models import RAGGED, VARIANTS, make_inputs
 
 some = pytest.mark.parametrize("variant", (VARIANTS[1], VARIANTS[4]), ids=str)
 LLAVA = VARIANTS[1]

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 from by_hand import read_rows
-from tiny_models import IMAGE, RAGGED, VARIANTS, crop_grids, make_inputs, picture, row_grids, visual_tokens
 
 import seeless as sl
 from seeless.core.units import NO_PATCH, Layout, packed_images, plain_images
 from seeless.core.units import Image as Tokens
+from tiny_models import IMAGE, RAGGED, VARIANTS, crop_grids, make_inputs, picture, row_grids, visual_tokens
 
 every = pytest.mark.parametrize("variant", VARIANTS, ids=str)
 nexts = pytest.mark.parametrize("variant", VARIANTS[4:], ids=str)

@@ -142,7 +142,6 @@ def test_numpy_numbers_are_numbers_everywhere():
     assert [strategy.count(stage, 576) for stage in range(3)] == [288, 144, 72]
 
 
-@pytest.mark.xfail(strict=True, reason="bug: keeps_all, select and to_dict know only python's own int and float")
 @pytest.mark.parametrize("what", ["keeps_all", "count", "json", "layer"])
 def test_numpy_numbers_mean_what_pythons_mean(what):
     import json

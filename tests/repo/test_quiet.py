@@ -3,9 +3,9 @@
 import warnings
 
 import pytest
-from tiny_models import RAGGED, VARIANTS, make_inputs
 
 import seeless as sl
+from tiny_models import RAGGED, VARIANTS, make_inputs
 
 COMPOSED = {
     "decoder": [sl.FastV(keep=0.5), sl.PriorTR(keep=3, layer=4)],

@@ -26,7 +26,8 @@ def readme_blocks():
 
 
 def test_the_reader_finds_blocks():
-    text = "a\n```python\nx = 1\n```\n```bash\nls\n```\n- b\n  ```python no-run\n  if x:\n      y\n  ```\n```python\nz\n```\n"
+    text = "a\n```python\nx = 1\n```\n```bash\nls\n```\n"
+    text += "- b\n  ```python no-run\n  if x:\n      y\n  ```\n```python\nz\n```\n"
     assert python_blocks(text) == [
         (3, [], "x = 1\n"),
         (10, ["no-run"], "if x:\n    y\n"),

@@ -101,11 +101,8 @@ def names_in(path, names):
     return sorted({(line, found) for line, text in words(path) for found in pattern.findall(text)})
 
 
-known = pytest.mark.xfail(strict=True, reason="bug: the message of check_class_token lists strategies by name")
-
-
 @pytest.mark.parametrize(
-    "path", [pytest.param(p, marks=known if p.name == "taps.py" else (), id=short(p)) for p in files_of("core")]
+    "path", [pytest.param(p, id=short(p)) for p in files_of("core")]
 )
 def test_the_core_names_no_strategy_and_no_family(path):
     from seeless.families import families

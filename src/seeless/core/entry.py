@@ -145,7 +145,8 @@ class Reducer:
         if valid is not None and not bool(valid.any(1).all()):
             raise InputError("a row of the batch is all padding")
         layout = pictures.layout(valid)
-        session = Session(self.view, layout, pictures.vision, valid, embeds, record, cache, past_mask)
+        before = running.logical - length
+        session = Session(self.view, layout, pictures.vision, valid, embeds, record, cache, past_mask, before)
         running.session = session
 
         hidden, gapped, changed = embeds, False, record is not None

@@ -120,7 +120,8 @@ def _plain(view: ModelView, vision: VisionTap, images: int, kwargs: dict) -> lis
     if crops != images:
         raise InputError(f"{images} images came out of {crops} pictures; image_sizes is not supported for this model")
     strategy = kwargs.get("vision_feature_select_strategy") or view.config.vision_feature_select_strategy
-    return plain_images(crops, tokens, strategy == "full" and view.has_class_token, vision.features.device)
+    vision.class_token_in_features = strategy == "full" and view.has_class_token
+    return plain_images(crops, tokens, vision.class_token_in_features, vision.features.device)
 
 
 def _tap_tower(view: ModelView, vision: VisionTap, hooks: HookSet, choice: int | list[int]) -> None:

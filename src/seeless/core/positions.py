@@ -10,7 +10,7 @@ class TokenRow:
     """The tokens that one depth of the decoder sees.
 
     Args:
-        column: `[batch, slots]`, the column of the forward's input each slot holds, ascending.
+        column: `[batch, slots]`, the column of the forward's input each slot holds, ascending over the valid slots.
         valid: `[batch, slots]` bool, False = padding; None if there is none.
         closed: `[batch, slots]`, by how much "renumber" has lowered each slot's position; None = 0.
         closed_after: `[batch, 1]`, by how much it lowers every later position.
@@ -38,7 +38,7 @@ class TokenRow:
         """
         counts = stays.sum(1)
         longest = int(counts.max())
-        order = stays.byte().argsort(dim=1, stable=True)[:, -longest:]
+        order = stays.byte().argsort(dim=1, stable=True)[:, stays.shape[1] - longest :]
         valid = None
         if int(counts.min()) < longest:
             valid = stays.gather(1, order)

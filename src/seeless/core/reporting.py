@@ -52,8 +52,10 @@ def build_report(session: Session, spans: list[Span], view: ModelView, cached: b
         return [[n + t for n, t in zip(row, text, strict=True)] for row in counts]
 
     full = [original] * depth
+    unreduced = [session.conversation] * depth
     before, after = (
-        prefill_cost(size, total(counts), past, crops, patches, view.has_class_token) for counts in (full, seen)
+        prefill_cost(size, total(counts), cached_before, crops, patches, view.has_class_token)
+        for counts, cached_before in ((full, unreduced), (seen, past))
     )
     return Report(
         stages=session.stages,
@@ -61,10 +63,10 @@ def build_report(session: Session, spans: list[Span], view: ModelView, cached: b
         text=text,
         flops_before=before,
         flops_after=after,
-        kv_bytes_before=kv_bytes(size, total(full), past, width),
+        kv_bytes_before=kv_bytes(size, total(full), unreduced, width),
         kv_bytes_after=kv_bytes(size, total(held), past, width),
         boxes=[[_boxes(image, session.layout.side) for image in images] for images in session.layout.images],
-        centre_crop=view.family.packer is None,
+        centre_crop=view.family.packer is None and view.has_class_token,
     )
 
 

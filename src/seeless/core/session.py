@@ -53,6 +53,7 @@ class Session:
         valid: `[batch, seq]` bool without the padding of the input, None if there is none.
         record: of the reduced cache this forward continues, if it does.
         past_mask: `[batch, past]` bool of the input's 2-D attention mask, None = all ones.
+        conversation: tokens cached before this forward, dropped ones included.
         seen, held: from which layer on which tokens are seen, and held in the cache.
     """
 
@@ -64,6 +65,7 @@ class Session:
     record: CacheRecord | None
     cache: Cache | None
     past_mask: torch.Tensor | None
+    conversation: int
     stages: list[StageReport] = field(default_factory=list)
     seen: dict[int, TokenRow] = field(default_factory=dict)
     held: dict[int, TokenRow] = field(default_factory=dict)
@@ -195,6 +197,8 @@ class Session:
                 f"{type(strategy).__name__}.reduce gave {given}; return Keep or Merge with a bool mask of shape "
                 f"{list(index.shape)} [units, visual]"
             )
+        if not bool(mask.any(1).all()):
+            raise InputError(f"{type(strategy).__name__} keeps no token of some unit; every unit keeps at least one")
         return decision
 
     def _apply(

@@ -72,6 +72,7 @@ class VisionTap:
     attention: Any = None
     hidden: torch.Tensor | None = None
     features: torch.Tensor | None = None
+    class_token_in_features: bool = False
 
     def _need(self, tensor: torch.Tensor | None) -> torch.Tensor:
         if tensor is None:
@@ -89,7 +90,7 @@ class VisionTap:
         if not self.view.has_class_token:
             raise UnsupportedModel(
                 f"the vision tower {self.view.config.vision_config.model_type!r} has no class token whose attention "
-                "could be read; use a strategy that does not need one (fastv, priortr, pyramiddrop, pool)"
+                "could be read; use a strategy that reads the decoder or nothing at all (seeless info MODEL lists them)"
             )
 
     @cached_property
@@ -111,8 +112,7 @@ class VisionTap:
     def patch_features(self) -> torch.Tensor:
         """`[crops, patches, dim]`: the projector's input without class tokens."""
         features = self._need(self.features)
-        full = self.view.config.vision_feature_select_strategy == "full"
-        return features[:, 1:] if full and self.view.has_class_token else features
+        return features[:, 1:] if self.class_token_in_features else features
 
 
 @dataclass

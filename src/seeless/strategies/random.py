@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 
 from seeless.context import Context
+from seeless.errors import BudgetError
 from seeless.registry import register
 from seeless.strategy import LayerStrategy, Positions, Scope
 
@@ -27,6 +28,11 @@ class Random(LayerStrategy):
     positions: Positions = field(default="renumber", kw_only=True)
     lowest_layer: ClassVar[int] = 0
     rounding = round
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
+            raise BudgetError(f"seed={self.seed!r} is no whole number")
 
     def score(self, ctx: Context) -> torch.Tensor:
         scores = torch.rand(ctx.n_original, generator=torch.Generator().manual_seed(self.seed))
