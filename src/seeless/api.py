@@ -89,6 +89,7 @@ def apply(model: nn.Module, strategy: str | Strategy | list[Strategy], **knobs: 
         UnknownStrategy: no strategy of this name.
         AlreadyApplied: the model carries strategies already.
 
+    >>> import seeless.tiny
     >>> model, processor = seeless.tiny.load_tiny()
     >>> scene = seeless.tiny.draw_scene(seed=3)
     >>> chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "how many digits?"}]}]

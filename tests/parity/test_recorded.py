@@ -108,3 +108,21 @@ def test_prefill_cache_lengths(model, inputs):
         with sl.apply(model, strategy_of(case)):
             cache = model(**given).past_key_values
         assert [layer.keys.shape[-2] for layer in cache.layers] == want["prefill_kv_len"].tolist(), name
+
+
+@torch.no_grad()
+def test_fastv_without_cache_ranks_anew_at_every_step(model, inputs):
+    """The FastV repository's own setting: no KV cache, another choice of tokens for every new token."""
+    folder = RECORDED / "fastv_k3_r90_nocache"
+    params = json.loads((folder / "case.json").read_text())["params"]
+    strategy = sl.FastV(keep=1 - params["fastv_r"], layer=params["fastv_k"])
+    for i in range(EXAMPLES):
+        want = example(load_file(folder / "expected.safetensors"), i)
+        given = example(inputs, i)
+        given["pixel_values"] = given["pixel_values"].float()
+        steps = len(want["tokens"])
+        with sl.apply(model, strategy) as run:
+            ids = model.generate(**given, max_new_tokens=steps, do_sample=False, use_cache=False)
+        assert ids[0, -steps:].tolist() == want["tokens"].tolist()
+        kept = [report.stages[0].kept[0].tolist() for report in run.reports]
+        assert kept == want["keep_indices_per_step"].tolist()
