@@ -3,7 +3,7 @@
 from collections import deque
 from types import TracebackType
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from torch import nn
 
@@ -16,7 +16,14 @@ from seeless.strategy import Strategy
 
 REPORTS_KEPT = 256
 
-_handles: "WeakKeyDictionary[nn.Module, Handle]" = WeakKeyDictionary()
+# Weak on both sides: the hooks on a model keep its handle alive, and nothing here keeps a model alive.
+_handles: "WeakKeyDictionary[nn.Module, ref[Handle]]" = WeakKeyDictionary()
+
+
+def active_handle(model: nn.Module) -> "Handle | None":
+    """The handle a model carries, if any."""
+    handle = _handles.get(unwrap(model))
+    return None if handle is None else handle()
 
 
 class Handle:
@@ -37,14 +44,17 @@ class Handle:
         self.model, self.strategies = model, strategies
         self.reports: deque[Report] = deque(maxlen=REPORTS_KEPT)
         self._inner = inner
-        self._reducer = Reducer(view, plan_stages(strategies, view.depth), self.reports.append)
-        if (active := _handles.get(inner)) is not None:
+        self._reducer = Reducer(view, plan_stages(strategies, view.depth), self._add)
+        if (active := active_handle(inner)) is not None:
             raise AlreadyApplied(
                 f"this model already carries {active.strategies}; remove that handle first, "
                 "or give all strategies as one list: apply(model, [first, second])"
             )
         self._reducer.attach()
-        _handles[inner] = self
+        _handles[inner] = ref(self)
+
+    def _add(self, report: Report) -> None:
+        self.reports.append(report)
 
     @property
     def report(self) -> Report:
@@ -59,7 +69,7 @@ class Handle:
 
     def remove(self) -> None:
         """Leave the model exactly as it was. Safe to call twice."""
-        if _handles.get(self._inner) is self:
+        if active_handle(self._inner) is self:
             del _handles[self._inner]
             self._reducer.detach()
 

@@ -301,3 +301,17 @@ def test_round_trip(name):
     for strategy in (STRATEGIES[name], EVERYTHING[name]):
         assert sl.from_dict(json.loads(json.dumps(strategy.to_dict()))) == strategy
     assert BACKENDS
+
+
+def test_a_forgotten_handle_keeps_no_model_alive():
+    import gc
+
+    model = VARIANTS[1].build("sdpa")
+    sl.apply(model, sl.FastV(keep=0.5))
+    gc.collect()
+    with pytest.raises(sl.AlreadyApplied, match="already carries"):
+        sl.apply(model, sl.FastV(keep=0.5))
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
