@@ -1,7 +1,7 @@
 """Write the generated parts of README.md: the method x model table, the accuracy table and the picture.
 
-    python docs/make_tables.py           # rewrite
-    python docs/make_tables.py --check   # exit 1 if the README is stale
+python docs/make_tables.py           # rewrite
+python docs/make_tables.py --check   # exit 1 if the README is stale
 """
 
 import json

@@ -124,7 +124,7 @@ def visual_tokens(model, variant: Variant, pixels, size) -> int:
 def make_inputs(model, variant: Variant, rows: list[list], padding: str = "left") -> dict:
     """Inputs of a batch; a row is a list of ints (that many random text tokens) and strings ("image:seed")."""
     texts, pictures = [], []
-    for number, row in enumerate(rows):
+    for row in rows:
         generator = torch.Generator().manual_seed(100 + sum(p for p in row if isinstance(p, int)) + len(row))
         ids = []
         for part in row:

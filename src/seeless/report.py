@@ -113,7 +113,8 @@ class Report:
             f"{', '.join(steps)} · {average}",
             f"decoder {before.decoder / 1e9:.3g} -> {after.decoder / 1e9:.3g} GFLOPs, "
             f"whole prefill {before.total / 1e9:.3g} -> {after.total / 1e9:.3g} GFLOPs "
-            f"(tower {after.tower / 1e9:.3g}, projector {after.projector / 1e9:.3g}, lm_head {after.lm_head / 1e9:.3g})",
+            f"(tower {after.tower / 1e9:.3g}, projector {after.projector / 1e9:.3g}, "
+            f"lm_head {after.lm_head / 1e9:.3g})",
         ]
         if self.kv_bytes_before:
             lines.append(f"KV cache {self.kv_bytes_before / 2**20:.3g} -> {self.kv_bytes_after / 2**20:.3g} MiB")

@@ -101,9 +101,7 @@ def names_in(path, names):
     return sorted({(line, found) for line, text in words(path) for found in pattern.findall(text)})
 
 
-@pytest.mark.parametrize(
-    "path", [pytest.param(p, id=short(p)) for p in files_of("core")]
-)
+@pytest.mark.parametrize("path", [pytest.param(p, id=short(p)) for p in files_of("core")])
 def test_the_core_names_no_strategy_and_no_family(path):
     from seeless.families import families
 

@@ -84,7 +84,9 @@ def decode(model: LlavaForConditionalGeneration, inputs: dict, steps: int = 24) 
     return (time.perf_counter() - start) / steps
 
 
-def in_turn(model: LlavaForConditionalGeneration, inputs: dict, rounds: int, measure: Callable) -> dict[str, list[float]]:
+def in_turn(
+    model: LlavaForConditionalGeneration, inputs: dict, rounds: int, measure: Callable
+) -> dict[str, list[float]]:
     """Seconds of every setting in every round; "untouched" among them."""
     seconds: dict[str, list[float]] = {"untouched": [], **{name: [] for name in SETTINGS}}
     for number in range(rounds + 1):
@@ -122,7 +124,10 @@ def main() -> None:
     model, inputs = build_model(options.layers, options.hidden), prompt()
     known = reports(model, inputs)
     rows = {}
-    times = {"prefill": in_turn(model, inputs, options.rounds, prefill), "decode": in_turn(model, inputs, options.rounds, decode)}
+    times = {
+        "prefill": in_turn(model, inputs, options.rounds, prefill),
+        "decode": in_turn(model, inputs, options.rounds, decode),
+    }
     untouched = {kind: statistics.median(seconds["untouched"]) for kind, seconds in times.items()}
     print(f"untouched: prefill {1e3 * untouched['prefill']:.1f} ms, decode step {1e3 * untouched['decode']:.2f} ms")
     print(f"{'setting':36} {'prefill':>9} {'decode':>9} {'speed-up':>9} {'promised':>9} {'reached':>9}")

@@ -127,7 +127,7 @@ class Session:
             if len(tokens[i]) == 0:
                 continue
             surroundings = self._row_slots_count(unit.row), self._text_after(unit.row)
-            groups[len(tokens[i]), len(unit.tokens), unit.grid, *surroundings].append(i)
+            groups[(len(tokens[i]), len(unit.tokens), unit.grid, *surroundings)].append(i)
         return list(groups.values())
 
     def _row_slots_count(self, row: int) -> int:
@@ -186,7 +186,7 @@ class Session:
             index=index,
             n_original=original,
             grid=units[0].grid if complete else None,
-            memory=self.memory[id(strategy), *((unit.row, int(unit.tokens[0])) for unit in units)],
+            memory=self.memory[(id(strategy), *((unit.row, int(unit.tokens[0])) for unit in units))],
             sources=sources,
         )
         decision = strategy.reduce(context)
