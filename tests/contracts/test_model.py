@@ -178,7 +178,8 @@ def test_training_loss_and_gradients_are_the_oracles(variant, name, checkpointin
     labels[:, 1:][inputs["input_ids"][:, :-1] == IMAGE] = -100  # predicted by the image's last place: see below
     labels[:, 1:][inputs["attention_mask"][:, :-1] == 0] = -100  # predicted by padding, which means nothing
     if checkpointing is not None:
-        model.gradient_checkpointing_enable({"use_reentrant": checkpointing})
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": checkpointing})
         if checkpointing:
             model.enable_input_require_grads()
     # A plain forward in training gives no position_ids, so positions count padding; the oracle must, too.
