@@ -1,6 +1,6 @@
 """What a handle costs, and what a reduction saves, on a mid-size random LLaVA on this machine.
 
-Every round times all settings once, in turn, so that drift of the machine hits them alike; a ratio is the median over
+Every round times all settings once, in rotating order, so that drift of the machine hits them alike; a ratio is the median over
 rounds of setting / untouched within the round.
 
     python -m seeless.bench.prefill --rounds 30 --threads 2 --output results/prefill.jsonl
@@ -90,7 +90,8 @@ def in_turn(
     """Seconds of every setting in every round; "untouched" among them."""
     seconds: dict[str, list[float]] = {"untouched": [], **{name: [] for name in SETTINGS}}
     for number in range(rounds + 1):
-        for name in seconds:
+        turn = number % len(seconds)  # nobody always comes first
+        for name in [*list(seconds)[turn:], *list(seconds)[:turn]]:
             if name == "untouched":
                 taken = measure(model, inputs)
             else:
