@@ -1,7 +1,7 @@
 """What a handle costs, and what a reduction saves, on a mid-size random LLaVA on this machine.
 
 Every round times all settings once, in rotating order, so that drift of the machine hits them alike; a ratio is the
-rounds of setting / untouched within the round.
+median over rounds of setting / untouched within the round.
 
     python -m seeless.bench.prefill --rounds 30 --threads 2 --output results/prefill.jsonl
 """
