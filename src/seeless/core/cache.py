@@ -127,10 +127,16 @@ def check_cache(cache: Cache | None) -> None:
         )
 
 
+def cached_keys(cache: Cache | None, layer: int) -> torch.Tensor | None:
+    """Keys a layer's cache holds, `[batch, kv_heads, columns, head_dim]`; None while it holds nothing."""
+    own: Any = cache.layers[layer] if cache is not None and layer < len(cache.layers) else None
+    return own.keys if own is not None and own.is_initialized else None
+
+
 def cached_length(cache: Cache | None, layer: int) -> int:
     """Tokens a layer's cache holds."""
-    own: Any = cache.layers[layer] if cache is not None and layer < len(cache.layers) else None
-    return own.keys.shape[-2] if own is not None and own.is_initialized else 0
+    keys = cached_keys(cache, layer)
+    return 0 if keys is None else keys.shape[-2]
 
 
 def trim(cache: Cache, layer: int, past: int, order: torch.Tensor) -> None:

@@ -160,10 +160,8 @@ class Reducer:
         if changed:
             row = session.row
             now = take_positions(positions, row.column)
-            if row.closed is not None:
-                now = now - row.closed.to(now.device)
-            if record is not None and record.spans[0].closed is not None:
-                now = now - record.spans[0].closed.to(now.device)
+            if (closed := session.lowered(0, row.closed)) is not None:
+                now = now - closed.to(now.device)
             new_mask = session.mask(0, row)
             if new_mask is None and (mask is not None or gapped):  # gaps must not be taken for packed sequences
                 new_mask = torch.ones(len(hidden), session.past[0] + hidden.shape[1], dtype=torch.long)

@@ -10,7 +10,7 @@ from torch import nn
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from seeless.core.cache import CacheRecord
+from seeless.core.cache import CacheRecord, cached_keys
 from seeless.core.family import ModelView
 from seeless.core.hooks import HookSet
 from seeless.core.positions import gather_tokens
@@ -76,9 +76,7 @@ class PrefillLayers:
                 changed = True
         if changed:
             row = session.row
-            closed = row.closed
-            if session.record is not None and (old := session.record.span(index).closed) is not None:
-                closed = old if closed is None else closed + old
+            closed = session.lowered(index, row.closed)
             if closed is not None:
                 now = take_positions(self.positions, row.column)
                 rotary = view.rotary(hidden, position_ids=now - closed.to(now.device))
@@ -93,10 +91,8 @@ class PrefillLayers:
         return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
 
     def _tap(self, index: int, hidden: torch.Tensor, rotary: tuple) -> LayerTap:
-        cache: Any = self.session.cache
-        cached = None
-        if cache is not None and index < len(cache.layers) and cache.layers[index].is_initialized:
-            cached = cache.layers[index].keys.detach()
+        cached = cached_keys(self.session.cache, index)
+        cached = None if cached is None else cached.detach()
         rotary = tuple(x.detach() for x in rotary)
         return LayerTap(self.session.view, index, hidden.detach(), rotary, cached, self.session.past[index])
 

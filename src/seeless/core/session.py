@@ -104,7 +104,7 @@ class Session:
     def run_stage(self, stage: PlannedStage, hidden: torch.Tensor, taps: dict[int, LayerTap]) -> Cut | None:
         """Ask the strategy about every group of units; None if nothing is to be dropped or changed."""
         if stage.strategy.keeps_all(stage.index):
-            self._report_all(stage)
+            self.stages.append(self._stage_report(stage, self.alive, None))
             return None
         with torch.no_grad():
             slot_of = self.row.slot_of(self.length)
@@ -130,6 +130,12 @@ class Session:
             groups[(len(tokens[i]), len(unit.tokens), unit.grid, *surroundings)].append(i)
         return list(groups.values())
 
+    def _places(self, units: list[Unit], tokens: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows `[units, 1]` and columns `[units, visual]` of the input at which the tokens of some units stand."""
+        rows = torch.tensor([unit.row for unit in units], device=self.alive.device)[:, None]
+        columns = [self.layout.columns[unit.row][own] for unit, own in zip(units, tokens, strict=True)]
+        return rows, torch.stack(columns)
+
     def _row_slots_count(self, row: int) -> int:
         return self.row_lengths[row] - self.layout.count(row) + int(self.alive_tokens(row).sum())
 
@@ -146,8 +152,7 @@ class Session:
         taps: dict[int, LayerTap],
     ) -> Decision:
         strategy, dense = stage.strategy, torch.stack(tokens)
-        columns = torch.stack([self.layout.columns[u.row][t] for u, t in zip(units, tokens, strict=True)])
-        rows = torch.tensor([unit.row for unit in units], device=dense.device)
+        rows, columns = self._places(units, tokens)
         text, whole, anchors = [], [], []
         for unit in units:
             own_text, own = self.text_columns[unit.row], self.layout.columns[unit.row]
@@ -163,18 +168,17 @@ class Session:
         sources = GroupSources(
             layout=self.layout,
             units=units,
-            rows=rows,
+            rows=rows[:, 0],
             tokens=dense,
-            slots=slot_of[rows[:, None], columns],
+            slots=slot_of[rows, columns],
             text_slots=torch.stack(text),
             row_slots=torch.stack(whole),
             anchors=anchors,
-            row=self.row,
             hidden_states=hidden,
             input_embeds=self.embeds,
             input_slots=columns,
             taps=taps,
-            past_valid={layer: self.past_valid(layer) for layer in taps},
+            masks={layer: self.mask(layer, self.row) for layer in taps},
             vision=self.vision,
         )
         index = torch.searchsorted(torch.stack([unit.tokens for unit in units]), dense)
@@ -215,15 +219,15 @@ class Session:
         scores = torch.full(self.alive.shape, torch.nan, device=self.alive.device)
         scored = False
         for group, decision in decisions:
-            rows = torch.tensor([units[i].row for i in group], device=self.alive.device)[:, None]
-            columns = torch.stack([self.layout.columns[units[i].row][tokens[i]] for i in group])
+            rows, columns = self._places([units[i] for i in group], [tokens[i] for i in group])
             self.alive[rows, columns] = decision.mask.to(self.alive.device)
             covered[rows, columns] = True
             if decision.scores is not None:
                 scores[rows, columns] = decision.scores.float().to(scores.device)
                 scored = True
             if isinstance(decision, Merge):
-                hidden = self._merge(units, tokens, group, decision, slot_of, hidden)
+                at = rows.to(hidden.device), slot_of[rows, columns].to(hidden.device)
+                hidden = hidden.index_put(at, decision.values(hidden[at]))
         if not stage.strategy.newlines:  # visual tokens outside all units show no patch
             self.alive &= covered | ~self.layout.visual
         self.stages.append(self._stage_report(stage, before, scores if scored else None))
@@ -236,23 +240,6 @@ class Session:
             stays &= self.row.valid
         order, self.row = self.row.cut(stays, stage.strategy.positions == "renumber")
         return Cut(order, hidden)
-
-    def _merge(
-        self,
-        units: list[Unit],
-        tokens: list[torch.Tensor],
-        group: list[int],
-        decision: Merge,
-        slot_of: torch.Tensor,
-        hidden: torch.Tensor,
-    ) -> torch.Tensor:
-        rows = torch.tensor([units[i].row for i in group], device=hidden.device)[:, None]
-        columns = torch.stack([self.layout.columns[units[i].row][tokens[i]] for i in group])
-        slots = slot_of[rows.to(slot_of.device), columns].to(hidden.device)
-        return hidden.index_put((rows, slots), decision.values(hidden[rows, slots]))
-
-    def _report_all(self, stage: PlannedStage) -> None:
-        self.stages.append(self._stage_report(stage, self.alive, None))
 
     def _stage_report(self, stage: PlannedStage, before: torch.Tensor, scores: torch.Tensor | None) -> StageReport:
         kept, ranked = [], []
@@ -289,6 +276,11 @@ class Session:
         """The row in force at a layer."""
         return rows[max(first for first in rows if first <= layer)]
 
+    def lowered(self, layer: int, now: torch.Tensor | None) -> torch.Tensor | None:
+        """By how much positions are lowered at a layer: `now` here, and what earlier turns left; None = 0."""
+        before = self.record.span(layer).closed if self.record is not None else None
+        return now if before is None else before if now is None else now + before
+
     def mask(self, layer: int, row: TokenRow) -> torch.Tensor | None:
         """2-D attention mask `[batch, past + slots]` over what a layer will have cached; None = all visible."""
         before, now, batch = self.past_valid(layer), row.valid, len(row.column)
@@ -307,10 +299,7 @@ class Session:
         spans: list[Span] = []
         for first in sorted(firsts):
             held, seen = self.at(self.held, first), self.at(self.seen, first)
-            closed = seen.closed_after
-            old = self.record.span(first).closed if self.record is not None else None
-            if old is not None:
-                closed = old if closed is None else closed + old
+            closed = self.lowered(first, seen.closed_after)
             span = Span(first, self.past[first] + held.column.shape[1], self.mask(first, held), closed)
             if not spans or not spans[-1].same_as(span):
                 spans.append(span)

@@ -9,7 +9,6 @@ from torch import nn
 
 from seeless.context import Queries
 from seeless.core.family import ModelView
-from seeless.core.positions import TokenRow
 from seeless.core.units import NO_PATCH, Layout, Unit
 from seeless.errors import InputError, UnsupportedModel
 from seeless.ops.attention import attention_rows, rotate
@@ -124,7 +123,8 @@ class GroupSources:
         tokens: `[units, visual]`, places among the row's original visual tokens.
         slots: `[units, visual]`, where those stand now.
         text_slots, row_slots: per unit, slots of the text after the row's last visual token, and of the whole row.
-        hidden: `[batch, slots, dim]` at this stage; embeds likewise at layer 0, with its own slots.
+        hidden_states: `[batch, slots, dim]` at this stage; input_embeds likewise at layer 0, with its own slots.
+        masks: per tapped layer, `[batch, past + slots]` bool, False = padding; None = all visible.
     """
 
     layout: Layout
@@ -135,12 +135,11 @@ class GroupSources:
     text_slots: torch.Tensor
     row_slots: torch.Tensor
     anchors: list[int | None]
-    row: TokenRow
     hidden_states: torch.Tensor
     input_embeds: torch.Tensor
     input_slots: torch.Tensor
     taps: dict[int, LayerTap]
-    past_valid: dict[int, torch.Tensor | None]
+    masks: dict[int, torch.Tensor | None]
     vision: VisionTap
 
     def _at(self, x: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
@@ -185,7 +184,8 @@ class GroupSources:
         rows, slots = self.rows.to(device), self._query_slots(queries).to(device)
         keys = tap.keys
         batch, past = len(keys), keys.shape[2] - tap.hidden.shape[1]
-        valid = self._visible_keys(layer, batch, past, keys.shape[2], device)
+        valid = self.masks[layer]
+        valid = None if valid is None else valid.to(device)
         together = len(self.units) == batch and self.rows.tolist() == list(range(batch))
         if not together:
             keys, valid = keys[rows], None if valid is None else valid[rows]
@@ -201,19 +201,6 @@ class GroupSources:
             parts.append(part.sum(2, keepdim=True) / slots.shape[1] if average else part)
         whole = torch.cat(parts, 2) if len(parts) > 1 else parts[0]
         return whole.sum(2, keepdim=True) if average else whole
-
-    def _visible_keys(
-        self, layer: int, batch: int, past: int, length: int, device: torch.device
-    ) -> torch.Tensor | None:
-        before, now = self.past_valid.get(layer), self.row.valid
-        if before is None and now is None:
-            return None
-        valid = torch.ones(batch, length, dtype=torch.bool, device=device)
-        if before is not None:
-            valid[:, :past] = before.to(device)
-        if now is not None:
-            valid[:, past:] = now.to(device)
-        return valid
 
     def keys(self, layer: int) -> torch.Tensor:
         tap = self._tap(layer)
