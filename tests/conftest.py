@@ -12,14 +12,12 @@ import pytest
 import torch
 import transformers
 
-from tiny_models import Variant
-
 transformers.utils.logging.disable_progress_bar()
 collect_ignore = ["conftest.py", "cli/conftest.py"]  # nothing to collect, and two modules of one name
 
 
 @cache
-def _built(variant: Variant, backend: str):
+def _built(variant, backend: str):
     return variant.build("eager" if backend == "untouched" else backend)
 
 

@@ -5,6 +5,7 @@ must equal hiding the dropped keys from all later queries in the earlier layers,
 """
 
 import contextlib
+import inspect
 from dataclasses import dataclass
 
 import torch
@@ -14,27 +15,39 @@ from seeless.ops.pooling import pooling_cells
 
 @dataclass
 class Turn:
-    """One prefill with images: its report, the columns of its visual tokens per row, and where its prompt ends."""
+    """One prefill with pictures: its report, the columns of its visual tokens per row, and where its prompt ends."""
 
     report: object
     columns: list
     end: int
 
 
-def turn_of(report, input_ids, image_token, start=0):
-    columns = [(row[start:] == image_token).nonzero()[:, 0] + start for row in input_ids]
+def turn_of(report, input_ids, tokens, start=0):
+    """`tokens`: the ids of placeholders, one or several."""
+    visual = torch.isin(input_ids, torch.tensor(tokens))
+    columns = [row[start:].nonzero()[:, 0] + start for row in visual]
     return Turn(report, columns, input_ids.shape[1])
 
 
+def decoder_of(model):
+    base = model.model
+    return base.language_model if hasattr(base, "language_model") else base.text_model
+
+
 class MaskOracle:
-    """Hooks on an untouched model with eager attention, while `with` lasts."""
+    """Hooks on an untouched model with eager attention, while `with` lasts.
+
+    Args:
+        attention_mask: `[batch, seq]` of everything, answers included.
+        merged: what becomes of the embeddings `[batch, seq, dim]` where a method merges tokens at the entry.
+    """
 
     def __init__(self, model, strategies, turns, attention_mask, merged=None):
-        self.decoder = model.model.language_model
+        self.decoder = decoder_of(model)
         self.depth = len(self.decoder.layers)
-        self.valid = attention_mask.bool()
         self.batch, self.length = attention_mask.shape
         self.merged = merged
+        axes = getattr(self.decoder.rotary_emb, "mrope_section", None)
         shape = (self.depth, self.batch, self.length, self.length)
         self.hidden = torch.zeros(shape, dtype=torch.bool)  # [layer, row, query, key]
         self.lowered = torch.zeros(self.depth, self.batch, self.length, dtype=torch.long)
@@ -51,26 +64,39 @@ class MaskOracle:
                     if strategy.past == "trim":
                         self.hidden[: stage.layer, row, turn.end :] |= gone
                     new = gone & ~before
-                    if strategy.positions == "renumber":
+                    if (strategy.positions or strategy.own_positions) == "renumber" and axes is None:
                         self.lowered[stage.layer :, row] += new.cumsum(0) - new.long()
                     before = gone
 
     def _before_layer(self, index):
         def hook(module, args, kwargs):
-            states = args[0]
-            positions = (self.valid.long().cumsum(1) - 1).clamp(min=0) - self.lowered[index]
-            order = torch.arange(self.length)
-            seen = (order <= order[:, None]) & self.valid[:, None] & ~self.hidden[index]
-            seen = seen | torch.eye(self.length, dtype=torch.bool)
-            mask = torch.zeros(seen.shape, dtype=states.dtype).masked_fill(~seen, torch.finfo(states.dtype).min)
-            rotary = self.decoder.rotary_emb(states, position_ids=positions)
-            changes = {"attention_mask": mask[:, None], "position_embeddings": rotary, "position_ids": None}
+            states, given = args[0], kwargs["attention_mask"]
+            hidden = self.hidden[index] & ~torch.eye(self.length, dtype=torch.bool)
+            mask = given.masked_fill(hidden[:, None], torch.finfo(given.dtype).min)
+            changes = {"attention_mask": mask, "position_ids": None}
+            if self.lowered[index].any():  # positions are relative: where a row begins does not matter
+                positions = torch.arange(self.length)[None] - self.lowered[index]
+                rotary = self.decoder.rotary_emb
+                if "layer_type" in inspect.signature(rotary.forward).parameters:
+                    kind = self.decoder.config.layer_types[index]
+                    changes["position_embeddings"] = rotary(states, positions, kind)
+                else:
+                    changes["position_embeddings"] = rotary(states, position_ids=positions)
             return args, {**kwargs, **changes}
 
         return hook
 
     def _embed(self, module, args, kwargs):
-        return args, {**kwargs, "inputs_embeds": self.merged(kwargs["inputs_embeds"])}
+        embeds = kwargs["inputs_embeds"]
+        changes = {"inputs_embeds": self.merged(embeds)}
+        if kwargs.get("deepstack_visual_embeds") is not None:  # features added later are merged alike
+            visual, features = kwargs["visual_pos_masks"], []
+            for feature in kwargs["deepstack_visual_embeds"]:
+                full = torch.zeros_like(embeds)
+                full[visual] = feature
+                features.append(self.merged(full)[visual])
+            changes["deepstack_visual_embeds"] = features
+        return args, {**kwargs, **changes}
 
     def __enter__(self):
         self.stack = contextlib.ExitStack()

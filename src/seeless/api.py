@@ -44,7 +44,7 @@ class Handle:
         self.model, self.strategies = model, strategies
         self.reports: deque[Report] = deque(maxlen=REPORTS_KEPT)
         self._inner = inner
-        self._reducer = Reducer(view, plan_stages(strategies, view.depth), self._add)
+        self._reducer = Reducer(view, plan_stages(strategies, view), self._add)
         if (active := active_handle(inner)) is not None:
             raise AlreadyApplied(
                 f"this model already carries {active.strategies}; remove that handle first, "

@@ -10,9 +10,11 @@ class Dimensions:
     Args:
         hidden, intermediate, heads, kv_heads, head_dim, vocabulary: of the decoder.
         gated: whether its feed-forward network has a gate (three matrices instead of two).
-        tower_layers, tower_hidden, tower_intermediate: of the vision tower.
+        tower_layers, tower_hidden: of the vision tower.
+        tower_weights: weights of the matrices of one of its layers.
         patch_inputs: numbers in one patch, 3 * patch_size**2.
-        projector_weights: weights of all linear layers between tower and decoder.
+        projector_weights: weights of the matrices between tower and decoder.
+        windowed_layers, window: tower layers whose attention stays in windows of so many patches.
     """
 
     hidden: int
@@ -24,9 +26,11 @@ class Dimensions:
     gated: bool
     tower_layers: int
     tower_hidden: int
-    tower_intermediate: int
+    tower_weights: int
     patch_inputs: int
     projector_weights: int
+    windowed_layers: int = 0
+    window: int = 0
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,9 @@ class Cost:
     `2 (2 n d h e + 2 n d g e + 2 n s h e + 3 n d m)`, s = n plus the tokens cached before. With h e = g e = d this is
     twice the `4 n d^2 + 2 n^2 d + 3 n d m` of PyramidDrop (arXiv 2410.17247, section 3.3), which counts
     multiply-accumulates; the causal half of the attention map is counted in full, as there. A tower layer costs
-    `2 (4 p d^2 + 2 p^2 d + 2 p d m)` for p patches and class token (Chen et al., arXiv 2403.06764, section 4.2), the
-    projector two operations per weight and patch, the lm_head `2 d vocabulary` for one position per row, as in
-    `generate`. Norms, activations and the scoring itself are not counted.
+    `2 (p w + 2 p^2 d)` for p patches (and class token), w weights, w = 4 d^2 + 2 d m in a plain encoder (Chen et al.,
+    arXiv 2403.06764, section 4.2), the projector two operations per weight and token, the lm_head `2 d vocabulary` for
+    one position per row, as in `generate`. Norms, activations and the scoring itself are not counted.
     """
 
     tower: int
@@ -58,7 +62,7 @@ class Cost:
 def decoder_layer_flops(size: Dimensions, tokens: int, past: int = 0) -> int:
     """Operations of one decoder layer on `tokens` new tokens after `past` cached ones.
 
-    >>> vicuna = Dimensions(4096, 11008, 32, 32, 128, 32000, True, 24, 1024, 4096, 588, 20971520)
+    >>> vicuna = Dimensions(4096, 11008, 32, 32, 128, 32000, True, 24, 1024, 12582912, 588, 20971520)
     >>> round(32 * decoder_layer_flops(vicuna, 576) / 2e12, 3)  # PyramidDrop, table 1: 3.82 TMACs
     3.817
     """
@@ -70,26 +74,31 @@ def decoder_layer_flops(size: Dimensions, tokens: int, past: int = 0) -> int:
 
 
 def prefill_cost(
-    size: Dimensions, tokens: list[list[int]], past: list[int], crops: int, patches: int, class_token: bool
+    size: Dimensions, tokens: list[list[int]], past: list[int], pictures: list[int], projected: int, class_token: bool
 ) -> Cost:
     """Cost of a prefill.
 
     Args:
         tokens: per layer, the tokens of every row that it sees.
         past: per layer, tokens cached before.
-        crops: pictures the tower saw, `patches` in each, and a class token if `class_token`.
+        pictures: patches of every picture the tower saw, and a class token more if `class_token`.
+        projected: tokens that came out of the projector.
     """
-    seen = patches + int(class_token)
-    d, m = size.tower_hidden, size.tower_intermediate
-    layer = 2 * (4 * seen * d * d + 2 * seen * seen * d + 2 * seen * d * m)
-    embed = 2 * patches * size.patch_inputs * d
     decoder = sum(decoder_layer_flops(size, n, p) for rows, p in zip(tokens, past, strict=True) for n in rows)
     return Cost(
-        tower=crops * (size.tower_layers * layer + embed),
-        projector=2 * crops * patches * size.projector_weights,
+        tower=sum(_tower_flops(size, patches, class_token) for patches in pictures),
+        projector=2 * projected * size.projector_weights,
         decoder=decoder,
         lm_head=2 * len(tokens[0]) * size.hidden * size.vocabulary,
     )
+
+
+def _tower_flops(size: Dimensions, patches: int, class_token: bool) -> int:
+    seen = patches + int(class_token)
+    weights = 2 * size.tower_layers * seen * size.tower_weights
+    pairs = (size.tower_layers - size.windowed_layers) * seen * seen
+    pairs += size.windowed_layers * seen * min(seen, size.window)
+    return weights + 4 * pairs * size.tower_hidden + 2 * patches * size.patch_inputs * size.tower_hidden
 
 
 def kv_bytes(size: Dimensions, tokens: list[list[int]], past: list[int], bytes_per_number: int) -> int:

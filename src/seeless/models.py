@@ -10,7 +10,7 @@ from seeless.api import apply
 from seeless.context import Context, Queries
 from seeless.core.family import ModelView, unwrap
 from seeless.core.reporting import dimensions
-from seeless.core.taps import VisionTap
+from seeless.core.taps import NO_NULL_TOKEN
 from seeless.errors import SeelessError, UnsupportedModel
 from seeless.families import families, family_of
 from seeless.registry import available, get
@@ -38,6 +38,8 @@ class ModelDescription:
         decoder, tower: `model_type` of the two parts.
         layers, hidden, heads, kv_heads: of the decoder.
         visual_tokens: per image or crop (`per`); None if it depends on the picture's size.
+        videos: whether it takes videos of their own, not only as a row of images.
+        vision_signal: which attention of the tower ranks tokens where a strategy asks for it.
         anchor: distance of the null token from the first token after the image.
         strategies: name, and why it does not work on this model; None if it works.
     """
@@ -54,6 +56,8 @@ class ModelDescription:
     class_token: bool
     visual_tokens: int | None
     per: str
+    videos: bool
+    vision_signal: str
     anchor: int
     note: str
     strategies: dict[str, str | None]
@@ -165,7 +169,9 @@ def describe(model: nn.Module) -> ModelDescription:
         tower_layers=size.tower_layers,
         class_token=view.has_class_token,
         visual_tokens=_crop_tokens(view),
-        per="image" if view.family.packer is None else "crop",
+        per="crop" if view.family.packer is not None or view.family.runs else "image",
+        videos=view.takes_videos,
+        vision_signal="class token's row" if view.has_class_token else "mean received attention (no class token)",
         anchor=view.family.anchor,
         note=view.family.note,
         strategies={name: _reason_against(model, name) for name in available()},
@@ -184,10 +190,19 @@ def _view(model: nn.Module) -> ModelView:
 
 def _crop_tokens(view: ModelView) -> int | None:
     tower = view.config.vision_config
-    if not isinstance(getattr(tower, "image_size", None), int) or not hasattr(tower, "patch_size"):
+    if view.family.tokens is not None:
+        return getattr(view.config, view.family.tokens)
+    if view.family.grids or not hasattr(tower, "image_size") or tower.model_type == "pixtral":
         return None
-    kept_class_token = view.has_class_token and view.config.vision_feature_select_strategy == "full"
-    return (tower.image_size // tower.patch_size) ** 2 + int(kept_class_token)
+    height, width = _pair(tower.image_size)
+    patch_height, patch_width = _pair(tower.patch_size)
+    merge = view.merge or 1
+    full = getattr(view.config, "vision_feature_select_strategy", None) == "full" and view.merge is None
+    return (height // patch_height // merge) * (width // patch_width // merge) + int(view.has_class_token and full)
+
+
+def _pair(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 def _reason_against(model: nn.Module, name: str) -> str | None:
@@ -206,8 +221,7 @@ class _Probe:
     """Answers a `Context` with random numbers in the model's shapes, and refuses what the model does not have."""
 
     def __init__(self, view: ModelView, tokens: int) -> None:
-        self.tokens, self.size, self.vision = tokens, dimensions(view), VisionTap(view)
-        self.tower_heads = view.config.vision_config.num_attention_heads
+        self.view, self.tokens, self.size = view, tokens, dimensions(view)
         self.generator = torch.Generator().manual_seed(0)
 
     def _random(self, *shape: int) -> torch.Tensor:
@@ -226,6 +240,8 @@ class _Probe:
         return self.visual()
 
     def attention(self, queries: Queries, layer: int, average: bool) -> torch.Tensor:
+        if isinstance(queries, str) and queries == "anchor" and self.view.family.prefix:
+            raise UnsupportedModel(NO_NULL_TOKEN)
         named = {"text": PROBE_TEXT, "last": 1, "anchor": 1}
         rows = 1 if average else len(queries) if isinstance(queries, torch.Tensor) else named[queries]
         return self._random(self.size.heads, rows, self.tokens)
@@ -234,12 +250,11 @@ class _Probe:
         return self._random(self.size.kv_heads, self.tokens, self.size.head_dim)
 
     def vision_attention(self) -> torch.Tensor:
-        self.vision.check_class_token()
-        return self._random(self.tower_heads, self.tokens)
+        return self._random(self.view.tower_heads, self.tokens)
 
     def vision_features(self) -> torch.Tensor:
         return self._random(self.tokens, self.size.tower_hidden)
 
     def vision_keys(self) -> torch.Tensor:
-        self.vision.check_class_token()
-        return self._random(self.tower_heads, self.tokens, self.size.tower_hidden // self.tower_heads)
+        heads = self.view.tower_heads
+        return self._random(heads, self.tokens, self.size.tower_hidden // heads)

@@ -21,6 +21,7 @@ class StageReport:
         kept: one LongTensor per batch row, indices into the row's original visual tokens, ascending.
         scores: one tensor per row for the tokens there were before the stage (nan: not ranked), or None.
         n_before, n_after: visual tokens per row.
+        signal: which attention of the vision tower ranked the tokens; None if none did.
     """
 
     layer: int
@@ -29,6 +30,7 @@ class StageReport:
     scores: list[torch.Tensor] | None
     n_before: list[int]
     n_after: list[int]
+    signal: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         scores = None if self.scores is None else [[None if v != v else v for v in s.tolist()] for s in self.scores]
@@ -39,6 +41,7 @@ class StageReport:
             "scores": scores,
             "n_before": self.n_before,
             "n_after": self.n_after,
+            "signal": self.signal,
         }
 
 
@@ -109,8 +112,10 @@ class Report:
             steps.append(f"{_span(stage.n_before)} -> {_span(stage.n_after)} {where} ({stage.strategy})")
         average = f"{self.average_tokens:.0f} visual tokens per layer on average ({100 * self.share:.0f} %)"
         before, after = self.flops_before, self.flops_after
+        signals = dict.fromkeys(f"{stage.strategy} ranks by {stage.signal}" for stage in self.stages if stage.signal)
         lines = [
             f"{', '.join(steps)} · {average}",
+            *signals,
             f"decoder {before.decoder / 1e9:.3g} -> {after.decoder / 1e9:.3g} GFLOPs, "
             f"whole prefill {before.total / 1e9:.3g} -> {after.total / 1e9:.3g} GFLOPs "
             f"(tower {after.tower / 1e9:.3g}, projector {after.projector / 1e9:.3g}, "

@@ -58,7 +58,8 @@ class Strategy(ABC):
             of these per stage (list).
         threshold: keep what scores above it, at least one token per unit. A count outranks it, it outranks a share.
         scope: what is ranked together: all visual tokens of a "row", or each "image", "crop" or "frame" on its own.
-        positions: "keep" leaves the kept tokens their position ids, "renumber" closes the gaps.
+        positions: "keep" leaves the kept tokens their position ids, "renumber" closes the gaps; None is the method's
+            own way (`own_positions`), or "keep" where positions are coordinates of time, height and width (M-RoPE).
         past: "keep" leaves layers before the cut their full KV cache, "trim" cuts it to the kept tokens.
         newlines: whether visual tokens that show no patch (LLaVA-NeXT's `image_newline`) stay where a crop is reduced;
             they are ranked like any other token in the scopes "row" and "image".
@@ -67,13 +68,14 @@ class Strategy(ABC):
     keep: Budget | list[Budget]
     threshold: float | None = field(default=None, kw_only=True)
     scope: Scope = field(default="row", kw_only=True)
-    positions: Positions = field(default="keep", kw_only=True)
+    positions: Positions | None = field(default=None, kw_only=True)
     past: Past = field(default="keep", kw_only=True)
     newlines: bool = field(default=False, kw_only=True)
 
     name: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     stage: ClassVar[Stage]
+    own_positions: ClassVar[Positions] = "keep"
     rounding: ClassVar[Callable[[float], int]] = math.floor
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -89,7 +91,7 @@ class Strategy(ABC):
                 object.__setattr__(self, knob.name, _plain_number(value))
         for name, choices in (("scope", Scope), ("positions", Positions), ("past", Past)):
             value, allowed = getattr(self, name), get_args(choices)
-            if value not in allowed:
+            if value not in allowed and not (name == "positions" and value is None):
                 raise BudgetError(f"{name}={value!r} is not possible; choose one of {', '.join(allowed)}")
         if not isinstance(self.keep, list):
             check_budget(self.keep)
@@ -144,8 +146,8 @@ class EntryStrategy(Strategy):
     """A strategy that acts once, where the embeddings enter the language model."""
 
     scope: Scope = field(default="image", kw_only=True)
-    positions: Positions = field(default="renumber", kw_only=True)
     stage: ClassVar[Stage] = Stage.ENTRY
+    own_positions: ClassVar[Positions] = "renumber"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from seeless.errors import InputError, UnsupportedModel
 
@@ -118,7 +118,9 @@ def check_cache(cache: Cache | None) -> None:
     """Refuse, by name, caches whose layers cannot have lengths of their own."""
     if cache is None:
         return
-    odd = {type(layer).__name__ for layer in cache.layers if type(layer) is not DynamicLayer}
+    odd = {
+        type(layer).__name__ for layer in cache.layers if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer)
+    }
     if type(cache) is not DynamicCache or odd or cache.offloading:
         kind = "an offloaded cache" if cache.offloading else f"{type(cache).__name__} ({', '.join(sorted(odd))})"
         raise UnsupportedModel(
@@ -154,3 +156,5 @@ def trim(cache: Cache, layer: int, past: int, order: torch.Tensor) -> None:
         return torch.cat([x[:, :, :past], new], 2) if past else new
 
     own.keys, own.values = kept(own.keys), kept(own.values)
+    if isinstance(own, DynamicSlidingWindowLayer):  # still within its window: `Reducer` sees to that
+        own.cumulative_length = own.keys.shape[-2]

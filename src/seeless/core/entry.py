@@ -12,8 +12,9 @@ from transformers.cache_utils import Cache
 from seeless.core.cache import CacheRecord, check_cache, record_of
 from seeless.core.family import ModelView
 from seeless.core.hooks import HookSet
-from seeless.core.layers import DecodeLayers, PrefillLayers, hook_layers, record_mask, take_positions
-from seeless.core.pictures import Note, Pictures, noting, read_notes, visual_mask
+from seeless.core.injection import following
+from seeless.core.layers import DecodeLayers, PrefillLayers, causal_mask, hook_layers, record_mask, take_positions
+from seeless.core.pictures import Kind, Note, Noting, Pictures, find_pictures
 from seeless.core.positions import gather_tokens
 from seeless.core.reporting import build_report
 from seeless.core.session import PlannedStage, Session
@@ -43,13 +44,18 @@ class Reducer:
         self.hooks = HookSet()
         self.active = False
         self.pictures: Pictures | None = None
+        self.padding: torch.Tensor | None = None
+        self.types: torch.Tensor | None = None
         self.running: list[_Running] = []
 
     def attach(self) -> None:
         base, decoder, untraced = self.view.base, self.view.language_model, torch.compiler.disable
         self.hooks.override(decoder, "forward", untraced(decoder.forward))
-        encode = noting(self.view, base.get_image_features, self._note)
-        self.hooks.override(base, "get_image_features", untraced(encode))
+        noting = Noting(self.view, self._note)
+        kinds: list[Kind] = ["image", "video"] if self.view.takes_videos else ["image"]
+        for kind in kinds:
+            name = f"get_{kind}_features"
+            self.hooks.override(base, name, untraced(noting.wrap(kind, getattr(base, name))))
         self.hooks.before(base, untraced(self._before_base))
         self.hooks.after(base, untraced(self._after_base))
         self.hooks.before(decoder, untraced(self._before_decoder))
@@ -65,23 +71,20 @@ class Reducer:
     # The base model: which tokens are visual.
 
     def _before_base(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
-        self.pictures = None
         names = list(inspect.signature(module.forward).parameters) if args else []
         given = {**dict(zip(names, args, strict=False)), **kwargs}
-        ready = (given.get("mm_encoder_outputs") or {}).get("image")
-        if ready is not None:
-            self.pictures = Pictures(visual_mask(self.view, given), read_notes(ready.pooler_output))
-        elif given.get("pixel_values") is not None:
-            self.pictures = Pictures(visual_mask(self.view, given))
-        elif (embeds := given.get("inputs_embeds")) is not None and embeds.shape[1] > 1:
+        self.padding = given.get("attention_mask")
+        self.types = given.get("token_type_ids")
+        self.pictures = find_pictures(self.view, given)
+        if self.pictures is None and (embeds := given.get("inputs_embeds")) is not None and embeds.shape[1] > 1:
             raise InputError(
                 "inputs_embeds without pixel_values do not say which embeddings are visual; "
                 "pass input_ids and pixel_values, or remove the handle for text"
             )
 
-    def _note(self, notes: list[Note]) -> None:
+    def _note(self, kind: Kind, note: Note) -> None:
         if self.pictures is not None:
-            self.pictures.notes = notes
+            self.pictures.notes[kind] = note, 1
 
     def _after_base(self, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
         self.pictures = None
@@ -98,7 +101,10 @@ class Reducer:
             return None
         if args:
             raise InputError("the language model was called with positional arguments; call the whole model instead")
-        mask = kwargs.get("attention_mask")
+        mask, family = kwargs.get("attention_mask"), self.view.family
+        if family.bidirectional:  # the base model makes 4-D masks of its own
+            mask = self.padding
+            kwargs = {**kwargs, "attention_mask": mask} if record is not None and not visual else kwargs
         if mask is not None and (not isinstance(mask, torch.Tensor) or mask.ndim != 2):
             raise InputError(
                 "a ready-made 4-D (or flex) attention mask cannot follow tokens that leave; pass the 2-D attention_mask"
@@ -117,12 +123,18 @@ class Reducer:
                 f"attention_mask has {mask.shape[1]} columns, but the conversation has {running.logical} tokens "
                 "(dropped visual tokens count)"
             )
+        if self.view.window is not None and running.logical >= self.view.window:
+            raise InputError(
+                f"the conversation has {running.logical} tokens, but some layers of this {family.title} model look "
+                f"back only {self.view.window} (sliding_window); dropping tokens would move that window. Shorten the "
+                "prompt, or remove the handle"
+            )
         positions = kwargs.get("position_ids")
         if positions is None:
             positions = torch.arange(past, running.logical, device=embeds.device)[None]
         if visual:
             assert pictures is not None
-            return args, self._prefill(running, kwargs, pictures, positions, record, cache)
+            return args, self._prefill(running, kwargs, mask, pictures, positions, record, cache)
         assert record is not None
         return args, self._continue(running, kwargs, positions, record)
 
@@ -130,12 +142,13 @@ class Reducer:
         self,
         running: _Running,
         kwargs: dict,
+        mask: torch.Tensor | None,
         pictures: Pictures,
         positions: torch.Tensor,
         record: CacheRecord | None,
         cache: Cache | None,
     ) -> dict:
-        embeds, mask = kwargs["inputs_embeds"], kwargs.get("attention_mask")
+        embeds, family = kwargs["inputs_embeds"], self.view.family
         length = embeds.shape[1]
         past_mask = valid = None
         if mask is not None:
@@ -144,9 +157,10 @@ class Reducer:
             valid = None if valid.all() else valid
         if valid is not None and not bool(valid.any(1).all()):
             raise InputError("a row of the batch is all padding")
-        layout = pictures.layout(valid)
+        layout = pictures.layout(valid, family.runs)
         before = running.logical - length
-        session = Session(self.view, layout, pictures.vision, valid, embeds, record, cache, past_mask, before)
+        blocks = self._blocks(valid, before, length)
+        session = Session(self.view, layout, pictures.vision, valid, embeds, record, cache, past_mask, before, blocks)
         running.session = session
 
         hidden, gapped, changed = embeds, False, record is not None
@@ -155,7 +169,7 @@ class Reducer:
             if cut is not None:
                 hidden = gather_tokens(cut.hidden, cut.order)
                 session.after_cut(0, "keep")
-                gapped |= stage.strategy.positions == "keep"
+                gapped |= not stage.renumber
                 changed = True
         if changed:
             row = session.row
@@ -167,10 +181,37 @@ class Reducer:
                 new_mask = torch.ones(len(hidden), session.past[0] + hidden.shape[1], dtype=torch.long)
             kwargs = {**kwargs, "inputs_embeds": hidden, "position_ids": now}
             kwargs["attention_mask"] = None if new_mask is None else new_mask.to(hidden.device, torch.long)
+            if blocks is not None:
+                kwargs["attention_mask"] = self._ready_mask(session, kwargs, cache)
+        if family.injector is not None:
+            inject = getattr(self.view.language_model, family.injector)
+            running.hooks.override(self.view.language_model, family.injector, following(session, inject))
         later = [stage for stage in self.stages if stage.layer > 0]
         layers = PrefillLayers(session, later, positions, gapped)
         hook_layers(self.view.layers, layers.needed(self.view.depth), layers.before, running.hooks)
         return kwargs
+
+    def _blocks(self, valid: torch.Tensor | None, before: int, length: int) -> torch.Tensor | None:
+        """Which tokens see each other both ways, `[batch, seq]`; None if attention is plainly causal."""
+        family, types = self.view.family, self.types
+        if not family.bidirectional or types is None or (family.prefix and before > 0):
+            return None
+        types = types[:, -length:]
+        if family.prefix:  # all of the prompt but the answer to be learnt
+            blocks = torch.where(types == 0, 0, -1)
+        else:  # every run of visual tokens
+            visual = types == 1
+            first = visual & ~torch.nn.functional.pad(visual, (1, 0))[:, :-1]
+            blocks = torch.where(visual, first.cumsum(1) - 1, -1)
+        return blocks if valid is None else torch.where(valid.to(blocks.device), blocks, -1)
+
+    def _ready_mask(self, session: Session, kwargs: dict, cache: Cache | None) -> Any:
+        """4-D masks for the cut sequence, in the form in which the base model hands them over."""
+        hidden, mask = kwargs["inputs_embeds"], kwargs["attention_mask"]
+        kinds = {self.view.layer_kind(index): index for index in reversed(range(self.view.depth))}
+        blocks = session.blocks_of(session.row)
+        made = {kind: causal_mask(self.view, hidden, mask, cache, index, blocks) for kind, index in kinds.items()}
+        return made if len(made) > 1 else next(iter(made.values()))
 
     def _continue(self, running: _Running, kwargs: dict, positions: torch.Tensor, record: CacheRecord) -> dict:
         queries, device = kwargs["inputs_embeds"].shape[1], kwargs["inputs_embeds"].device

@@ -1,12 +1,15 @@
 """What a family must say about its models, and how its modules are found on one."""
 
+import inspect
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from seeless.errors import UnsupportedModel
+
+Merged = Literal["blocks", "consecutive"]
 
 
 @dataclass(frozen=True)
@@ -18,11 +21,29 @@ class Family:
         model_types: `config.model_type` of the models.
         base: attribute of the model that receives `input_ids` and `pixel_values`.
         language_model, tower, projector: attributes of the base.
+        video_tower: the tower of videos, if it is another one.
         layers, rotary, norm, attention: attributes of the language model, and of its layers.
         tower_layers: path from the tower to its layers; the first that exists.
+        tower_attentions: attribute of a tower layer; the first that exists.
         class_token_towers: `vision_config.model_type` of towers whose first token is a class token.
+        merge: path in the config to the patches per side that make one token, or to that number's inverse.
+        tokens: attribute of the config with the number of tokens per picture, where that decides the merge.
+        merged: whether a token's patches are a square "blocks" of the picture, or stand "consecutive" in the tower.
+        projected: whether the projector takes in one vector per token; else `vision_features` are what it gives.
+        windows: whether the tower orders its tokens by attention windows (`vision_config.window_size`).
+        grids: argument of `get_image_features` ("image") and `get_video_features` ("video") with the patch grid
+            (frames, height, width) of everything; empty if every picture has the size the tower's config names.
+        sizes: argument with the height and width of pictures in pixels, for towers that take any size.
         packer: method of the base that lays the crops of an image out as one sequence, if it has one.
-        image_token: attribute of the config with the id of the placeholder.
+        unresampled: arguments with which the packer does not resample its canvas.
+        runs: whether one image is one unbroken run of placeholders, however many crops it was cut into.
+        overview: the crop that shows the whole picture, 0 or -1.
+        image_token, video_token: attributes of the config with the placeholders' ids; `video_token` is None if the
+            model takes no videos of their own.
+        mrope: whether positions have three axes (time, height, width).
+        injector: method of the language model that adds visual features after early layers, if it has one.
+        bidirectional: whether the prompt's attention is not merely causal, so that only masks can express it.
+        prefix: whether the whole prompt sees itself, so that no token is blind to the question.
         anchor: distance of the null token from the first token after the image.
         checkpoints: names of the original release and of the converted checkpoint that `transformers` loads.
         note: anything a user should know, shown by `seeless info`.
@@ -33,15 +54,32 @@ class Family:
     base: str = "model"
     language_model: str = "language_model"
     tower: str = "vision_tower"
+    video_tower: str | None = None
     projector: str = "multi_modal_projector"
     layers: str = "layers"
     rotary: str = "rotary_emb"
     norm: str = "input_layernorm"
     attention: str = "self_attn"
-    tower_layers: tuple[str, ...] = ("encoder.layers", "vision_model.encoder.layers")
+    tower_layers: tuple[str, ...] = ("encoder.layers", "vision_model.encoder.layers", "transformer.layers")
+    tower_attentions: tuple[str, ...] = ("self_attn",)
     class_token_towers: tuple[str, ...] = ("clip_vision_model",)
+    merge: str | None = None
+    tokens: str | None = None
+    merged: Merged = "blocks"
+    projected: bool = True
+    windows: bool = False
+    grids: dict[str, str] = field(default_factory=dict)
+    sizes: str | None = None
     packer: str | None = None
+    unresampled: dict[str, Any] = field(default_factory=dict)
+    runs: bool = False
+    overview: int = 0
     image_token: str = "image_token_id"
+    video_token: str | None = None
+    mrope: bool = False
+    injector: str | None = None
+    bidirectional: bool = False
+    prefix: bool = False
     anchor: int = 0
     checkpoints: dict[str, str] = field(default_factory=dict)
     note: str = ""
@@ -87,9 +125,10 @@ class ModelView:
             self.language_model = self._part(self.language_model, "model")
         self.layers: Any = self._part(self.language_model, family.layers)
         self.rotary: Any = self._part(self.language_model, family.rotary)
-        self.tower: Any = self._part(base, family.tower)
+        self._towers = {"image": self._part(base, family.tower)}
+        self._towers["video"] = self._part(base, family.video_tower) if family.video_tower else self._towers["image"]
         self.projector: Any = self._part(base, family.projector)
-        self._refuse_sliding_windows()
+        self.window = self._window()
         self._refuse_compiled_layers()
 
     def _part(self, owner: nn.Module, path: str) -> Any:
@@ -101,16 +140,16 @@ class ModelView:
             )
         return part
 
-    def _refuse_sliding_windows(self) -> None:
+    def _window(self) -> int | None:
+        """Tokens that layers with sliding-window attention look back; None without such layers."""
         config = self.language_model.config
-        kinds = getattr(config, "layer_types", None)
-        sliding = getattr(config, "sliding_window", None) is not None if kinds is None else False
-        if sliding or (kinds is not None and any(kind != "full_attention" for kind in kinds)):
+        kinds = getattr(config, "layer_types", None) or ["sliding_attention"]
+        if unknown := sorted(set(kinds) - {"full_attention", "sliding_attention"}):
             raise UnsupportedModel(
-                f"the decoder of this {self.family.title} model uses sliding-window attention "
-                f"(sliding_window={getattr(config, 'sliding_window', None)}); dropping tokens would move the window. "
-                "Load the checkpoint with text_config.sliding_window=None if its context fits"
+                f"the decoder of this {self.family.title} model has layers of kind {', '.join(unknown)}, from which "
+                "tokens cannot be dropped; supported are full_attention and sliding_attention"
             )
+        return getattr(config, "sliding_window", None) if "sliding_attention" in kinds else None
 
     def _refuse_compiled_layers(self) -> None:
         if any(layer._compiled_call_impl is not None for layer in self.layers):
@@ -124,20 +163,63 @@ class ModelView:
         """Number of decoder layers."""
         return min(len(self.layers), self.language_model.config.num_hidden_layers)
 
-    @cached_property
-    def tower_layers(self) -> Any:
+    def layer_kind(self, index: int) -> str:
+        """What sets a decoder layer's mask and rotary embedding apart from other layers'."""
+        kinds = getattr(self.language_model.config, "layer_types", None)
+        return kinds[index] if kinds else "full_attention"
+
+    def rotate(self, hidden: torch.Tensor, positions: torch.Tensor, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The rotary embedding of a decoder layer at some positions."""
+        if "layer_type" in inspect.signature(self.rotary.forward).parameters:
+            return self.rotary(hidden, positions, self.layer_kind(index))
+        return self.rotary(hidden, position_ids=positions)
+
+    def tower(self, kind: str) -> Any:
+        """The tower of images or videos."""
+        return self._towers[kind]
+
+    def tower_layers(self, kind: str) -> Any:
+        """Its layers."""
+        tower = self._towers[kind]
         for path in self.family.tower_layers:
-            if (layers := _follow(self.tower, path)) is not None:
+            if (layers := _follow(tower, path)) is not None:
                 return layers
-        raise UnsupportedModel(f"{type(self.tower).__name__} has none of {self.family.tower_layers}")
+        raise UnsupportedModel(f"{type(tower).__name__} has none of {self.family.tower_layers}")
+
+    def tower_attention(self, layer: Any) -> Any:
+        """The attention module of one of them."""
+        for name in self.family.tower_attentions:
+            if (module := _follow(layer, name)) is not None:
+                return module
+        raise UnsupportedModel(f"{type(layer).__name__} has none of {self.family.tower_attentions}")
 
     @property
     def has_class_token(self) -> bool:
         return self.config.vision_config.model_type in self.family.class_token_towers
 
     @property
-    def image_token(self) -> int:
-        for name in (self.family.image_token, "image_token_index"):
-            if (token := getattr(self.config, name, None)) is not None:
+    def tower_heads(self) -> int:
+        config = self.config.vision_config
+        return config.num_attention_heads if hasattr(config, "num_attention_heads") else config.num_heads
+
+    @property
+    def merge(self) -> int | None:
+        """Patches per side that make one token, where the config says so."""
+        if self.family.merge is None:
+            return None
+        value = self.config
+        for name in self.family.merge.split("."):
+            value = getattr(value, name)
+        return round(1 / value) if value < 1 else int(value)
+
+    @property
+    def takes_videos(self) -> bool:
+        return self.family.video_token is not None
+
+    def placeholder(self, kind: str) -> int:
+        """The id of the placeholder of images or videos."""
+        name = self.family.image_token if kind == "image" else self.family.video_token
+        for attribute in (name, f"{kind}_token_index"):
+            if attribute is not None and (token := getattr(self.config, attribute, None)) is not None:
                 return token
-        raise UnsupportedModel(f"{type(self.config).__name__} names no {self.family.image_token}")
+        raise UnsupportedModel(f"{type(self.config).__name__} names no placeholder for a {kind}")

@@ -16,25 +16,49 @@ from seeless.core.hooks import HookSet
 from seeless.core.positions import gather_tokens
 from seeless.core.session import PlannedStage, Session
 from seeless.core.taps import LayerTap
+from seeless.errors import UnsupportedModel
 
 
 @dataclass
 class LayerInputs:
     """What a range of layers gets in place of the model's full-length arguments."""
 
-    mask: Any = None
-    rotary: tuple[torch.Tensor, torch.Tensor] | None = None
+    mask: Any
+    rotary: tuple
 
 
-def causal_mask(view: ModelView, hidden: torch.Tensor, mask: torch.Tensor | None, cache: Any, layer: int) -> Any:
-    """The mask the model's own attention kernel wants for `hidden` at this layer."""
-    return create_causal_mask(
+def causal_mask(
+    view: ModelView,
+    hidden: torch.Tensor,
+    mask: torch.Tensor | None,
+    cache: Any,
+    layer: int,
+    blocks: torch.Tensor | None = None,
+) -> Any:
+    """The mask the model's own attention kernel wants for `hidden` at this layer.
+
+    Args:
+        mask: 2-D, `[batch, past + slots]`, None = all visible.
+        blocks: `[batch, slots]`, tokens of one block see each other both ways; None = plainly causal.
+
+    Raises:
+        UnsupportedModel: the kernel takes no mask that could express the blocks.
+    """
+    made = create_causal_mask(
         config=view.language_model.config,
         inputs_embeds=hidden,
         attention_mask=None if mask is None else mask.to(hidden.device),
         past_key_values=cache,
         layer_idx=layer,
+        block_sequence_ids=None if blocks is None else blocks.to(hidden.device),
     )
+    if blocks is not None and (not isinstance(made, torch.Tensor) or made.ndim != 4):
+        kernel = view.language_model.config._attn_implementation
+        raise UnsupportedModel(
+            f"visual tokens of {view.family.title} see each other both ways, which attn_implementation={kernel!r} "
+            "cannot express; load the model with 'sdpa' or 'eager'"
+        )
+    return made
 
 
 def take_positions(positions: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
@@ -48,7 +72,7 @@ class PrefillLayers:
 
     def __init__(self, session: Session, stages: list[PlannedStage], positions: torch.Tensor, gapped: bool) -> None:
         self.session, self.stages, self.positions, self.gapped = session, stages, positions, gapped
-        self.inputs: LayerInputs | None = None
+        self.inputs: dict[str, LayerInputs] | None = None  # after a cut, by kind of layer
         self.tapped: dict[int, tuple[torch.Tensor, tuple]] = {}
 
     def needed(self, depth: int) -> list[int]:
@@ -60,35 +84,54 @@ class PrefillLayers:
         return sorted(layers | set(range(0 if self.gapped else first, depth)))
 
     def before(self, index: int, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        session, view = self.session, self.session.view
+        session = self.session
         session.use_cache(kwargs.get("past_key_values"))
         hidden = args[0] if args else kwargs["hidden_states"]
-        rotary = self.inputs.rotary if self.inputs is not None and self.inputs.rotary else kwargs["position_embeddings"]
-        changed = session.record is not None and index in {span.first for span in session.record.spans[1:]}
+        given = kwargs["position_embeddings"]
+        if session.record is not None and index in {span.first for span in session.record.spans[1:]}:
+            self.inputs = {}
         for stage in [stage for stage in self.stages if stage.layer == index]:
             taps = {i: self._tap(i, *kept) for i, kept in self.tapped.items() if i == index - 1}
-            taps[index] = self._tap(index, hidden, rotary)
+            taps[index] = self._tap(index, hidden, self._rotary(index, hidden, given))
             cut = session.run_stage(stage, hidden, taps)
             if cut is not None:
                 hidden = gather_tokens(cut.hidden, cut.order)
-                rotary = tuple(gather_tokens(x, cut.order) for x in rotary)
                 session.after_cut(index, stage.strategy.past)
-                changed = True
-        if changed:
-            row = session.row
-            closed = session.lowered(index, row.closed)
-            if closed is not None:
-                now = take_positions(self.positions, row.column)
-                rotary = view.rotary(hidden, position_ids=now - closed.to(now.device))
-            mask = causal_mask(view, hidden, session.mask(index, row), session.cache, index)
-            self.inputs = LayerInputs(mask, rotary)
+                self.inputs = {}
         if any(stage.layer == index + 1 for stage in self.stages):
-            self.tapped = {index: (hidden, rotary)}
+            self.tapped = {index: (hidden, self._rotary(index, hidden, given))}
         if self.inputs is not None:
-            kwargs = {**kwargs, "attention_mask": self.inputs.mask, "position_embeddings": self.inputs.rotary}
+            inputs = self._inputs(index, hidden, given)
+            kwargs = {**kwargs, "attention_mask": inputs.mask, "position_embeddings": inputs.rotary}
         if self.inputs is not None or self.gapped:
             kwargs = {**kwargs, "position_ids": None}
         return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
+
+    def _inputs(self, index: int, hidden: torch.Tensor, given: tuple) -> LayerInputs:
+        """Mask and rotary embedding of a layer; made once for all layers of a kind."""
+        assert self.inputs is not None
+        session, kind = self.session, self.session.view.layer_kind(index)
+        if kind not in self.inputs:
+            row = session.row
+            mask = session.mask(index, row)
+            made = causal_mask(session.view, hidden, mask, session.cache, index, session.blocks_of(row))
+            self.inputs[kind] = LayerInputs(made, self._rotary(index, hidden, given))
+        return self.inputs[kind]
+
+    def _rotary(self, index: int, hidden: torch.Tensor, given: tuple) -> tuple:
+        """The layer's rotary embedding at the present row; `given` is the model's own, at the row of the entry."""
+        session = self.session
+        if self.inputs is None:
+            return given
+        if (made := self.inputs.get(session.view.layer_kind(index))) is not None:
+            return made.rotary
+        row = session.row
+        closed = session.lowered(index, row.closed)
+        if closed is not None:
+            now = take_positions(self.positions, row.column)
+            return session.view.rotate(hidden, now - closed.to(now.device), index)
+        order = session.seen[0].slot_of(session.length).gather(1, row.column).clamp(min=0)
+        return tuple(gather_tokens(x, order) for x in given)
 
     def _tap(self, index: int, hidden: torch.Tensor, rotary: tuple) -> LayerTap:
         cached = cached_keys(self.session.cache, index)
@@ -104,7 +147,7 @@ class DecodeLayers:
         self, view: ModelView, record: CacheRecord, positions: torch.Tensor, new_mask: torch.Tensor | None
     ) -> None:
         self.view, self.record, self.positions, self.new_mask = view, record, positions, new_mask
-        self.inputs = LayerInputs()
+        self.inputs: dict[tuple[int, str], LayerInputs] = {}  # by first layer and kind
 
     def needed(self, depth: int, queries: int) -> list[int]:
         """No layer at all where the model's own arguments are right for every layer: one query and no mask."""
@@ -119,17 +162,19 @@ class DecodeLayers:
 
     def before(self, index: int, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         span = self.record.span(index)
-        if span.first == index:
+        place = span.first, self.view.layer_kind(index)
+        if place not in self.inputs:
             hidden = args[0] if args else kwargs["hidden_states"]
             mask = record_mask(self.record, index, hidden.shape[1], self.new_mask)
             rotary = kwargs["position_embeddings"]
             if span.closed is not None:
-                rotary = self.view.rotary(hidden, position_ids=self.positions - span.closed.to(self.positions.device))
+                rotary = self.view.rotate(hidden, self.positions - span.closed.to(self.positions.device), index)
             elif self.record.spans[0].closed is not None:
-                rotary = self.view.rotary(hidden, position_ids=self.positions)
+                rotary = self.view.rotate(hidden, self.positions, index)
             cache = kwargs.get("past_key_values")
-            self.inputs = LayerInputs(causal_mask(self.view, hidden, mask, cache, index), rotary)
-        changes = {"attention_mask": self.inputs.mask, "position_embeddings": self.inputs.rotary, "position_ids": None}
+            self.inputs[place] = LayerInputs(causal_mask(self.view, hidden, mask, cache, index), rotary)
+        inputs = self.inputs[place]
+        changes = {"attention_mask": inputs.mask, "position_embeddings": inputs.rotary, "position_ids": None}
         return args, {**kwargs, **changes}
 
 

@@ -1,149 +1,211 @@
-"""Which tokens are visual, and what the vision tower said about them: notes on every image's features.
+"""Which tokens are visual, and what the vision tower said about them: a note on every output of the tower.
 
 `generate` may run the tower long before the forward that uses its features, and may repeat them for beams. So the
-notes live on the feature tensors themselves, one tensor per image.
+notes live on the outputs of `get_image_features` and `get_video_features` themselves.
 """
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
+from transformers.vision_utils import get_vision_window_index
 
 from seeless.core.family import ModelView
 from seeless.core.hooks import HookSet
-from seeless.core.taps import VisionTap
-from seeless.core.units import Image, Layout, packed_images, plain_images
+from seeless.core.units import NO_PATCH, Image, Layout, Placeholders, packed_images
+from seeless.core.vision import Side, Vision, VisionTap, token_side
 from seeless.errors import InputError
 
 _NOTE = "_seeless_note"
+Kind = Literal["image", "video"]
+PIXELS: dict[Kind, tuple[str, ...]] = {
+    "image": ("pixel_values", "pixel_values_images"),
+    "video": ("pixel_values_videos",),
+}
 
 
 @dataclass(frozen=True)
 class Note:
-    """What is known about one image: its tokens, and the tower run they come from."""
+    """What is known about the outcome of one run of the tower.
 
-    image: Image
+    Args:
+        images: images or videos, in order.
+        features: how many feature tensors the model made of them (rows of its `pooler_output`).
+    """
+
+    images: list[Image]
+    features: int
     vision: VisionTap
 
 
 @dataclass
 class Pictures:
-    """The visual tokens of one forward: `visual` `[batch, seq]` bool, and one note per image once the tower ran."""
+    """The visual tokens of one forward.
 
-    visual: torch.Tensor
-    notes: list[Note] | None = None
+    Args:
+        masks: per kind, `[batch, seq]` bool, True on its placeholders.
+        notes: per kind, the note and how often the features of every row are repeated, once the tower ran.
+    """
 
-    def layout(self, valid: torch.Tensor | None) -> Layout:
-        """Where they are; `valid` `[batch, seq]` bool is False on padding."""
-        visual = self.visual if valid is None else self.visual & valid
-        device = visual.device
-        images = [Image(note.image.crop.to(device), note.image.patch.to(device)) for note in self.notes or []]
-        patches = max(int(image.patch.max()) for image in images) + 1
-        side = round(patches**0.5)
-        return Layout(visual, images, (side, side) if side * side == patches else (1, patches))
+    masks: dict[Kind, torch.Tensor]
+    notes: dict[Kind, tuple[Note, int]] = field(default_factory=dict)
 
     @property
-    def vision(self) -> VisionTap:
-        assert self.notes is not None
-        first = self.notes[0].vision
-        if any(note.vision is not first for note in self.notes):
-            raise InputError("the images of one forward come from several runs of the tower; encode them together")
-        return first
+    def visual(self) -> torch.Tensor:
+        return torch.stack(list(self.masks.values())).any(0)
+
+    def layout(self, valid: torch.Tensor | None, runs: bool) -> Layout:
+        """Where they are; `valid` `[batch, seq]` bool is False on padding."""
+        kinds, base = [], 0
+        for kind, mask in self.masks.items():
+            note, repeats = self.notes[kind]
+            mask = mask if valid is None else mask & valid
+            images = [image.to(mask.device) for image in _repeated(note.images, mask, repeats)]
+            kinds.append(Placeholders(mask, images, base, runs and kind == "image"))
+            base += note.vision.count
+        return Layout(kinds)
+
+    @property
+    def vision(self) -> Vision:
+        return Vision([self.notes[kind][0].vision for kind in self.masks])
 
 
-def read_notes(features: Any) -> list[Note]:
-    """The notes on ready-made image features.
+def _repeated(images: list[Image], mask: torch.Tensor, repeats: int) -> list[Image]:
+    """The images as the rows of `mask` show them, every row of the original batch `repeats` times in succession."""
+    if repeats == 1:
+        return images
+    result, pending = [], list(images)
+    for count in mask[::repeats].sum(1).tolist():
+        own: list[Image] = []
+        while count > 0 and pending:
+            own.append(pending.pop(0))
+            count -= len(own[-1].patch)
+        result += own * repeats
+    return result
+
+
+def find_pictures(view: ModelView, given: dict) -> Pictures | None:
+    """The visual tokens of a forward of the base model called with `given`; None if it gets no pictures."""
+    ready = given.get("mm_encoder_outputs") or {}
+    pictures = Pictures({})
+    for kind in PIXELS:
+        if ready.get(kind) is not None:
+            pictures.masks[kind] = placeholder_mask(view, given, kind)
+            pictures.notes[kind] = read_note(ready[kind])
+        elif any(given.get(name) is not None for name in PIXELS[kind]):
+            pictures.masks[kind] = placeholder_mask(view, given, kind)
+    return pictures if pictures.masks else None
+
+
+def read_note(output: Any) -> tuple[Note, int]:
+    """The note on ready-made features, and how often they are repeated.
 
     Raises:
         InputError: they were made without `apply`, or cut up since.
     """
-    notes = [getattr(feature, _NOTE, None) for feature in features]
-    if any(note is None for note in notes):
+    note = getattr(output, _NOTE, None)
+    count = len(output.pooler_output)
+    if note is None or count % note.features:
         raise InputError(
             "these image features were made without this handle, or were cut up (prefill_chunk_size); "
             "pass pixel_values, or call get_image_features while the handle is active"
         )
-    return notes  # type: ignore[return-value]
+    return note, count // note.features
 
 
-def visual_mask(view: ModelView, given: dict) -> torch.Tensor:
-    """`[batch, seq]` bool, True on image placeholders, from ids or, without them, from embeddings."""
+def placeholder_mask(view: ModelView, given: dict, kind: Kind) -> torch.Tensor:
+    """`[batch, seq]` bool, True on placeholders, from ids or, without them, from embeddings."""
+    token = view.placeholder(kind)
     if (ids := given.get("input_ids")) is not None:
-        return ids == view.image_token
+        return ids == token
     embeds = given["inputs_embeds"]
-    table = view.base.get_input_embeddings()  # type: ignore[operator]
-    return (embeds == table(torch.tensor(view.image_token, device=embeds.device)).to(embeds.dtype)).all(-1)
+    table = view.base.get_input_embeddings()
+    return (embeds == table(torch.tensor(token, device=embeds.device)).to(embeds.dtype)).all(-1)
 
 
-def noting(view: ModelView, encode: Callable, on_notes: Callable[[list[Note]], None]) -> Callable:
-    """`encode`, the model's own `get_image_features`, such that every image's features carry a note.
+class Noting:
+    """Puts a note on everything the model's own `get_image_features` and `get_video_features` return.
 
     Args:
-        on_notes: called with the notes of every run.
+        on_note: called with the kind and the note of every run.
     """
 
-    @wraps(encode)
-    def get_image_features(*args: Any, **kwargs: Any) -> Any:
-        vision, hooks = VisionTap(view), HookSet()
-        packed: list[Image] = []
-        asked = kwargs.get("vision_feature_layer")
-        _tap_tower(view, vision, hooks, view.config.vision_feature_layer if asked is None else asked)
-        if view.family.packer is not None:
-            _tap_packer(view.base, view.family.packer, packed.extend, hooks)
+    def __init__(self, view: ModelView, on_note: Callable[[Kind, Note], None]) -> None:
+        self.view, self.on_note = view, on_note
+        self.busy = False
+
+    def wrap(self, kind: Kind, encode: Callable) -> Callable:
+        @wraps(encode)
+        def get_features(*args: Any, **kwargs: Any) -> Any:
+            if self.busy:  # videos may be encoded by the images' method
+                return encode(*args, **kwargs)
+            self.busy = True
+            try:
+                return self._run(kind, encode, args, kwargs)
+            finally:
+                self.busy = False
+
+        return get_features
+
+    def _run(self, kind: Kind, encode: Callable, args: tuple, kwargs: dict) -> Any:
+        view, hooks = self.view, HookSet()
+        bound = inspect.signature(encode).bind(*args, **kwargs)
+        bound.apply_defaults()
+        given = {**bound.arguments, **bound.arguments.get("kwargs", {})}
+        vision, packed = VisionTap(view), []  # type: ignore[var-annotated]
+        asked = given.get("vision_feature_layer")
+        default = getattr(view.config, "vision_feature_layer", -1)
+        _tap_tower(view, kind, vision, hooks, default if asked is None else asked)
+        if view.family.packer is not None and kind == "image":
+            _tap_packer(view, view.family.packer, packed.extend, hooks)
         try:
             output = encode(*args, **kwargs)
         finally:
             hooks.remove()
         features = output.pooler_output if hasattr(output, "pooler_output") else output
-        if not isinstance(features, list | tuple):
-            features = list(features)
-            output.pooler_output = features
-        images = packed or _plain(view, vision, len(features), kwargs)
-        notes = [Note(image, vision) for image in images]
-        for feature, note in zip(features, notes, strict=True):
-            if len(feature) != len(note.image.patch):
-                raise InputError(f"an image has {len(feature)} features, but {len(note.image.patch)} were expected")
-            setattr(feature, _NOTE, note)
-        on_notes(notes)
+        features = list(features)
+        images = _describe(view, kind, vision, features, packed, given)
+        note = Note(images, len(features), vision)
+        vision.keep_features(features, images)
+        vars(output)[_NOTE] = note
+        self.on_note(kind, note)
         return output
 
-    return get_image_features
 
-
-def _plain(view: ModelView, vision: VisionTap, images: int, kwargs: dict) -> list[Image]:
-    assert vision.features is not None
-    crops, tokens = vision.features.shape[:2]
-    if crops != images:
-        raise InputError(f"{images} images came out of {crops} pictures; image_sizes is not supported for this model")
-    strategy = kwargs.get("vision_feature_select_strategy") or view.config.vision_feature_select_strategy
-    vision.class_token_in_features = strategy == "full" and view.has_class_token
-    return plain_images(crops, tokens, vision.class_token_in_features, vision.features.device)
-
-
-def _tap_tower(view: ModelView, vision: VisionTap, hooks: HookSet, choice: int | list[int]) -> None:
-    layers = view.tower_layers
+def _tap_tower(view: ModelView, kind: Kind, vision: VisionTap, hooks: HookSet, choice: int | list[int]) -> None:
+    layers = view.tower_layers(kind)
     choice = choice if isinstance(choice, int) else choice[-1]
     index = (choice if choice >= 0 else len(layers) + 1 + choice) - 1
     if index >= 0:
-        vision.attention = layers[index].self_attn
+        vision.layer = index
+        vision.attention = view.tower_attention(layers[index])
 
         def see_attention(module: nn.Module, args: tuple, kwargs: dict) -> None:
             vision.hidden = (args[0] if args else kwargs["hidden_states"]).detach()
+            vision.rotary = kwargs.get("position_embeddings")
+            if (ends := kwargs.get("cu_seqlens")) is not None:
+                vision.lengths = ends.diff().tolist()
 
-        hooks.before(layers[index].self_attn, see_attention)
+        hooks.before(vision.attention, see_attention)
+
+    def see_tower(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        seen = kwargs.get("patch_attention_mask")
+        if seen is not None and not bool(seen.all()):
+            vision.seen = seen.flatten(1).bool()
 
     def see_features(module: nn.Module, args: tuple, kwargs: dict) -> None:
-        vision.features = (args[0] if args else next(iter(kwargs.values()))).detach()
+        vision.projected = (args[0] if args else next(iter(kwargs.values()))).detach()
 
+    hooks.before(view.tower(kind), see_tower)
     hooks.before(view.projector, see_features)
 
 
-def _tap_packer(owner: nn.Module, name: str, found: Callable[[list[Image]], None], hooks: HookSet) -> None:
-    pack = getattr(owner, name)
+def _tap_packer(view: ModelView, name: str, found: Callable[[list[Image]], None], hooks: HookSet) -> None:
+    pack = getattr(view.base, name)
     signature = inspect.signature(pack)
 
     @wraps(pack)
@@ -152,7 +214,106 @@ def _tap_packer(owner: nn.Module, name: str, found: Callable[[list[Image]], None
         bound.apply_defaults()
         options = dict(bound.arguments)
         features = list(options.pop(next(iter(signature.parameters))))
-        found(packed_images(pack, features, options))
+        found(packed_images(pack, features, options, view.family.unresampled))
         return pack(*args, **kwargs)
 
-    hooks.override(owner, name, packing)
+    hooks.override(view.base, name, packing)
+
+
+def _describe(
+    view: ModelView, kind: Kind, vision: VisionTap, features: list[torch.Tensor], packed: list[Image], given: dict
+) -> list[Image]:
+    """The images behind the features; also completes the tap with the grids of all pictures."""
+    frames: list[int] | None = None
+    if (name := view.family.grids.get(kind)) is not None:
+        grid = given[name].tolist()
+        frames = [t for t, _, _ in grid]
+        vision.patches = tuple((h, w) for t, h, w in grid for _ in range(t))
+        if view.family.windows:
+            size = view.config.vision_config
+            vision.windows, _ = get_vision_window_index(
+                given[name], size.spatial_merge_size, size.window_size, size.patch_size
+            )
+    elif view.family.sizes is not None and given.get(view.family.sizes) is not None:
+        patch = view.config.vision_config.patch_size
+        vision.patches = tuple((int(h) // patch, int(w) // patch) for h, w in given[view.family.sizes])
+        frames = [1] * len(vision.patches)
+    else:
+        vision.patches = _uniform(view, vision)
+    if packed:
+        vision.tokens = packed[0].sides
+        return packed
+    images = _unpacked(view, kind, vision, features, frames)
+    if kind == "video" and frames is None:
+        videos = given["pixel_values_videos"].shape[0]
+        images = _as_videos(images, videos)
+    return images
+
+
+def _uniform(view: ModelView, vision: VisionTap) -> tuple[Side, ...]:
+    """The patch grids of pictures of one size, from what the tower's layer, or the projector, took in."""
+    taken = vision.hidden if vision.hidden is not None else vision.projected
+    if taken is None or taken.ndim != 3:
+        raise InputError("the vision tower did not run picture by picture, as it does in every supported model")
+    count = taken.shape[1] - int(view.has_class_token and vision.hidden is not None)
+    side = round(count**0.5)
+    return ((side, side) if side * side == count else (1, count),) * taken.shape[0]
+
+
+def _unpacked(
+    view: ModelView, kind: Kind, vision: VisionTap, features: list[torch.Tensor], frames: list[int] | None
+) -> list[Image]:
+    """Images whose features are picture after picture, each with a class token before it or a newline after all."""
+    pictures, total = len(vision.patches), sum(map(len, features))
+    if frames is not None:
+        counts = [len(feature) // t for feature, t in zip(features, frames, strict=True) for _ in range(t)]
+    elif total % pictures == 0:
+        counts = [total // pictures] * pictures
+        frames = [len(feature) // counts[0] for feature in features]
+    else:
+        frames = [pictures // len(features)] * len(features)
+        counts = [len(features[0]) // frames[0]] * pictures
+    lead = trail = 0
+    sides = [token_side(patch, count) for patch, count in zip(vision.patches, counts, strict=True)]
+    if None in sides:  # one token more than patches
+        sides = [token_side(patch, count - 1) for patch, count in zip(vision.patches, counts, strict=True)]
+        lead, trail = int(view.has_class_token), int(not view.has_class_token)
+    if None in sides or sum(frames) != pictures:
+        raise InputError(f"{len(features)} images came out of {pictures} pictures in a way seeless has not seen before")
+    vision.tokens = tuple(side for side in sides if side is not None)
+    apart = kind == "image" and kind not in view.family.grids  # every picture is an image of its own
+    images, first = [], 0
+    for feature, t in zip(features, frames, strict=True):
+        if t == 0:  # a row of the batch without images
+            continue
+        device = feature.device
+        crop, patch = [], []
+        for number in range(first, first + t):
+            height, width = vision.tokens[number]
+            patch.append(torch.arange(-lead, height * width + trail, device=device))
+            patch[-1][height * width + lead :] = NO_PATCH
+            crop.append(torch.full_like(patch[-1], number))
+        extra = len(feature) - sum(map(len, patch))
+        patch.append(torch.full((extra,), NO_PATCH, device=device))
+        crop.append(torch.full((extra,), first, device=device))
+        if apart:
+            images += [Image(c, p, vision.tokens) for c, p in zip(crop, patch, strict=True) if len(c)]
+        else:
+            images.append(Image(torch.cat(crop), torch.cat(patch), vision.tokens, kind == "video"))
+        first += t
+    return images
+
+
+def _as_videos(images: list[Image], videos: int) -> list[Image]:
+    """Frames that came out as images of their own, joined to videos."""
+    size = len(images) // videos
+    groups = [images[i : i + size] for i in range(0, len(images), size)]
+    return [
+        Image(
+            torch.cat([image.crop for image in group]),
+            torch.cat([image.patch for image in group]),
+            group[0].sides,
+            video=True,
+        )
+        for group in groups
+    ]

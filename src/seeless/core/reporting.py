@@ -1,5 +1,7 @@
 """From a finished prefill to its report."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -12,27 +14,52 @@ from seeless.report import Report
 
 
 def dimensions(view: ModelView) -> Dimensions:
-    """Sizes of a model, from its configs and its projector."""
+    """Sizes of a model, from its configs and its modules."""
     text, tower = view.language_model.config, view.config.vision_config
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    layers = view.tower_layers("image")
+    patch = _area(tower.patch_size) * getattr(tower, "temporal_patch_size", 1)
+    windowed = 0
+    if view.family.windows:
+        windowed = len(layers) - len(tower.fullatt_block_indexes)
     return Dimensions(
         hidden=text.hidden_size,
-        intermediate=text.intermediate_size,
+        intermediate=_intermediate(text),
         heads=text.num_attention_heads,
         kv_heads=text.num_key_value_heads,
-        head_dim=head_dim,
+        head_dim=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
         vocabulary=text.vocab_size,
-        gated=hasattr(view.layers[0].mlp, "gate_proj"),
-        tower_layers=len(view.tower_layers),
-        tower_hidden=tower.hidden_size,
-        tower_intermediate=tower.intermediate_size,
-        patch_inputs=tower.num_channels * tower.patch_size**2,
-        projector_weights=sum(
-            linear.in_features * linear.out_features
-            for linear in view.projector.modules()
-            if isinstance(linear, nn.Linear)
-        ),
+        gated=_gated(view.layers[0].mlp),
+        tower_layers=len(layers),
+        tower_hidden=next(m.in_features for m in layers[0].modules() if isinstance(m, nn.Linear)),
+        tower_weights=_weights(layers[0]),
+        patch_inputs=getattr(tower, "num_channels", 3) * patch,
+        projector_weights=_weights(view.projector),
+        windowed_layers=windowed,
+        window=(tower.window_size // tower.patch_size) ** 2 if view.family.windows else 0,
     )
+
+
+def _area(size: int | list[int] | tuple[int, ...]) -> int:
+    return size * size if isinstance(size, int) else size[0] * size[1]
+
+
+def _intermediate(text: Any) -> int:
+    """Width of the feed-forward network; of all the experts a token visits."""
+    if (expert := getattr(text, "moe_intermediate_size", None)) is not None:
+        return expert * text.num_experts_per_tok
+    return text.intermediate_size
+
+
+def _gated(mlp: nn.Module) -> bool:
+    return any("gate" in name and "proj" in name for name, _ in mlp.named_parameters()) or hasattr(mlp, "experts")
+
+
+def _weights(module: nn.Module) -> int:
+    """Numbers in all matrices a token is multiplied with."""
+    linear = [part for part in module.modules() if isinstance(part, nn.Linear)]
+    inside = {id(parameter) for part in linear for parameter in part.parameters()}
+    loose = [p for p in module.parameters() if p.ndim == 2 and id(p) not in inside]
+    return sum(part.in_features * part.out_features for part in linear) + sum(p.numel() for p in loose)
 
 
 def build_report(session: Session, spans: list[Span], view: ModelView, cached: bool) -> Report:
@@ -43,8 +70,8 @@ def build_report(session: Session, spans: list[Span], view: ModelView, cached: b
     text = [length - n for length, n in zip(session.row_lengths, original, strict=True)]
     seen = _visual_counts(session, original, depth)
     held = [seen[min(last, depth - 1)] for last in _held_as(session, depth)]
-    crops = 0 if session.vision.features is None else len(session.vision.features)
-    patches = 0 if session.vision.features is None else session.vision.features.shape[1]
+    pictures = [height * width for tap in session.vision.taps for height, width in tap.patches]
+    projected = sum(tap.count for tap in session.vision.taps)
     past = [session.past[layer] for layer in range(depth)]
     width = session.embeds.element_size() if cached else 0
 
@@ -54,7 +81,7 @@ def build_report(session: Session, spans: list[Span], view: ModelView, cached: b
     full = [original] * depth
     unreduced = [session.conversation] * depth
     before, after = (
-        prefill_cost(size, total(counts), cached_before, crops, patches, view.has_class_token)
+        prefill_cost(size, total(counts), cached_before, pictures, projected, view.has_class_token)
         for counts, cached_before in ((full, unreduced), (seen, past))
     )
     return Report(
@@ -65,8 +92,8 @@ def build_report(session: Session, spans: list[Span], view: ModelView, cached: b
         flops_after=after,
         kv_bytes_before=kv_bytes(size, total(full), unreduced, width),
         kv_bytes_after=kv_bytes(size, total(held), past, width),
-        boxes=[[_boxes(image, session.layout.side) for image in images] for images in session.layout.images],
-        centre_crop=view.family.packer is None and view.has_class_token,
+        boxes=[[_boxes(placed.image, view.family.overview) for placed in images] for images in session.layout.images],
+        centre_crop=view.family.packer is None and view.config.vision_config.model_type == "clip_vision_model",
     )
 
 
@@ -85,22 +112,24 @@ def _held_as(session: Session, depth: int) -> list[int]:
     return [same[id(session.at(session.held, layer))] for layer in range(depth)]
 
 
-def _boxes(image: Image, side: tuple[int, int]) -> torch.Tensor:
+def _boxes(image: Image, overview: int) -> torch.Tensor:
     """Where each token lies in the picture as the tower saw it, `[visual, 4]` in 0..1.
 
-    A base crop covers the whole picture; so do the tiles of LLaVA-NeXT, whose patches come row by row, each row
-    closed by a token without a patch.
+    The crop at `overview` covers the whole picture, and so does every frame of a video. So do the tiles of LLaVA-NeXT
+    together, whose patches come row by row, each row closed by a token without a patch.
     """
-    height, width = side
     boxes = torch.full((len(image.patch), 4), torch.nan)
     crop, patch = image.crop.cpu(), image.patch.cpu()
-    base = crop == crop[0]
-    shown = base & (patch != NO_PATCH)
-    row, column = (patch[shown] // width).float(), (patch[shown] % width).float()
-    boxes[shown] = torch.stack([column / width, row / height, (column + 1) / width, (row + 1) / height], 1)
-    tiles = (~base & (patch != NO_PATCH)).nonzero()[:, 0]
-    if len(tiles):
-        lines = torch.cumsum((patch == NO_PATCH).long(), 0)[tiles]
+    real = patch != NO_PATCH
+    whole = crop.unique().tolist() if image.video else [int(crop[real][overview])]
+    for number in whole:
+        height, width = image.sides[number]
+        shown = (crop == number) & real
+        row, column = (patch[shown] // width).float(), (patch[shown] % width).float()
+        boxes[shown] = torch.stack([column / width, row / height, (column + 1) / width, (row + 1) / height], 1)
+    tiles = (~torch.isin(crop, torch.tensor(whole)) & real).nonzero()[:, 0]
+    if len(tiles) and not bool(real.all()):
+        lines = torch.cumsum((~real).long(), 0)[tiles]
         line = lines - lines[0]
         across = int((line == 0).sum())
         down = int(line[-1]) + 1

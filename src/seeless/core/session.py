@@ -10,30 +10,45 @@ from seeless.context import Context
 from seeless.core.cache import CacheRecord, Span, cached_length, trim
 from seeless.core.family import ModelView
 from seeless.core.positions import TokenRow
-from seeless.core.taps import GroupSources, LayerTap, VisionTap
+from seeless.core.taps import GroupSources, LayerTap
 from seeless.core.units import Layout, Unit
+from seeless.core.vision import Vision
 from seeless.decision import Decision, Merge
-from seeless.errors import InputError
+from seeless.errors import InputError, UnsupportedModel
 from seeless.report import StageReport
 from seeless.strategy import Strategy
 
 
 @dataclass(frozen=True, eq=False)
 class PlannedStage:
-    """One stage of one strategy: before `layer`, the strategy's `index`-th."""
+    """One stage of one strategy: before `layer`, the strategy's `index`-th.
+
+    Args:
+        renumber: whether the kept tokens close the gaps in their positions.
+    """
 
     layer: int
     strategy: Strategy
     index: int
+    renumber: bool
 
 
-def plan_stages(strategies: list[Strategy], depth: int) -> list[PlannedStage]:
-    """All stages in the order of the flow; at the same layer, in the order given."""
-    stages = [
-        PlannedStage(layer, strategy, index)
-        for strategy in strategies
-        for index, layer in enumerate(strategy.layers(depth))
-    ]
+def plan_stages(strategies: list[Strategy], view: ModelView) -> list[PlannedStage]:
+    """All stages in the order of the flow; at the same layer, in the order given.
+
+    Raises:
+        UnsupportedModel: positions are to be renumbered, but the model's have several axes.
+    """
+    stages = []
+    for strategy in strategies:
+        positions = strategy.positions or ("keep" if view.family.mrope else strategy.own_positions)
+        if positions == "renumber" and view.family.mrope:
+            raise UnsupportedModel(
+                f"positions='renumber' has no meaning on {view.family.title}, whose positions are coordinates of time, "
+                "height and width; leave positions out or use 'keep'"
+            )
+        for index, layer in enumerate(strategy.layers(view.depth)):
+            stages.append(PlannedStage(layer, strategy, index, positions == "renumber"))
     return sorted(stages, key=lambda stage: stage.layer)
 
 
@@ -54,22 +69,25 @@ class Session:
         record: of the reduced cache this forward continues, if it does.
         past_mask: `[batch, past]` bool of the input's 2-D attention mask, None = all ones.
         conversation: tokens cached before this forward, dropped ones included.
+        blocks: `[batch, seq]`, tokens of one block (0 and up) see each other both ways; None = plainly causal.
         seen, held: from which layer on which tokens are seen, and held in the cache.
     """
 
     view: ModelView
     layout: Layout
-    vision: VisionTap
+    vision: Vision
     valid: torch.Tensor | None
     embeds: torch.Tensor
     record: CacheRecord | None
     cache: Cache | None
     past_mask: torch.Tensor | None
     conversation: int
+    blocks: torch.Tensor | None
     stages: list[StageReport] = field(default_factory=list)
     seen: dict[int, TokenRow] = field(default_factory=dict)
     held: dict[int, TokenRow] = field(default_factory=dict)
     memory: dict[tuple, dict] = field(default_factory=lambda: defaultdict(dict))
+    merges: list[tuple[torch.Tensor, torch.Tensor, Merge]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         batch, self.length = self.embeds.shape[:2]
@@ -101,20 +119,26 @@ class Session:
         ones = torch.ones(len(valid), past - known, dtype=torch.bool, device=valid.device)
         return torch.cat([valid, ones if tail is None else tail.to(valid.device)], 1)
 
+    def blocks_of(self, row: TokenRow) -> torch.Tensor | None:
+        """`blocks` of the tokens of a row, `[batch, slots]`."""
+        return None if self.blocks is None else self.blocks.to(row.column.device).gather(1, row.column)
+
     def run_stage(self, stage: PlannedStage, hidden: torch.Tensor, taps: dict[int, LayerTap]) -> Cut | None:
         """Ask the strategy about every group of units; None if nothing is to be dropped or changed."""
         if stage.strategy.keeps_all(stage.index):
-            self.stages.append(self._stage_report(stage, self.alive, None))
+            self.stages.append(self._stage_report(stage, self.alive, None, None))
             return None
         with torch.no_grad():
             slot_of = self.row.slot_of(self.length)
             units = self.layout.units(stage.strategy.scope)
             tokens = [unit.tokens[self.alive_tokens(unit.row)[unit.tokens]] for unit in units]
-            decisions = []
+            decisions, signal = [], None
             for group in self._groups(units, tokens):
                 members = [units[i] for i in group], [tokens[i] for i in group]
-                decisions.append((group, self._decide(stage, *members, slot_of, hidden, taps)))
-        return self._apply(stage, units, tokens, decisions, slot_of, hidden)
+                decision, sources = self._decide(stage, *members, slot_of, hidden, taps)
+                decisions.append((group, decision))
+                signal = self.vision.signal if sources.asked else signal
+        return self._apply(stage, units, tokens, decisions, slot_of, hidden, signal)
 
     def alive_tokens(self, row: int) -> torch.Tensor:
         """`[visual]` bool over the row's original visual tokens."""
@@ -150,7 +174,7 @@ class Session:
         slot_of: torch.Tensor,
         hidden: torch.Tensor,
         taps: dict[int, LayerTap],
-    ) -> Decision:
+    ) -> tuple[Decision, GroupSources]:
         strategy, dense = stage.strategy, torch.stack(tokens)
         rows, columns = self._places(units, tokens)
         text, whole, anchors = [], [], []
@@ -179,6 +203,8 @@ class Session:
             input_slots=columns,
             taps=taps,
             masks={layer: self.mask(layer, self.row) for layer in taps},
+            blocks=self.blocks_of(self.row),
+            blind=not self.view.family.prefix,
             vision=self.vision,
         )
         index = torch.searchsorted(torch.stack([unit.tokens for unit in units]), dense)
@@ -203,7 +229,7 @@ class Session:
             )
         if not bool(mask.any(1).all()):
             raise InputError(f"{type(strategy).__name__} keeps no token of some unit; every unit keeps at least one")
-        return decision
+        return decision, sources
 
     def _apply(
         self,
@@ -213,6 +239,7 @@ class Session:
         decisions: list[tuple[list[int], Decision]],
         slot_of: torch.Tensor,
         hidden: torch.Tensor,
+        signal: str | None,
     ) -> Cut | None:
         before = self.alive.clone()
         covered = torch.zeros_like(self.alive)
@@ -228,9 +255,10 @@ class Session:
             if isinstance(decision, Merge):
                 at = rows.to(hidden.device), slot_of[rows, columns].to(hidden.device)
                 hidden = hidden.index_put(at, decision.values(hidden[at]))
+                self.merges.append((rows, columns, decision))
         if not stage.strategy.newlines:  # visual tokens outside all units show no patch
             self.alive &= covered | ~self.layout.visual
-        self.stages.append(self._stage_report(stage, before, scores if scored else None))
+        self.stages.append(self._stage_report(stage, before, scores if scored else None, signal))
         merged = any(isinstance(decision, Merge) for _, decision in decisions)
         if bool((self.alive == before).all()):
             everything = torch.arange(hidden.shape[1], device=hidden.device).expand(len(hidden), -1)
@@ -238,10 +266,12 @@ class Session:
         stays = self.alive.gather(1, self.row.column)
         if self.row.valid is not None:
             stays &= self.row.valid
-        order, self.row = self.row.cut(stays, stage.strategy.positions == "renumber")
+        order, self.row = self.row.cut(stays, stage.renumber)
         return Cut(order, hidden)
 
-    def _stage_report(self, stage: PlannedStage, before: torch.Tensor, scores: torch.Tensor | None) -> StageReport:
+    def _stage_report(
+        self, stage: PlannedStage, before: torch.Tensor, scores: torch.Tensor | None, signal: str | None
+    ) -> StageReport:
         kept, ranked = [], []
         for row, columns in enumerate(self.layout.columns):
             kept.append(self.alive[row, columns].nonzero()[:, 0])
@@ -254,6 +284,7 @@ class Session:
             scores=ranked if scores is not None else None,
             n_before=[int(before[row, columns].sum()) for row, columns in enumerate(self.layout.columns)],
             n_after=[len(k) for k in kept],
+            signal=signal,
         )
 
     def after_cut(self, layer: int, past: str) -> None:

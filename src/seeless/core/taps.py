@@ -1,8 +1,9 @@
-"""Read-only looks at a running model: inputs of decoder layers and of the tower, and attention rows from them."""
+"""Read-only looks at a running decoder: inputs of its layers, and attention rows from them."""
 
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import nn
@@ -10,10 +11,18 @@ from torch import nn
 from seeless.context import Queries
 from seeless.core.family import ModelView
 from seeless.core.units import NO_PATCH, Layout, Unit
+from seeless.core.vision import Vision
 from seeless.errors import InputError, UnsupportedModel
 from seeless.ops.attention import attention_rows, rotate
 
 ROWS_AT_ONCE = 32
+
+NO_NULL_TOKEN = (
+    "the whole prompt of this model sees itself, so no token after the image is blind to the question "
+    "and there is no null token whose attention could be read"
+)
+
+_known: "WeakSet[nn.Module]" = WeakSet()  # attention modules whose keys were seen to be what is computed here
 
 
 class LayerTap:
@@ -38,6 +47,7 @@ class LayerTap:
         layer = view.layers[index]
         self.norm: nn.Module = getattr(layer, view.family.norm)
         self.attention: Any = getattr(layer, view.family.attention)
+        self.softcap: float | None = getattr(self.attention, "attn_logit_softcapping", None)
         self.hidden, self.rotary, self.cached, self.past = hidden, rotary, cached, past
 
     def _project(self, name: str, hidden: torch.Tensor) -> torch.Tensor:
@@ -52,66 +62,28 @@ class LayerTap:
         """Rotated keys of everything the layer's queries may see, `[batch, kv_heads, past + slots, head_dim]`."""
         slots = self.hidden.shape[1]
         if self.cached is not None and self.cached.shape[2] == self.past + slots:
+            self._check(self.cached)
             return self.cached
         new = rotate(self._project("k", self.hidden), *self.rotary)
         return new if self.past == 0 or self.cached is None else torch.cat([self.cached, new], 2)
+
+    def _check(self, cached: torch.Tensor) -> None:
+        """Once per module: the model's own keys are what its projection, norm and rotary embedding give here."""
+        if self.attention in _known:
+            return
+        last = rotate(self._project("k", self.hidden[:, -1:]), *(x[:, -1:] for x in self.rotary))
+        if (last - cached[:, :, -1:]).abs().max() > 0.02 * cached[:, :, -1:].abs().max():
+            raise UnsupportedModel(
+                f"{type(self.attention).__name__} makes its keys in another way than projection, norm and half-split "
+                "rotary embedding, so its attention cannot be read; use a strategy that reads the tower or nothing"
+            )
+        _known.add(self.attention)
 
     def queries(self, rows: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
         """Rotated queries `[units, heads, queries, head_dim]` of `slots` `[units, queries]` of some batch `rows`."""
         hidden = self.hidden[rows[:, None], slots]
         cos, sin = (x.expand(len(self.hidden), -1, -1)[rows[:, None], slots] for x in self.rotary)
         return rotate(self._project("q", hidden), cos, sin)
-
-
-@dataclass
-class VisionTap:
-    """What one forward showed of the tower: the attention input of one layer, and the projector's input."""
-
-    view: ModelView
-    attention: Any = None
-    hidden: torch.Tensor | None = None
-    features: torch.Tensor | None = None
-    class_token_in_features: bool = False
-
-    def _need(self, tensor: torch.Tensor | None) -> torch.Tensor:
-        if tensor is None:
-            raise InputError(
-                "this strategy reads the vision tower, but the tower did not run in this forward; "
-                "pass pixel_values, not ready-made image embeddings"
-            )
-        return tensor.detach()
-
-    def _project(self, name: str, hidden: torch.Tensor) -> torch.Tensor:
-        projected = getattr(self.attention, f"{name}_proj")(hidden)
-        return projected.view(*hidden.shape[:2], -1, self.attention.head_dim).transpose(1, 2)
-
-    def check_class_token(self) -> None:
-        if not self.view.has_class_token:
-            raise UnsupportedModel(
-                f"the vision tower {self.view.config.vision_config.model_type!r} has no class token whose attention "
-                "could be read; use a strategy that reads the decoder or nothing at all (seeless info MODEL lists them)"
-            )
-
-    @cached_property
-    def class_attention(self) -> torch.Tensor:
-        """`[crops, heads, patches]`: the class token's attention to the patches, softmax over all tokens."""
-        self.check_class_token()
-        hidden = self._need(self.hidden)
-        query, keys = self._project("q", hidden[:, :1]), self._project("k", hidden)
-        columns = torch.arange(1, keys.shape[2], device=keys.device).expand(len(keys), -1)
-        return attention_rows(query, keys, self.attention.scale, None, columns)[:, :, 0]
-
-    @cached_property
-    def patch_keys(self) -> torch.Tensor:
-        """`[crops, heads, patches, head_dim]`."""
-        self.check_class_token()
-        return self._project("k", self._need(self.hidden))[:, :, 1:]
-
-    @cached_property
-    def patch_features(self) -> torch.Tensor:
-        """`[crops, patches, dim]`: the projector's input without class tokens."""
-        features = self._need(self.features)
-        return features[:, 1:] if self.class_token_in_features else features
 
 
 @dataclass
@@ -125,6 +97,9 @@ class GroupSources:
         text_slots, row_slots: per unit, slots of the text after the row's last visual token, and of the whole row.
         hidden_states: `[batch, slots, dim]` at this stage; input_embeds likewise at layer 0, with its own slots.
         masks: per tapped layer, `[batch, past + slots]` bool, False = padding; None = all visible.
+        blocks: `[batch, slots]`, tokens of one block (0 and up) see each other both ways; None = plainly causal.
+        blind: whether a token after the image cannot have seen the question.
+        asked: whether the tower's attention was asked for.
     """
 
     layout: Layout
@@ -140,7 +115,10 @@ class GroupSources:
     input_slots: torch.Tensor
     taps: dict[int, LayerTap]
     masks: dict[int, torch.Tensor | None]
-    vision: VisionTap
+    blocks: torch.Tensor | None
+    blind: bool
+    vision: Vision
+    asked: bool = False
 
     def _at(self, x: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
         return x.detach()[self.rows.to(x.device)[:, None], slots.to(x.device)]
@@ -173,6 +151,8 @@ class GroupSources:
                 raise InputError("no token follows the image, so there is no text whose attention could be read")
             return self.text_slots
         if queries == "anchor":
+            if not self.blind:
+                raise UnsupportedModel(NO_NULL_TOKEN)
             if None in self.anchors:
                 raise InputError("no token follows the image, so there is no null token whose attention could be read")
             return torch.tensor(self.anchors, device=self.rows.device)[:, None]
@@ -194,10 +174,14 @@ class GroupSources:
         parts = []
         for some in slots.split(ROWS_AT_ONCE, dim=1):
             visible = key_index <= past + some[..., None]
+            if self.blocks is not None:
+                block = self.blocks.to(device)[rows]
+                own = block.gather(1, some)[..., None]
+                visible[..., past:] |= (own == block[:, None]) & (own >= 0)
             if valid is not None:
                 visible = visible & valid[:, None]
             query = tap.queries(rows, some)
-            part = attention_rows(query, keys, tap.attention.scaling, visible, columns)
+            part = attention_rows(query, keys, tap.attention.scaling, visible, columns, tap.softcap)
             parts.append(part.sum(2, keepdim=True) / slots.shape[1] if average else part)
         whole = torch.cat(parts, 2) if len(parts) > 1 else parts[0]
         return whole.sum(2, keepdim=True) if average else whole
@@ -207,29 +191,22 @@ class GroupSources:
         past = tap.keys.shape[2] - tap.hidden.shape[1]
         return tap.keys.transpose(1, 2)[self.rows[:, None], past + self.slots].transpose(1, 2)
 
-    def _patches(self) -> tuple[torch.Tensor, torch.Tensor]:
-        crops, patches = [], []
-        for unit, tokens in zip(self.units, self.tokens, strict=True):
-            crop, patch = self.layout.origin(unit.row)
-            crops.append(crop[tokens])
-            patches.append(patch[tokens])
-        crop, patch = torch.stack(crops), torch.stack(patches)
-        if bool((patch == NO_PATCH).any()):
+    def _sources(self) -> torch.Tensor:
+        """`[units, visual]`, places in the tables of `vision`."""
+        sources = torch.stack([self.layout.source(u.row)[own] for u, own in zip(self.units, self.tokens, strict=True)])
+        if bool((sources == NO_PATCH).any()):
             raise InputError(
                 "some of these visual tokens show no patch (newline or class tokens), so the vision tower says nothing "
                 "about them; use scope='crop'"
             )
-        return crop, patch
+        return sources
 
     def vision_attention(self) -> torch.Tensor:
-        crop, patch = self._patches()
-        attention = self.vision.class_attention
-        return attention.transpose(1, 2)[crop, patch].transpose(1, 2)
+        self.asked = True
+        return self.vision.attention[self._sources()].transpose(1, 2)
 
     def vision_features(self) -> torch.Tensor:
-        crop, patch = self._patches()
-        return self.vision.patch_features[crop, patch]
+        return self.vision.features[self._sources()]
 
     def vision_keys(self) -> torch.Tensor:
-        crop, patch = self._patches()
-        return self.vision.patch_keys.transpose(1, 2)[crop, patch].transpose(1, 2)
+        return self.vision.keys[self._sources()].transpose(1, 2)

@@ -17,7 +17,12 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
 
 
 def attention_rows(
-    query: torch.Tensor, keys: torch.Tensor, scaling: float, visible: torch.Tensor | None, columns: torch.Tensor
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    scaling: float,
+    visible: torch.Tensor | None,
+    columns: torch.Tensor,
+    softcap: float | None = None,
 ) -> torch.Tensor:
     """Softmax attention of a few query rows, over all keys, read at some columns.
 
@@ -30,6 +35,7 @@ def attention_rows(
         scaling: factor on the product, usually `dim ** -0.5`.
         visible: `[batch, queries, seq]` bool, True = this query sees this key; None = all.
         columns: `[batch, visual]`, the keys to read.
+        softcap: bound of the scores, `cap * tanh(score / cap)` (Gemma 2); None = unbounded.
 
     Returns:
         `[batch, heads, queries, visual]`.
@@ -39,7 +45,38 @@ def attention_rows(
     grouped = query.reshape(batch, kv_heads, heads // kv_heads * queries, dim)
     scores = (grouped @ keys.transpose(-1, -2)) * scaling
     scores = scores.view(batch, heads, queries, -1)
+    if softcap is not None:
+        scores = softcap * (scores / softcap).tanh()
     if visible is not None:
         scores = scores.masked_fill(~visible[:, None], torch.finfo(scores.dtype).min)
     weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype).float()
     return weights.gather(3, columns[:, None, None].expand(-1, heads, queries, -1))
+
+
+ENTRIES_AT_ONCE = 2**24
+
+
+def received_attention(
+    query: torch.Tensor, keys: torch.Tensor, scaling: float, seen: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Attention that every key receives, averaged over the queries; the full map is never held.
+
+    Args:
+        query, keys: `[batch, heads, seq, dim]`; every query sees every key (a vision tower).
+        scaling: factor on the product.
+        seen: `[batch, seq]` bool, False = padding, neither asked nor seen; None = all.
+
+    Returns:
+        `[batch, heads, seq]`, float32; sums to one over the keys.
+    """
+    batch, heads, length, _ = query.shape
+    total = torch.zeros(batch, heads, length, device=query.device)
+    for some in torch.arange(length, device=query.device).split(max(1, ENTRIES_AT_ONCE // (batch * heads * length))):
+        scores = query[:, :, some] @ keys.transpose(-1, -2) * scaling
+        if seen is not None:
+            scores = scores.masked_fill(~seen[:, None, None], torch.finfo(scores.dtype).min)
+        weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype).float()
+        if seen is not None:
+            weights = weights * seen[:, None, some, None]
+        total += weights.sum(2)
+    return total / (length if seen is None else seen.sum(1)[:, None, None])

@@ -35,3 +35,15 @@ def pooling_cells(height: int, width: int, count: int) -> tuple[torch.Tensor, to
             centre.append((top + bottom) // 2 * width + (left + right) // 2)
         first += columns
     return cell.flatten(), torch.tensor(centre)
+
+
+def pool_blocks(x: torch.Tensor, grid: tuple[int, int], cells: tuple[int, int]) -> torch.Tensor:
+    """The mean of `x` `[height * width, channels]` over the cells of a coarser grid, `[cells, channels]`.
+
+    Where the grid does not divide evenly, cells cover what adaptive average pooling covers: neighbours may share a row.
+
+    >>> pool_blocks(torch.arange(16.0)[:, None], (4, 4), (2, 2))[:, 0].tolist()
+    [2.5, 4.5, 10.5, 12.5]
+    """
+    image = x.float().T.reshape(1, x.shape[1], *grid)
+    return torch.nn.functional.adaptive_avg_pool2d(image, cells)[0].flatten(1).T.to(x.dtype)

@@ -8,7 +8,7 @@ from seeless.budget import Budget
 from seeless.context import Context
 from seeless.errors import BudgetError
 from seeless.registry import register
-from seeless.strategy import LayerStrategy, Positions
+from seeless.strategy import LayerStrategy
 
 
 @register("pyramiddrop")
@@ -17,8 +17,8 @@ class PyramidDrop(LayerStrategy):
 
     score_j = mean over heads of the attention of the last token in the *coming* layer, computed from the stage's
     hidden states with that layer's norm and projections. Xing et al., "PyramidDrop", CVPR 2025, arXiv 2410.17247,
-    section 3.2. Shares are of the original tokens and floored. Positions are renumbered at every stage, earlier layers
-    keep their cache.
+    section 3.2. Shares are of the original tokens and floored. Positions are renumbered at every stage (kept on
+    M-RoPE), earlier layers keep their cache.
 
     Args:
         layer: one layer per stage; by default a quarter, a half and three quarters of the depth (8, 16, 24 of 32).
@@ -26,7 +26,7 @@ class PyramidDrop(LayerStrategy):
 
     keep: Budget | list[Budget] = field(default_factory=lambda: [0.5, 0.25, 0.125])
     layer: int | list[int] | None = None  # type: ignore[assignment]
-    positions: Positions = field(default="renumber", kw_only=True)
+    own_positions = "renumber"
     paper = "arXiv 2410.17247"
 
     def __post_init__(self) -> None:

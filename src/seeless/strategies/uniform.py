@@ -8,7 +8,7 @@ import torch
 from seeless.context import Context
 from seeless.decision import Keep
 from seeless.registry import register
-from seeless.strategy import LayerStrategy, Positions, Scope
+from seeless.strategy import LayerStrategy, Scope
 
 
 @register("uniform")
@@ -21,8 +21,8 @@ class Uniform(LayerStrategy):
 
     layer: int | list[int] = 0
     scope: Scope = field(default="image", kw_only=True)
-    positions: Positions = field(default="renumber", kw_only=True)
     lowest_layer: ClassVar[int] = 0
+    own_positions = "renumber"
     rounding = round
 
     def select(self, ctx: Context) -> Keep:

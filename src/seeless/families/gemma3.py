@@ -1,0 +1,12 @@
+"""Gemma 3: visual tokens of an image see each other both ways; most layers look back a window only."""
+
+from seeless.core.family import Family
+
+FAMILY = Family(
+    title="Gemma 3",
+    model_types=("gemma3",),
+    tokens="mm_tokens_per_image",
+    projected=False,
+    bidirectional=True,
+    note="conversations must stay shorter than the decoder's sliding window, and attention must be eager or sdpa",
+)

@@ -1,0 +1,12 @@
+"""PaliGemma: the whole prompt sees itself, as in a prefix language model."""
+
+from seeless.core.family import Family
+
+FAMILY = Family(
+    title="PaliGemma",
+    model_types=("paligemma",),
+    bidirectional=True,
+    prefix=True,
+    note="no token of the prompt is blind to the question, so methods that need one do not work; "
+    "attention must be eager or sdpa",
+)

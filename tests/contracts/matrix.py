@@ -1,0 +1,64 @@
+"""The contract matrix: strategies under contract, tiny models with their prompts, and the pairs that cannot work."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import seeless as sl
+from tinies import IMAGE, RAGGED, RAGGED_VIDEO, TINIES, VIDEO, make_pieces
+
+STRATEGIES = {
+    "random": sl.Random(keep=0.5),
+    "uniform": sl.Uniform(keep=0.3),
+    "pool": sl.Pool(keep=5),
+    "fastv": sl.FastV(keep=0.5),
+    "priortr": sl.PriorTR(keep=0.4),
+    "pyramiddrop": sl.PyramidDrop(),
+    "fastervlm": sl.FasterVLM(keep=5),
+    "vispruner": sl.VisPruner(keep=0.4),
+}
+EVERYTHING = {
+    "random": sl.Random(keep=1.0),
+    "uniform": sl.Uniform(keep=1.0, layer=2),
+    "pool": sl.Pool(keep=1.0),
+    "fastv": sl.FastV(keep=1.0),
+    "priortr": sl.PriorTR(keep=1.0),
+    "pyramiddrop": sl.PyramidDrop(keep=[1.0, 1.0, 1.0]),
+    "fastervlm": sl.FasterVLM(keep=1.0),
+    "vispruner": sl.VisPruner(keep=1.0),
+}
+CASES = [(tiny, kind) for tiny in TINIES for kind in tiny.kinds]
+PLACEHOLDERS = [IMAGE, VIDEO]
+NEW_TOKENS = 5
+EVERY_CROP_AN_IMAGE = ("smolvlm", "idefics3", "gemma3")
+
+
+def case_id(case):
+    return "-".join(map(str, case)) if isinstance(case, tuple) else str(case)
+
+
+def rows_of(kind):
+    return RAGGED_VIDEO if kind == "video" else RAGGED
+
+
+def gap(tiny, name, backend):
+    """Why a pair cannot work: a piece of the sentence it is refused with; None if it must work."""
+    if name == "priortr" and tiny.name.startswith("paligemma"):
+        return "blind to the question"
+    if backend == "fused" and tiny.name.startswith(("gemma3", "paligemma")):
+        return "see each other both ways"
+    return None
+
+
+def grids(model, tiny, rows, input_ids):
+    """Per row of a batch, `(columns, height, width)` of every crop."""
+    found = []
+    for row, ids in zip(rows, input_ids, strict=True):
+        columns = ((ids == IMAGE) | (ids == VIDEO)).nonzero()[:, 0].tolist()
+        own, used = [], 0
+        for piece in make_pieces(model, tiny, row):
+            own += [([columns[used + place] for place in places], h, w) for places, h, w in piece.crops]
+            used += piece.tokens
+        found.append(own)
+    return found

@@ -1,0 +1,166 @@
+"""What the stock models must show before anything is dropped from them."""
+
+import functools
+
+import pytest
+import torch
+
+from . import IMAGE, RAGGED, RAGGED_VIDEO, TINIES, VIDEO, make_inputs, make_pieces
+
+NEW_TOKENS = 4
+
+
+@functools.cache
+def build(tiny, backend):
+    return tiny.build(backend)
+
+
+def batch(kind):
+    return RAGGED if kind == "image" else RAGGED_VIDEO
+
+
+CASES = [pytest.param(tiny, kind, id=f"{tiny}-{kind}") for tiny in TINIES for kind in tiny.kinds]
+every = pytest.mark.parametrize(("tiny", "kind"), CASES)
+BACKENDS = ("eager", "sdpa")
+
+
+def text_places(inputs):
+    ids = inputs["input_ids"]
+    return (ids != IMAGE) & (ids != VIDEO) & inputs["attention_mask"].bool()
+
+
+@every
+@pytest.mark.parametrize("padding", ["left", "right"])
+@torch.no_grad()
+def test_eager_and_sdpa_agree(tiny, kind, padding):
+    if tiny.backends == ("eager",):
+        with pytest.raises(ValueError, match="does not support an attention implementation"):
+            tiny.build("sdpa")
+        return
+    inputs = make_inputs(build(tiny, "eager"), tiny, batch(kind), padding)
+    eager, sdpa = (build(tiny, backend)(**inputs).logits for backend in BACKENDS)
+    assert (eager - sdpa)[text_places(inputs)].abs().max() < 1e-4
+    assert eager[text_places(inputs)].std() > 0.3
+
+
+@every
+@torch.no_grad()
+def test_a_row_alone_equals_the_row_of_a_batch(tiny, kind):
+    for backend in tiny.backends:
+        model, rows = build(tiny, backend), batch(kind)
+        together = model(**make_inputs(model, tiny, rows)).logits
+        for i, row in enumerate(rows):
+            inputs = make_inputs(model, tiny, [row])
+            alone = model(**inputs).logits
+            length = alone.shape[1]
+            assert (alone[0] - together[i, -length:])[text_places(inputs)[0]].abs().max() < 1e-4
+
+
+@every
+@torch.no_grad()
+def test_generation_equals_the_forward_pass_over_the_whole(tiny, kind):
+    for backend in tiny.backends:
+        model = build(tiny, backend)
+        inputs = make_inputs(model, tiny, batch(kind))
+        out = model.generate(
+            **inputs, max_new_tokens=NEW_TOKENS, do_sample=False, return_dict_in_generate=True, output_logits=True
+        )
+        whole = {**tiny.extend(inputs, NEW_TOKENS), "input_ids": out.sequences}
+        want = model(**whole).logits[:, -NEW_TOKENS - 1 : -1]
+        assert (torch.stack(out.logits, 1) - want).abs().max() < 1e-4
+        assert not (out.sequences[:, -NEW_TOKENS:] >= 96).any()
+
+
+@every
+@torch.no_grad()
+def test_the_answer_depends_on_the_pixels(tiny, kind):
+    model, rows = build(tiny, "eager"), batch(kind)
+    inputs = make_inputs(model, tiny, rows)
+    key = "pixel_values" if kind == "image" else "pixel_values_videos"
+    pixels = inputs[key]
+    changed = {**inputs, key: pixels.flip(0 if pixels.ndim == 2 else -1)}
+    change = (model(**changed).logits - model(**inputs).logits)[:, -1].abs().amax(-1)
+    for row, difference in zip(rows, change, strict=True):
+        if any(str(part).startswith(kind) for part in row):
+            assert difference > 1e-2
+        else:
+            assert difference == 0
+
+
+def features(model, tiny, kind, piece, pixels=None):
+    """What the model makes of one piece: one row per visual token."""
+    ids = torch.tensor([piece.ids])
+    inputs = tiny.collate({**{k: [] for k in tiny.kinds}, kind: [piece]}, ids, torch.ones_like(ids))
+    encode, own = (
+        model.model.get_image_features,
+        ("pixel_values", "image_grid_thw", "image_sizes", "pixel_attention_mask"),
+    )
+    if kind == "video":
+        encode, own = model.model.get_video_features, ("pixel_values_videos", "video_grid_thw")
+    inputs = {key: value for key, value in inputs.items() if key in own}
+    if pixels is not None:
+        inputs[own[0]] = pixels.reshape(inputs[own[0]].shape)
+    out = encode(**inputs, return_dict=True).pooler_output
+    return torch.cat([f.reshape(-1, f.shape[-1]) for f in out])
+
+
+@every
+@pytest.mark.parametrize("seed", range(4))
+@torch.no_grad()
+def test_placeholders_are_as_many_as_features(tiny, kind, seed):
+    model = build(tiny, "eager")
+    (piece,) = make_pieces(model, tiny, [f"{kind}:{seed}"])
+    assert len(features(model, tiny, kind, piece)) == piece.tokens
+    assert all(len(places) == height * width for places, height, width in piece.crops)
+    places = [place for crop in piece.crops for place in crop[0]]
+    assert len(set(places)) == len(places) and max(places) < piece.tokens and min(places) >= 0
+
+
+@functools.cache
+def local(tiny):
+    """A model whose tower mixes no patches, so that a token's gradient shows where in which picture it comes from."""
+    model = tiny.build("eager")
+    ends = (".out_proj", ".attn.proj", ".projection_layer", ".attention.o_proj")
+    for name, module in model.named_modules():
+        if name.endswith(ends) and "language_model" not in name and "text_model" not in name:
+            for p in module.parameters():
+                p.data.zero_()
+    return model
+
+
+def origin(tiny, piece, gradient):
+    """(picture, height, width) energy of a gradient on the pixels of one piece."""
+    grid = next((piece.data[key][0].tolist() for key in piece.data if key.endswith("grid_thw")), None)
+    energy = gradient.square()
+    if grid is None:
+        return energy.flatten(0, -4).sum(1)
+    t, h, w = grid  # Qwen's order of patches: 2 x 2 of them side by side
+    energy = energy.sum(1).reshape(t, h // 2, w // 2, 2, 2)
+    return energy.permute(0, 1, 3, 2, 4).reshape(t, h, w)
+
+
+@every
+@pytest.mark.parametrize("seed", range(4))
+def test_crops_say_where_every_token_comes_from(tiny, kind, seed):
+    model = local(tiny)
+    (piece,) = make_pieces(model, tiny, [f"{kind}:{seed}"])
+    key = "pixel_values" if kind == "image" else "pixel_values_videos"
+    pixels = piece.data[key].clone().requires_grad_()
+    out = features(model, tiny, kind, piece, pixels)
+    direction = torch.randn(out.shape[1], generator=torch.Generator().manual_seed(5))
+    crops = piece.crops
+    for number, (places, height, width) in enumerate(crops):
+        y, x = torch.zeros(height, width), torch.zeros(height, width)
+        for i, place in enumerate(places):
+            (gradient,) = torch.autograd.grad(out[place] @ direction, pixels, retain_graph=True)
+            energy = origin(tiny, piece, gradient)
+            assert energy.sum((1, 2)).argmax() == number
+            energy = energy[number] / energy[number].sum()
+            y[i // width, i % width] = (energy.sum(1) * torch.arange(len(energy))).sum()
+            x[i // width, i % width] = (energy.sum(0) * torch.arange(energy.shape[1])).sum()
+        assert (y.diff(dim=0) > 0).all() and (x.diff(dim=1) > 0).all()
+        assert (y.amax(1)[:-1] < y.amin(1)[1:]).all() and (x.amax(0)[:-1] < x.amin(0)[1:]).all()
+    outside = set(range(piece.tokens)) - {place for places, _, _ in crops for place in places}
+    for place in list(outside)[:5]:  # newline and class tokens come from no patch
+        (gradient,) = torch.autograd.grad(out[place] @ direction, pixels, retain_graph=True, allow_unused=True)
+        assert gradient is None or not gradient.any()
