@@ -19,7 +19,7 @@ demo: .venv/demo
 	$(BIN)/seeless run
 
 test: .venv/dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 check: .venv/dev
 	$(BIN)/ruff check .

@@ -8,54 +8,64 @@ import json
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "contracts"))
+
+import torch
+from matrix import CASES, STRATEGIES, gap, rows_of
 from PIL import Image, ImageDraw
-from transformers import (
-    LlavaConfig,
-    LlavaNextConfig,
-    MistralConfig,
-    PreTrainedConfig,
-    Qwen2Config,
-    SiglipVisionConfig,
-)
 
 import seeless as sl
 import seeless.tiny
-from seeless.models import describe_config
+from seeless.models import supported_models
+from tinies import TINIES, make_inputs
+from tiny_models import BACKENDS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 RESULTS = ROOT / "results" / "tiny_accuracy.jsonl"
+FLASH = BACKENDS[-1]  # the tests' stand-in for flash attention: the same masks, computed on any machine
 
 
-def example_configs() -> dict[str, PreTrainedConfig]:
-    """One config per kind of model people use, at the sizes of the 7B checkpoints."""
-    return {
-        "LLaVA-1.5 (Vicuna)": LlavaConfig(),
-        "LLaVA on Mistral": LlavaConfig(text_config=MistralConfig(sliding_window=None)),
-        "LLaVA on Qwen2": LlavaConfig(text_config=Qwen2Config()),
-        "LLaVA-NeXT": LlavaNextConfig(),
-        "LLaVA with a SigLIP tower": LlavaConfig(
-            vision_config=SiglipVisionConfig(), vision_feature_select_strategy="full"
-        ),
-    }
+def refusal(tiny, name: str, backend: str) -> str:
+    """The sentence with which a pair that cannot work is refused."""
+    model = tiny.build(backend)
+    inputs = make_inputs(model, tiny, rows_of("image"))
+    try:
+        with sl.apply(model, STRATEGIES[name]), torch.no_grad():
+            model(**inputs)
+    except sl.UnsupportedModel as error:
+        return str(error).replace(f"{FLASH!r}", "'flash_attention_2'")
+    raise AssertionError(f"{name} on {tiny} is named as a gap, but works")
 
 
 def support_table() -> str:
-    """Which method runs on which family; a gap says why."""
-    configs = example_configs()
-    lines = ["| method | " + " | ".join(configs) + " |", "|---|" + "---|" * len(configs)]
-    cards = {title: describe_config(config) for title, config in configs.items()}
-    reasons: list[str] = []
-    for name in sl.available():
-        cells = []
-        for card in cards.values():
-            reason = card.strategies[name]
-            if reason is not None and reason not in reasons:
-                reasons.append(reason)
-            cells.append("yes" if reason is None else f"no [{reasons.index(reason) + 1}]")
-        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
-    notes = [f"[{number}] {reason}" for number, reason in enumerate(reasons, 1)]
-    return "\n".join([*lines, "", *notes])
+    """What the contract tests run: every family with every method, on images and videos; a gap says why."""
+    names, reasons = sorted(STRATEGIES), []
+    titles = {kind: model.title for model in supported_models() for kind in model.model_types}
+    tinies: dict[str, list] = {}
+    for tiny in TINIES:
+        tinies.setdefault(tiny.config().model_type, []).append(tiny)
+    assert set(tinies) == set(titles), "a supported model is not under contract"
+
+    def cell(members: list, name: str, backend: str) -> str:
+        numbers = set()
+        for tiny in members:
+            if gap(tiny, name, backend) is not None:
+                reason = refusal(tiny, name, backend)
+                if reason not in reasons:
+                    reasons.append(reason)
+                numbers.add(reasons.index(reason) + 1)
+        return " ".join(f"[{number}]" for number in sorted(numbers)) or "✓"
+
+    heads = ["model", "`model_type`", *(f"`{name}`" for name in names), "video", "flash attention"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for kind, members in tinies.items():
+        video = "✓" if any((tiny, "video") in CASES for tiny in members) else "–"
+        cells = [cell(members, name, "sdpa") for name in names]
+        cells += [video, cell(members, "uniform", FLASH)]
+        lines.append(f"| {titles[kind]} | `{kind}` | " + " | ".join(cells) + " |")
+    notes = [f"[{number}] {reason}  " for number, reason in enumerate(reasons, 1)]
+    return "\n".join([*lines, "", *notes]).rstrip()
 
 
 def accuracy_table() -> str:

@@ -19,6 +19,8 @@ class Sources(Protocol):
     def attention(self, queries: Queries, layer: int, average: bool) -> torch.Tensor: ...
     def keys(self, layer: int) -> torch.Tensor: ...
     def vision_attention(self) -> torch.Tensor: ...
+    def patch(self) -> torch.Tensor: ...
+    def crop_attention(self) -> torch.Tensor: ...
     def vision_features(self) -> torch.Tensor: ...
     def vision_keys(self) -> torch.Tensor: ...
 
@@ -87,16 +89,27 @@ class Context:
         return self.sources.keys(self.layer - 1 if layer is None else layer)
 
     def vision_attention(self) -> torch.Tensor:
-        """Attention the vision tower pays to each token, `[units, heads, visual]`, float32: the class token's row in
-        the layer that produced the features the projector takes. Softmax over the class token and all patches.
+        """Attention the vision tower pays to each token, `[units, heads, visual]`, float32.
 
-        Raises:
-            UnsupportedModel: the tower has no class token.
+        It is the class token's row in the layer that produced the features the projector takes; on towers without a
+        class token it is the attention each patch receives there, averaged over all patches that ask. Where several
+        patches make one token, their mean. The stage's report says which it was.
         """
         return self.sources.vision_attention()
 
+    @property
+    def patch(self) -> torch.Tensor:
+        """Place of each token in the grid of its crop, `[units, visual]`; -1 for tokens that show no patch."""
+        return self.sources.patch()
+
+    def crop_attention(self) -> torch.Tensor:
+        """`vision_attention` of the units' whole crops, `[units, heads, patches]`, padding that the model cuts away
+        included; `patch` says where the tokens stand in it. For the scope "crop"."""
+        return self.sources.crop_attention()
+
     def vision_features(self) -> torch.Tensor:
-        """What the projector took in for each token, `[units, visual, dim]`."""
+        """What the projector took in for each token, `[units, visual, dim]`; where that is not one vector per token, what
+        it gave."""
         return self.sources.vision_features()
 
     def vision_keys(self) -> torch.Tensor:

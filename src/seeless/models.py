@@ -252,6 +252,12 @@ class _Probe:
     def vision_attention(self) -> torch.Tensor:
         return self._random(self.view.tower_heads, self.tokens)
 
+    def patch(self) -> torch.Tensor:
+        return torch.arange(self.tokens)[None]
+
+    def crop_attention(self) -> torch.Tensor:
+        return self.vision_attention()
+
     def vision_features(self) -> torch.Tensor:
         return self._random(self.tokens, self.size.tower_hidden)
 

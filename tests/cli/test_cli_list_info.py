@@ -3,6 +3,7 @@
 import json
 
 from saved_models import save_llava
+from tinies import InternVL, PaliGemma, Qwen2VL
 
 import seeless as sl
 from seeless import models
@@ -73,12 +74,39 @@ def test_info_on_a_config_without_weights(seeless, tmp_path):
     assert (info["visual_tokens"], info["per"], info["anchor"]) == (144, "image", 0)
     reasons = info["strategies"]
     assert list(reasons) == sl.available()
-    assert "no class token" in reasons["fastervlm"]
-    assert "no class token" in reasons["vispruner"]
     assert "3 layers" in reasons["pyramiddrop"]
     assert "3 layers" in reasons["priortr"]  # its default layer is 3
-    assert all(reasons[name] is None for name in ("fastv", "pool", "random", "uniform"))
-    assert "no class token" in seeless("info", folder).out
+    assert all(reasons[name] is None for name in ("fastv", "fastervlm", "vispruner", "pool", "random", "uniform"))
+    assert (info["vision_signal"], info["videos"]) == ("mean received attention (no class token)", False)
+    lines = [line.split() for line in seeless("info", folder).out.splitlines()]
+    for line in (
+        "class token no",
+        "vision signal mean received attention (no class token)",
+        "videos no, only as a row of images",
+        "visual tokens 144 per image",
+        "anchor token 0 after the image",
+    ):
+        assert line.split() in lines
+
+
+def test_info_says_what_sets_a_family_apart(seeless, tmp_path):
+    """Videos, no fixed number of tokens, tokens per crop, a later anchor, a strategy that lacks its signal."""
+    for tiny, videos, tokens, per, anchor, missing in (
+        (Qwen2VL(), True, None, "image", 0, None),
+        (InternVL(), False, 16, "crop", 1, None),
+        (PaliGemma(), False, 16, "image", 0, "blind to the question"),
+    ):
+        folder = tmp_path / tiny.name
+        tiny.config().save_pretrained(folder)
+        info = json.loads(seeless("info", folder, "--json").out)
+        assert (info["videos"], info["visual_tokens"], info["per"], info["anchor"]) == (videos, tokens, per, anchor)
+        reason = info["strategies"].pop("priortr")
+        assert (reason is None) if missing is None else (missing in reason)
+        assert set(info["strategies"].values()) == {None}
+        out = seeless("info", folder).out
+        assert info["vision_signal"] in out
+        assert ("as many as the picture's size asks for" if tokens is None else f"{tokens} per {per}") in out
+        assert f"token {anchor} after the image" in out
 
 
 def test_supported_models():

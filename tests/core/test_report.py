@@ -118,12 +118,20 @@ def test_flops_are_what_torch_counts(tiny, variant):
 
 
 @every
-def test_scoring_is_all_that_is_left_out(tiny, variant):
-    """FastV's own work: one query projected, and multiplied with all keys, once."""
-    model = tiny(variant, "eager")
+def test_scoring_is_all_that_is_left_out(variant):
+    """FastV's own work: one query projected, and multiplied with all keys, once.
+
+    And in a model's first forward one key, to see that the model makes its keys as assumed.
+    """
+    model = variant.build("eager")
     inputs = make_inputs(model, variant, [RAGGED[0]])
-    flops, report = counted(model, sl.FastV(keep=0.5, layer=2), inputs)
+    strategy = sl.FastV(keep=0.5, layer=2)
+    first, _ = counted(model, strategy, inputs)
+    flops, report = counted(model, strategy, inputs)
     seq, hidden, inner = inputs["input_ids"].shape[1], 64, 64
+    one_key = 2 * hidden * 16 * variant.kv_heads
+    assert first["model.language_model.layers.2"] - flops["model.language_model.layers.2"] == one_key
+    assert first["Global"] - flops["Global"] == one_key
     scoring = 2 * hidden * inner + 2 * seq * inner
     layers = [flops[f"model.language_model.layers.{i}"] for i in range(LAYERS)]
     assert sum(layers) - report.flops_after.decoder == scoring

@@ -1,13 +1,12 @@
 """How visual tokens group into rows, images and crops: units of LLaVA-NeXT against a layout worked out by hand."""
 
-import math
-
 import pytest
 import torch
 from by_hand import read_rows
 
 import seeless as sl
-from seeless.core.units import NO_PATCH, Layout, packed_images, plain_images
+from seeless.core.pictures import read_note
+from seeless.core.units import NO_PATCH, Layout, Placeholders, packed_images
 from seeless.core.units import Image as Tokens
 from tiny_models import IMAGE, RAGGED, VARIANTS, crop_grids, make_inputs, picture, row_grids, visual_tokens
 
@@ -168,23 +167,45 @@ def test_identity_per_crop(tiny, variant, name):
 # `Layout` on its own.
 
 
-def test_plain_images():
-    (first, second) = plain_images(2, 5, True, torch.device("cpu"))
-    assert first.patch.tolist() == second.patch.tolist() == [NO_PATCH, 0, 1, 2, 3]
-    assert first.crop.tolist() == [0] * 5 and second.crop.tolist() == [1] * 5
+@pytest.mark.parametrize(("choice", "lead"), [("default", []), ("full", [NO_PATCH])])
+@torch.no_grad()
+def test_plain_images(choice, lead):
+    """Pictures that come out one by one, with or without their class token."""
+    model = VARIANTS[1].build()
+    model.config.vision_feature_select_strategy = choice
+    pixels = torch.stack([picture(VARIANTS[1], number)[0] for number in range(2)])
+    with sl.apply(model, "fastv", keep=0.5):
+        note, repeats = read_note(model.get_image_features(pixel_values=pixels))
+    assert (repeats, note.features, len(note.images)) == (1, 2, 2)
+    for number, image in enumerate(note.images):
+        assert image.patch.tolist() == [*lead, *range(16)]
+        assert image.crop.tolist() == [number] * len(image.patch)
+        assert image.sides == ((4, 4), (4, 4)) and not image.video
+        assert image.source.tolist() == [*lead, *range(16 * number, 16 * number + 16)]
 
 
 def test_packing_without_newlines_is_refused():
     with pytest.raises(sl.InputError, match="without newline tokens"):
-        packed_images(lambda features, image_newline: (features,), [torch.zeros(1, 4, 2)], {"image_newline": None})
+        packed_images(lambda features, image_newline: (features,), [torch.zeros(1, 4, 2)], {"image_newline": None}, {})
 
 
-def layout(rows, images):
-    return Layout(torch.tensor(rows, dtype=torch.bool), images, (2, 2))
+SQUARES = ((2, 2),) * 4
+
+
+def tokens_of(crop, patch, **options):
+    return Tokens(torch.tensor(crop), torch.tensor([*patch]), **{"sides": SQUARES, **options})
+
+
+def layout(rows, images, **options):
+    return Layout([Placeholders(torch.tensor(rows, dtype=torch.bool), images, **options)])
+
+
+def shown_units(shown, scope):
+    return [(unit.row, unit.tokens.tolist(), unit.grid) for unit in shown.units(scope)]
 
 
 def test_layout_errors():
-    images = plain_images(2, 4, False, torch.device("cpu"))
+    images = [tokens_of([number] * 4, [0, 1, 2, 3]) for number in range(2)]
     with pytest.raises(sl.InputError, match="7 visual placeholders, but 8 visual features of 2 images"):
         layout([[1, 1, 1, 1, 1, 1, 1, 0]], images)
     with pytest.raises(sl.InputError, match="placeholders of row 0 end in the middle of an image"):
@@ -200,14 +221,14 @@ def test_only_complete_rectangles_in_raster_order_are_grids():
         ([1, 0, 3, 2], None),
         ([0, 1, 2, NO_PATCH], None),
     ]:
-        image = Tokens(torch.zeros(len(patch), dtype=torch.long), torch.tensor(patch))
+        image = tokens_of([0] * len(patch), patch)
         (unit,) = layout([[1] * len(patch)], [image]).units("image")
         assert unit.grid == grid and unit.tokens.tolist() == list(range(len(patch)))
 
 
 def test_units_of_every_scope():
-    newline = Tokens(torch.tensor([0, 0, 0, 0, 1, 1, 0]), torch.tensor([0, 1, 2, 3, 0, 1, NO_PATCH]))
-    other = Tokens(torch.tensor([2, 2, 2, 2]), torch.tensor([0, 1, 2, 3]))
+    newline = tokens_of([0, 0, 0, 0, 1, 1, 0], [0, 1, 2, 3, 0, 1, NO_PATCH])
+    other = tokens_of([2, 2, 2, 2], [0, 1, 2, 3])
     shown = layout([[0, *[1] * 7, 0, *[1] * 4], [0] * 13], [newline, other])
     assert [(u.row, u.tokens.tolist(), u.grid) for u in shown.units("row")] == [(0, list(range(11)), None)]
     assert [(u.tokens.tolist(), u.grid) for u in shown.units("image")] == [
@@ -219,4 +240,52 @@ def test_units_of_every_scope():
         ([4, 5], (1, 1, 2)),
         ([7, 8, 9, 10], (1, 2, 2)),
     ]
-    assert math.prod(shown.side) == 4
+    assert shown_units(shown, "frame") == shown_units(shown, "image")  # no frames
+    assert shown.source(0).tolist() == [0, 1, 2, 3, 4, 5, NO_PATCH, 8, 9, 10, 11] and shown.source(1).tolist() == []
+    assert shown.patch(0).tolist() == [0, 1, 2, 3, 0, 1, NO_PATCH, 0, 1, 2, 3]
+
+
+def test_sides_decide_where_a_pictures_tokens_stand():
+    """Pictures of any size: `source` counts the tokens of those before, `grid` takes the own width."""
+    image = tokens_of([1] * 6, range(6), sides=((2, 2), (3, 2), (1, 6)))
+    assert image.source.tolist() == [4, 5, 6, 7, 8, 9] and image.grid(torch.arange(6)) == (1, 3, 2)
+    assert tokens_of([2] * 6, range(6), sides=((2, 2), (3, 2), (1, 6))).grid(torch.arange(6)) == (1, 1, 6)
+
+
+def test_units_of_a_video():
+    """Frames make one grid, and are the units of two scopes; a video with a class token per frame has no grid."""
+    film = tokens_of([0] * 4 + [1] * 4, [0, 1, 2, 3] * 2, video=True)
+    shown = layout([[1] * 8], [film])
+    assert shown_units(shown, "row") == [(0, list(range(8)), None)]
+    assert shown_units(shown, "image") == [(0, list(range(8)), (2, 2, 2))]
+    frames = [(0, [0, 1, 2, 3], (1, 2, 2)), (0, [4, 5, 6, 7], (1, 2, 2))]
+    assert shown_units(shown, "crop") == shown_units(shown, "frame") == frames
+    tiles = layout([[1] * 8], [tokens_of([0] * 4 + [1] * 4, [0, 1, 2, 3] * 2)])
+    assert shown_units(tiles, "image") == shown_units(tiles, "frame") == [(0, list(range(8)), None)]
+    assert shown_units(tiles, "crop") == frames
+    with_class = layout([[1] * 10], [tokens_of([0] * 5 + [1] * 5, [NO_PATCH, 0, 1, 2, 3] * 2, video=True)])
+    assert shown_units(with_class, "image") == [(0, list(range(10)), None)]
+    assert [tokens for _, tokens, _ in shown_units(with_class, "frame")] == [[1, 2, 3, 4], [6, 7, 8, 9]]
+
+
+def test_images_and_videos_in_one_row():
+    """In the order of their columns; the tables of the second tower run follow those of the first."""
+    film = tokens_of([0] * 4 + [1] * 4, [0, 1, 2, 3] * 2, video=True, sides=SQUARES[:2])
+    still = tokens_of([0] * 4, [0, 1, 2, 3], sides=SQUARES[:1])
+    images = torch.tensor([[0] * 9 + [1] * 4], dtype=torch.bool)
+    videos = torch.tensor([[1] * 8 + [0] * 5], dtype=torch.bool)
+    shown = Layout([Placeholders(images, [still]), Placeholders(videos, [film], base=4)])
+    assert shown.columns[0].tolist() == [*range(8), *range(9, 13)]
+    assert shown.source(0).tolist() == [4, 5, 6, 7, 8, 9, 10, 11, 0, 1, 2, 3]
+    assert shown_units(shown, "image") == [(0, list(range(8)), (2, 2, 2)), (0, [8, 9, 10, 11], (1, 2, 2))]
+
+
+def test_runs_join_crops_to_images():
+    """Three crops, the first two in one run of placeholders."""
+    crops = [tokens_of([number] * 4, [0, 1, 2, 3]) for number in range(3)]
+    row = [[1] * 8 + [0] + [1] * 4]
+    apart, joined = layout(row, crops), layout(row, crops, runs=True)
+    assert [tokens for _, tokens, _ in shown_units(apart, "image")] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    assert [tokens for _, tokens, _ in shown_units(joined, "image")] == [list(range(8)), [8, 9, 10, 11]]
+    assert shown_units(joined, "crop") == shown_units(apart, "crop") == shown_units(apart, "image")
+    assert joined.source(0).tolist() == apart.source(0).tolist() == list(range(12))

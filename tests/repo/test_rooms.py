@@ -19,12 +19,19 @@ ALLOWED = {
         "torch",
         *(f"seeless.{m}" for m in ("ops", "strategy", "context", "decision", "budget", "registry", "errors")),
     ],
-    "families": ["seeless.core.family", "seeless.errors"],
+    "families": [
+        "seeless.core.family",
+        "seeless.errors",
+        *(
+            f"seeless.families.{path.stem}.FAMILY" for path in files_of("families")
+        ),  # relatives differ in a field or two
+    ],
     "core": [
         "torch",
         "transformers.cache_utils",
         "transformers.masking_utils",
         "transformers.modeling_layers",  # wider than architecture.md's table: layers.py must know checkpointed layers
+        "transformers.vision_utils",  # the order in which a tower with attention windows takes its patches
         *(f"seeless.{m}" for m in ("core", "ops", "strategy", "context", "decision", "report", "flops", "errors")),
     ],
 }

@@ -65,6 +65,8 @@ def _show_model(model: str | None, as_json: bool) -> None:
         ["decoder", f"{description.decoder}, {description.layers} layers, hidden size {description.hidden}, {heads}"],
         ["tower", f"{description.tower}, {description.tower_layers} layers"],
         ["class token", "yes" if description.class_token else "no"],
+        ["vision signal", description.vision_signal],
+        ["videos", "yes" if description.videos else "no, only as a row of images"],
         ["visual tokens", tokens],
         ["anchor", f"token {description.anchor} after the image"],
         *([["note", description.note]] if description.note else []),

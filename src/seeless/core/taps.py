@@ -205,6 +205,18 @@ class GroupSources:
         self.asked = True
         return self.vision.attention[self._sources()].transpose(1, 2)
 
+    def patch(self) -> torch.Tensor:
+        return torch.stack([self.layout.patch(u.row)[own] for u, own in zip(self.units, self.tokens, strict=True)])
+
+    def crop_attention(self) -> torch.Tensor:
+        self.asked = True
+        first = (self._sources() - self.patch())[:, :1]
+        placed = next(p for p in self.layout.images[self.units[0].row] if bool((p.tokens == self.tokens[0, 0]).any()))
+        crop = int(placed.image.crop[placed.tokens == self.tokens[0, 0]])
+        height, width = placed.image.sides[crop]
+        everything = first + torch.arange(height * width, device=first.device)
+        return self.vision.attention[everything].transpose(1, 2)
+
     def vision_features(self) -> torch.Tensor:
         return self.vision.features[self._sources()]
 

@@ -140,6 +140,13 @@ class Layout:
             result[placed.tokens] = torch.where(source == NO_PATCH, NO_PATCH, source + placed.base)
         return result
 
+    def patch(self, row: int) -> torch.Tensor:
+        """`[visual]`, for every visual token of a row its place in its picture's grid, or `NO_PATCH`."""
+        result = torch.full((self.count(row),), NO_PATCH, device=self.visual.device)
+        for placed in self.images[row]:
+            result[placed.tokens] = placed.image.patch
+        return result
+
     def units(self, scope: str) -> list[Unit]:
         """The units of one scope; tokens that show no patch belong to rows and images, not to crops and frames."""
         units = []

@@ -53,11 +53,12 @@ def attention_rows(
     return weights.gather(3, columns[:, None, None].expand(-1, heads, queries, -1))
 
 
-ENTRIES_AT_ONCE = 2**24
-
-
 def received_attention(
-    query: torch.Tensor, keys: torch.Tensor, scaling: float, seen: torch.Tensor | None = None
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    scaling: float,
+    seen: torch.Tensor | None = None,
+    entries_at_once: int = 2**24,
 ) -> torch.Tensor:
     """Attention that every key receives, averaged over the queries; the full map is never held.
 
@@ -65,13 +66,14 @@ def received_attention(
         query, keys: `[batch, heads, seq, dim]`; every query sees every key (a vision tower).
         scaling: factor on the product.
         seen: `[batch, seq]` bool, False = padding, neither asked nor seen; None = all.
+        entries_at_once: of the attention map to hold, about.
 
     Returns:
         `[batch, heads, seq]`, float32; sums to one over the keys.
     """
     batch, heads, length, _ = query.shape
     total = torch.zeros(batch, heads, length, device=query.device)
-    for some in torch.arange(length, device=query.device).split(max(1, ENTRIES_AT_ONCE // (batch * heads * length))):
+    for some in torch.arange(length, device=query.device).split(max(1, entries_at_once // (batch * heads * length))):
         scores = query[:, :, some] @ keys.transpose(-1, -2) * scaling
         if seen is not None:
             scores = scores.masked_fill(~seen[:, None, None], torch.finfo(scores.dtype).min)

@@ -5,6 +5,9 @@ from dataclasses import field
 import torch
 
 from seeless.context import Context
+from seeless.decision import Keep
+from seeless.errors import BudgetError
+from seeless.ops.topk import top_mask
 from seeless.registry import register
 from seeless.strategy import EntryStrategy, Scope
 
@@ -15,13 +18,31 @@ class FasterVLM(EntryStrategy):
 
     score_j = mean over heads of the class token's attention in the tower layer whose output the projector takes.
     Zhang et al., "[CLS] Attention is All You Need for Training-Free Visual Token Pruning", arXiv 2412.01818v1, section
-    3.2. The budget holds for every crop; a share is rounded. Positions are contiguous. On LLaVA-NeXT the released code
-    drops the newline tokens; `newlines=True` keeps them.
+    3.2. The budget holds for every crop; a share is rounded. Positions are contiguous (kept on M-RoPE). On LLaVA-NeXT
+    the released code drops the newline tokens; `newlines=True` keeps them. On towers without a class token the score is
+    the mean attention a patch receives, as in PriorTR's port to Qwen3-VL.
+
+    Args:
+        padding: rank all patches of a tile, those too that the model cuts away as padding, as the released code does;
+            then fewer tokens than the budget may stay.
     """
 
+    padding: bool = False
     scope: Scope = field(default="crop", kw_only=True)
     paper = "arXiv 2412.01818v1"
     rounding = round
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.padding and (self.scope != "crop" or self.threshold is not None):
+            raise BudgetError("padding=True ranks whole crops by count; use it with scope='crop' and no threshold")
+
     def score(self, ctx: Context) -> torch.Tensor:
         return ctx.vision_attention().mean(1)
+
+    def select(self, ctx: Context) -> Keep:
+        if not self.padding:
+            return super().select(ctx)
+        whole = ctx.crop_attention().mean(1)
+        kept = top_mask(whole, self.count(0, whole.shape[1]))
+        return Keep(kept.gather(1, ctx.patch), whole.gather(1, ctx.patch))

@@ -1,8 +1,11 @@
 """FastV: drop what the last token does not look at."""
 
+from typing import Literal
+
 import torch
 
 from seeless.context import Context
+from seeless.errors import BudgetError
 from seeless.registry import register
 from seeless.strategy import LayerStrategy
 
@@ -18,11 +21,20 @@ class FastV(LayerStrategy):
 
     Args:
         layer: K of the paper.
+        query_aggregation: the "last" token's attention, as in the paper, or the mean over all rows after the image
+            ("question"), as PriorTR's ports have it.
     """
 
     layer: int | list[int] = 2
+    query_aggregation: Literal["last", "question"] = "last"
     paper = "arXiv 2403.06764"
     rounding = round
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.query_aggregation not in ("last", "question"):
+            raise BudgetError(f"query_aggregation={self.query_aggregation!r} is not possible; use last or question")
+
     def score(self, ctx: Context) -> torch.Tensor:
-        return ctx.attention(queries="last").mean((1, 2))
+        queries = "last" if self.query_aggregation == "last" else "text"
+        return ctx.attention(queries, average=True).mean((1, 2))

@@ -19,8 +19,9 @@ class VisPruner(EntryStrategy):
     int(T * `important_ratio`) patches are chosen as FasterVLM does; the others, in descending order of attention, are
     thinned by cosine similarity of the tower's features, eight at a time (`ops.similarity.drop_duplicates`). Zhang et
     al., "Beyond Text-Visual Attention: Exploiting Visual Cues for Effective Token Pruning in VLMs", ICCV 2025, arXiv
-    2412.01818v2, section 3. The budget holds for every crop; a share is rounded. Positions are contiguous. Reported
-    scores are the class token's attention.
+    2412.01818v2, section 3. The budget holds for every crop; a share is rounded. Positions are contiguous (kept on
+    M-RoPE). Reported scores are the attention. On towers without a class token it is the mean attention a patch
+    receives, as in PriorTR's port to Qwen3-VL.
 
     Args:
         important_ratio: share of the budget chosen by importance, in [0, 1].

@@ -1,0 +1,124 @@
+"""What families have that LLaVA has not: features injected after early layers, several turns on M-RoPE, beams."""
+
+import pytest
+import torch
+from matrix import CASES, PLACEHOLDERS, case_id, rows_of
+from transformers import DynamicCache
+
+import seeless as sl
+from oracle import MaskOracle, turn_of
+from tinies import TINIES, make_inputs
+
+every = pytest.mark.parametrize("case", CASES, ids=case_id)
+DEEPSTACK = [(tiny, kind) for tiny, kind in CASES if tiny.name.startswith("qwen3")]
+
+
+def generate(model, inputs, tokens, **options):
+    return model.generate(
+        **inputs, max_new_tokens=tokens, do_sample=False, return_dict_in_generate=True, output_logits=True, **options
+    )
+
+
+@pytest.mark.parametrize("case", DEEPSTACK, ids=case_id)
+@pytest.mark.parametrize("backend", ["eager", "sdpa", "fused"])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        *(sl.Random(keep=0.4, layer=layer) for layer in (0, 1, 2, 3, 5)),
+        sl.FastV(keep=0.5, layer=1),
+        sl.FastV(keep=0.5, layer=2),
+        sl.PyramidDrop(layer=[1, 2, 4], keep=[0.6, 0.4, 0.2]),
+    ],
+    ids=lambda s: f"{s.name}-{s.layer}",
+)
+@torch.no_grad()
+def test_dropping_inside_deepstack(tiny, case, backend, strategy):
+    """Before, between and after the layers that visual features are added to; prefill and 16 decoded tokens."""
+    (own, kind), steps = case, 16
+    model, untouched = tiny(own, backend), tiny(own, "untouched")
+    inputs = make_inputs(model, own, rows_of(kind))
+    prompt = inputs["input_ids"].shape[1]
+    with sl.apply(model, strategy) as run:
+        out = generate(model, inputs, steps)
+        whole = model(**inputs).logits
+    full = {**own.extend(inputs, steps), "input_ids": out.sequences}
+    turn = turn_of(run.reports[0], inputs["input_ids"], PLACEHOLDERS)
+    with MaskOracle(untouched, [strategy], [turn], full["attention_mask"]):
+        want = untouched(**full, use_cache=False).logits
+    text = ~torch.isin(inputs["input_ids"], torch.tensor(PLACEHOLDERS)) & inputs["attention_mask"].bool()
+    assert (whole - want[:, :prompt])[text].abs().max() < 1e-4
+    assert (torch.stack(out.logits, 1) - want[:, prompt - 1 : -1]).abs().max() < 2e-4
+    assert torch.equal(want[:, prompt - 1 : -1].argmax(-1), out.sequences[:, prompt:])
+
+
+@every
+@pytest.mark.parametrize("name", ["fastv", "fastervlm"])
+@torch.no_grad()
+def test_a_later_turn_of_text(tiny, case, name):
+    """The cache of the first turn goes on; positions (and rope deltas) are those of the whole conversation."""
+    own, kind = case
+    model, untouched = tiny(own, "sdpa"), tiny(own, "untouched")
+    strategy = sl.get(name, keep=5)
+    rows = [row for row in rows_of(kind) if any(isinstance(part, str) for part in row)]
+    inputs = make_inputs(model, own, rows)
+    with sl.apply(model, strategy) as run:
+        first = generate(model, inputs, 3, past_key_values=DynamicCache(config=model.config.get_text_config()))
+        more = torch.randint(3, 90, (len(rows), 6), generator=torch.Generator().manual_seed(1))
+        ids = torch.cat([first.sequences, more], 1)
+        new = ids.shape[1] - inputs["input_ids"].shape[1]
+        grown = own.extend(inputs, new)
+        mask = grown["attention_mask"]
+        types = {key: grown[key] for key in own.new_token_types if key in grown}
+        given = {"input_ids": ids, "attention_mask": mask, **types}
+        out = generate(model, given, 3, past_key_values=first.past_key_values)
+        assert len(run.reports) == 1
+    full = {**own.extend(inputs, new + 3), "input_ids": out.sequences}
+    turn = turn_of(run.reports[0], inputs["input_ids"], PLACEHOLDERS)
+    with MaskOracle(untouched, [strategy], [turn], full["attention_mask"]):
+        want = untouched(**full, use_cache=False).logits
+    assert (torch.stack(out.logits, 1) - want[:, -4:-1]).abs().max() < 1e-4
+
+
+@every
+@torch.no_grad()
+def test_beams_see_what_a_single_answer_sees(tiny, case):
+    own, kind = case
+    model = tiny(own, "sdpa")
+    inputs = make_inputs(model, own, [row for row in rows_of(kind) if any(isinstance(part, str) for part in row)])
+    with sl.apply(model, sl.FasterVLM(keep=5)) as run:
+        model.generate(**inputs, max_new_tokens=2, do_sample=False)
+        alone = run.report.stages[0].kept
+        model.generate(**inputs, max_new_tokens=2, do_sample=False, num_beams=3)
+    kept = run.report.stages[0].kept
+    assert len(kept) == 3 * len(alone)
+    for row, one in enumerate(alone):
+        for beam in range(3):
+            assert kept[3 * row + beam].tolist() == one.tolist()
+
+
+@pytest.mark.parametrize("own", TINIES, ids=str)
+@torch.no_grad()
+def test_the_report_says_which_attention_of_the_tower_ranked(tiny, own):
+    model = tiny(own, "sdpa")
+    with sl.apply(model, sl.FasterVLM(keep=5)) as run:
+        model(**make_inputs(model, own, [[3, "image:0", 4]]))
+    has_class_token = own.name.startswith(("llava-llama", "llava-mistral", "llava-qwen2", "llava_next", "video_llava"))
+    has_class_token |= own.name == "internvl"
+    assert ("the class token's attention" in str(run.report)) == has_class_token
+    assert ("the mean attention received" in str(run.report)) != has_class_token
+
+
+@torch.no_grad()
+def test_renumbering_has_no_meaning_on_m_rope(tiny):
+    own = next(tiny for tiny in TINIES if tiny.name == "qwen2_vl")
+    with pytest.raises(sl.UnsupportedModel, match="coordinates of time"):
+        sl.apply(tiny(own, "sdpa"), sl.Random(keep=0.5, positions="renumber"))
+
+
+@torch.no_grad()
+def test_a_conversation_longer_than_the_window_is_refused(tiny):
+    own = next(tiny for tiny in TINIES if tiny.name == "gemma3")
+    model = tiny(own, "sdpa")
+    inputs = make_inputs(model, own, [[100, "image:0", 20]])
+    with sl.apply(model, sl.Random(keep=0.5)), pytest.raises(sl.InputError, match="look back only 128"):
+        model(**inputs)
