@@ -71,8 +71,9 @@ class MaskOracle:
     def _before_layer(self, index):
         def hook(module, args, kwargs):
             states, given = args[0], kwargs["attention_mask"]
-            hidden = self.hidden[index] & ~torch.eye(self.length, dtype=torch.bool)
-            mask = given.masked_fill(hidden[:, None], torch.finfo(given.dtype).min)
+            itself = torch.eye(self.length, dtype=torch.bool)
+            mask = given.masked_fill(self.hidden[index][:, None], torch.finfo(given.dtype).min)
+            mask = mask.masked_fill(itself, 0)  # padding sees itself, so that no row sees nothing
             changes = {"attention_mask": mask, "position_ids": None}
             if self.lowered[index].any():  # positions are relative: where a row begins does not matter
                 positions = torch.arange(self.length)[None] - self.lowered[index]

@@ -108,8 +108,8 @@ class Context:
         return self.sources.crop_attention()
 
     def vision_features(self) -> torch.Tensor:
-        """What the projector took in for each token, `[units, visual, dim]`; where that is not one vector per token, what
-        it gave."""
+        """What the projector took in for each token, `[units, visual, dim]`, or where that is not one vector per token,
+        what it gave."""
         return self.sources.vision_features()
 
     def vision_keys(self) -> torch.Tensor:

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 from saved_models import save_llava
-from tinies import PaliGemma
 
 from seeless.cli import main as main_module
+from tinies import PaliGemma
 
 
 def refused(outcome, code: int, *parts: str) -> None:

@@ -3,10 +3,10 @@
 import json
 
 from saved_models import save_llava
-from tinies import InternVL, PaliGemma, Qwen2VL
 
 import seeless as sl
 from seeless import models
+from tinies import InternVL, PaliGemma, Qwen2VL
 
 
 def test_version_and_help(seeless):

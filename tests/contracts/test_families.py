@@ -122,3 +122,24 @@ def test_a_conversation_longer_than_the_window_is_refused(tiny):
     inputs = make_inputs(model, own, [[100, "image:0", 20]])
     with sl.apply(model, sl.Random(keep=0.5)), pytest.raises(sl.InputError, match="look back only 128"):
         model(**inputs)
+
+
+@torch.no_grad()
+def test_two_stages_before_the_same_layer(tiny):
+    """The second ranks what the first left, by attention over what the first left."""
+    own = TINIES[0]
+    model, untouched = tiny(own, "sdpa"), tiny(own, "untouched")
+    inputs = make_inputs(model, own, rows_of("image"))
+    strategies = [sl.Uniform(keep=0.75, layer=2), sl.FastV(keep=4, layer=2)]
+    with sl.apply(model, strategies) as run:
+        logits = model(**inputs).logits
+    turn = turn_of(run.report, inputs["input_ids"], PLACEHOLDERS)
+    with MaskOracle(untouched, strategies, [turn], inputs["attention_mask"]):
+        want = untouched(**inputs).logits
+    text = ~torch.isin(inputs["input_ids"], torch.tensor(PLACEHOLDERS)) & inputs["attention_mask"].bool()
+    assert (logits - want)[text].abs().max() < 5e-5
+    first, second = run.report.stages
+    assert second.n_before == first.n_after and second.n_after == [4, 4, 0, 4]
+    for before, after, scores in zip(first.kept, second.kept, second.scores, strict=True):
+        best = before[scores.topk(min(4, len(scores))).indices.sort().values]
+        assert after.tolist() == best.tolist()

@@ -96,6 +96,10 @@ class PrefillLayers:
             cut = session.run_stage(stage, hidden, taps)
             if cut is not None:
                 hidden = gather_tokens(cut.hidden, cut.order)
+                self.tapped = {
+                    i: (gather_tokens(x, cut.order), tuple(gather_tokens(angle, cut.order) for angle in angles))
+                    for i, (x, angles) in self.tapped.items()
+                }
                 session.after_cut(index, stage.strategy.past)
                 self.inputs = {}
         if any(stage.layer == index + 1 for stage in self.stages):

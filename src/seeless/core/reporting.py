@@ -108,8 +108,9 @@ def _visual_counts(session: Session, original: list[int], depth: int) -> list[li
 
 def _held_as(session: Session, depth: int) -> list[int]:
     """For every layer, a layer that saw the tokens its cache holds."""
-    same = {id(row): first for first, row in session.seen.items()}
-    return [same[id(session.at(session.held, layer))] for layer in range(depth)]
+    firsts = sorted(session.seen)
+    held = [session.at(session.held, layer).column.shape[1] for layer in range(depth)]
+    return [next(first for first in firsts if session.seen[first].column.shape[1] <= count) for count in held]
 
 
 def _boxes(image: Image, overview: int) -> torch.Tensor:

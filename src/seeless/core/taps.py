@@ -65,7 +65,7 @@ class LayerTap:
             self._check(self.cached)
             return self.cached
         new = rotate(self._project("k", self.hidden), *self.rotary)
-        return new if self.past == 0 or self.cached is None else torch.cat([self.cached, new], 2)
+        return new if self.past == 0 or self.cached is None else torch.cat([self.cached[:, :, : self.past], new], 2)
 
     def _check(self, cached: torch.Tensor) -> None:
         """Once per module: the model's own keys are what its projection, norm and rotary embedding give here."""

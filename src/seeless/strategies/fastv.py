@@ -4,7 +4,7 @@ from typing import Literal
 
 import torch
 
-from seeless.context import Context
+from seeless.context import Context, Queries
 from seeless.errors import BudgetError
 from seeless.registry import register
 from seeless.strategy import LayerStrategy
@@ -36,5 +36,5 @@ class FastV(LayerStrategy):
             raise BudgetError(f"query_aggregation={self.query_aggregation!r} is not possible; use last or question")
 
     def score(self, ctx: Context) -> torch.Tensor:
-        queries = "last" if self.query_aggregation == "last" else "text"
+        queries: Queries = "last" if self.query_aggregation == "last" else "text"
         return ctx.attention(queries, average=True).mean((1, 2))
