@@ -355,8 +355,8 @@ def test_features_made_without_the_handle(tiny, variant):
         features = model.get_image_features(**pixels)
         again = model(**inputs, mm_encoder_outputs={"image": features}).logits
         assert torch.equal(again, model(**inputs, **pixels).logits)
-        with pytest.raises(sl.InputError, match=refusal):  # the note is on the output itself
-            model(**inputs, mm_encoder_outputs={"image": type(features)(**features)})
+        rebuilt = type(features)(**features)  # as accelerate does when it moves outputs between devices
+        assert torch.equal(model(**inputs, mm_encoder_outputs={"image": rebuilt}).logits, again)
         features.pooler_output = features.pooler_output[:1]
         with pytest.raises(sl.InputError, match=refusal):
             model(**inputs, mm_encoder_outputs={"image": features})
@@ -364,7 +364,6 @@ def test_features_made_without_the_handle(tiny, variant):
     assert torch.equal(model(**inputs, mm_encoder_outputs={"image": features}).logits, model(**inputs, **pixels).logits)
 
 
-@pytest.mark.xfail(strict=True, reason="taken for one run's features repeated for beams: signals of the wrong picture")
 @torch.no_grad()
 def test_features_of_several_runs_of_the_tower(tiny):
     model = tiny(LLAVA, "sdpa")

@@ -107,14 +107,22 @@ def read_note(output: Any) -> tuple[Note, int]:
     Raises:
         InputError: they were made without `apply`, or cut up since.
     """
-    note = getattr(output, _NOTE, None)
-    count = len(output.pooler_output)
+    note, count = getattr(output, _NOTE, None), len(output.pooler_output)
+    carried = {id(found): found for f in _carriers(output.pooler_output) if (found := getattr(f, _NOTE, None))}
+    if len(carried) > 1:
+        raise InputError("the images of one forward come from several runs of the tower; encode them together")
+    if note is None and carried:
+        note = next(iter(carried.values()))
     if note is None or count % note.features:
         raise InputError(
             "these image features were made without this handle, or were cut up (prefill_chunk_size); "
             "pass pixel_values, or call get_image_features while the handle is active"
         )
     return note, count // note.features
+
+
+def _carriers(features: Any) -> list[torch.Tensor]:
+    return [features] if isinstance(features, torch.Tensor) else list(features)
 
 
 def placeholder_mask(view: ModelView, given: dict, kind: Kind) -> torch.Tensor:
@@ -172,6 +180,8 @@ class Noting:
         note = Note(images, len(features), vision)
         vision.keep_features(features, images)
         vars(output)[_NOTE] = note
+        for features in _carriers(output.pooler_output):  # accelerate rebuilds outputs around the same tensors
+            setattr(features, _NOTE, note)
         self.on_note(kind, note)
         return output
 
