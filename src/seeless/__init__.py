@@ -14,8 +14,12 @@ from seeless.errors import (
 )
 from seeless.registry import available, from_dict, get, register
 from seeless.report import Report, StageReport
+from seeless.strategies.clse import CLSE
+from seeless.strategies.dart import Dart
+from seeless.strategies.divprune import DivPrune
 from seeless.strategies.fastervlm import FasterVLM
 from seeless.strategies.fastv import FastV
+from seeless.strategies.holov import HoloV
 from seeless.strategies.pool import Pool
 from seeless.strategies.priortr import PriorTR
 from seeless.strategies.pyramiddrop import PyramidDrop
@@ -24,15 +28,19 @@ from seeless.strategies.uniform import Uniform
 from seeless.strategies.vispruner import VisPruner
 from seeless.strategy import EntryStrategy, LayerStrategy, Strategy
 
-__all__ = [
+__all__ = [  # noqa: RUF022 (plain order; ruff would put CLSE first)
     "AlreadyApplied",
     "BudgetError",
+    "CLSE",
     "Context",
+    "Dart",
     "Decision",
+    "DivPrune",
     "EntryStrategy",
     "FastV",
     "FasterVLM",
     "Handle",
+    "HoloV",
     "InputError",
     "Keep",
     "LayerStrategy",

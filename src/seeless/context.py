@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 import torch
 
 Queries = Literal["last", "text", "anchor"] | torch.Tensor
+Tokens = Literal["visual", "text"]
 
 
 class Sources(Protocol):
@@ -17,7 +18,8 @@ class Sources(Protocol):
     def text(self) -> torch.Tensor: ...
     def embeds(self) -> torch.Tensor: ...
     def attention(self, queries: Queries, layer: int, average: bool) -> torch.Tensor: ...
-    def keys(self, layer: int) -> torch.Tensor: ...
+    def keys(self, layer: int, tokens: Tokens) -> torch.Tensor: ...
+    def normed(self, tokens: Tokens) -> torch.Tensor: ...
     def vision_attention(self) -> torch.Tensor: ...
     def patch(self) -> torch.Tensor: ...
     def crop_attention(self) -> torch.Tensor: ...
@@ -84,9 +86,19 @@ class Context:
         """
         return self.sources.attention(queries, self.layer - 1 if layer is None else layer, average)
 
-    def keys(self, layer: int | None = None) -> torch.Tensor:
-        """Rotated keys of the visual tokens, `[units, kv_heads, visual, dim]`, of the layer before the stage."""
-        return self.sources.keys(self.layer - 1 if layer is None else layer)
+    def keys(self, layer: int | None = None, tokens: Tokens = "visual") -> torch.Tensor:
+        """Rotated keys, `[units, kv_heads, visual, dim]`, of the layer before the stage unless told.
+
+        Args:
+            layer: whose projections.
+            tokens: "text" gives those of the tokens after the last visual token of the unit's row instead,
+                `[units, kv_heads, text, dim]`.
+        """
+        return self.sources.keys(self.layer - 1 if layer is None else layer, tokens)
+
+    def normed(self, tokens: Tokens = "visual") -> torch.Tensor:
+        """`visual` (or `text`) through the decoder's final norm: what its output layer would read if it came now."""
+        return self.sources.normed(tokens)
 
     def vision_attention(self) -> torch.Tensor:
         """Attention the vision tower pays to each token, `[units, heads, visual]`, float32.

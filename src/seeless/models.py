@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from seeless.api import apply
-from seeless.context import Context, Queries
+from seeless.context import Context, Queries, Tokens
 from seeless.core.family import ModelView, unwrap
 from seeless.core.reporting import dimensions
 from seeless.core.taps import NO_NULL_TOKEN
@@ -246,8 +246,11 @@ class _Probe:
         rows = 1 if average else len(queries) if isinstance(queries, torch.Tensor) else named[queries]
         return self._random(self.size.heads, rows, self.tokens)
 
-    def keys(self, layer: int) -> torch.Tensor:
-        return self._random(self.size.kv_heads, self.tokens, self.size.head_dim)
+    def keys(self, layer: int, tokens: Tokens) -> torch.Tensor:
+        return self._random(self.size.kv_heads, PROBE_TEXT if tokens == "text" else self.tokens, self.size.head_dim)
+
+    def normed(self, tokens: Tokens) -> torch.Tensor:
+        return self.text() if tokens == "text" else self.visual()
 
     def vision_attention(self) -> torch.Tensor:
         return self._random(self.view.tower_heads, self.tokens)

@@ -22,7 +22,7 @@ class Family:
         base: attribute of the model that receives `input_ids` and `pixel_values`.
         language_model, tower, projector: attributes of the base.
         video_tower: the tower of videos, if it is another one.
-        layers, rotary, norm, attention: attributes of the language model, and of its layers.
+        layers, rotary, final_norm: attributes of the language model; norm, attention: of its layers.
         tower_layers: path from the tower to its layers; the first that exists.
         tower_attentions: attribute of a tower layer; the first that exists.
         class_token_towers: `vision_config.model_type` of towers whose first token is a class token.
@@ -58,6 +58,7 @@ class Family:
     projector: str = "multi_modal_projector"
     layers: str = "layers"
     rotary: str = "rotary_emb"
+    final_norm: str = "norm"
     norm: str = "input_layernorm"
     attention: str = "self_attn"
     tower_layers: tuple[str, ...] = ("encoder.layers", "vision_model.encoder.layers", "transformer.layers")
@@ -192,6 +193,11 @@ class ModelView:
             if (module := _follow(layer, name)) is not None:
                 return module
         raise UnsupportedModel(f"{type(layer).__name__} has none of {self.family.tower_attentions}")
+
+    @property
+    def final_norm(self) -> Any:
+        """The norm before the head."""
+        return self._part(self.language_model, self.family.final_norm)
 
     @property
     def has_class_token(self) -> bool:

@@ -8,7 +8,7 @@ from weakref import WeakSet
 import torch
 from torch import nn
 
-from seeless.context import Queries
+from seeless.context import Queries, Tokens
 from seeless.core.family import ModelView
 from seeless.core.units import NO_PATCH, Layout, Unit
 from seeless.core.vision import Vision
@@ -186,10 +186,15 @@ class GroupSources:
         whole = torch.cat(parts, 2) if len(parts) > 1 else parts[0]
         return whole.sum(2, keepdim=True) if average else whole
 
-    def keys(self, layer: int) -> torch.Tensor:
+    def keys(self, layer: int, tokens: Tokens) -> torch.Tensor:
         tap = self._tap(layer)
         past = tap.keys.shape[2] - tap.hidden.shape[1]
-        return tap.keys.transpose(1, 2)[self.rows[:, None], past + self.slots].transpose(1, 2)
+        slots = self.text_slots if tokens == "text" else self.slots
+        return self._at(tap.keys.transpose(1, 2), past + slots).transpose(1, 2)
+
+    def normed(self, tokens: Tokens) -> torch.Tensor:
+        hidden = self.text() if tokens == "text" else self.visual()
+        return self.vision.view.final_norm(hidden).to(hidden.device)
 
     def _sources(self) -> torch.Tensor:
         """`[units, visual]`, places in the tables of `vision`."""

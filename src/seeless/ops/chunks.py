@@ -1,0 +1,58 @@
+"""A sequence of tokens in contiguous chunks: what each chunk holds, and how places are shared among them."""
+
+import torch
+import torch.nn.functional as F
+
+EPSILON = 1e-6
+
+
+def chunk_sizes(visual: int, chunks: int) -> list[int]:
+    """Sizes of at most `chunks` contiguous chunks of `visual` tokens; the first ones are one longer.
+
+    >>> chunk_sizes(10, 4), chunk_sizes(2, 4)
+    ([3, 3, 2, 2], [1, 1])
+    """
+    chunks = min(chunks, visual)
+    return [visual // chunks + (i < visual % chunks) for i in range(chunks)]
+
+
+def similarity_spread(features: torch.Tensor) -> torch.Tensor:
+    """How unevenly each token resembles the other tokens of its chunk, `[units, size]`.
+
+    v_i = sum_j (S_ij - mu_i)^2 / (n - 1), mu_i = sum_j S_ij / (n - 1), S the cosines with a zero diagonal, which is
+    part of both sums (HoloV, NeurIPS 2025, arXiv 2510.02912). A chunk of one token gives 0.
+
+    Args:
+        features: `[units, size, dim]`.
+    """
+    others = max(1, features.shape[1] - 1)
+    normalized = F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1, eps=EPSILON)
+    similarity = normalized @ normalized.transpose(1, 2)
+    similarity.diagonal(dim1=1, dim2=2).zero_()
+    mean = similarity.sum(2, keepdim=True) / others
+    return (similarity - mean).square().sum(2) / others
+
+
+def share_out(weight: torch.Tensor, sizes: list[int], count: int) -> torch.Tensor:
+    """How many of `count` places every chunk gets, `[units, chunks]`, on the CPU.
+
+    In proportion to `weight` `[units, chunks]`, floored, and never more than a chunk holds. What is left goes to the
+    chunks of the highest weight that have room, one each, again and again until nothing is left.
+
+    Args:
+        sizes: tokens of every chunk.
+        count: at most the sum of `sizes`.
+
+    >>> share_out(torch.tensor([[8.0, 1.0, 0.5, 0.5]]), [3, 3, 3, 3], 10).tolist()
+    [[3, 3, 2, 2]]
+    """
+    weight = torch.nan_to_num(weight.cpu().double())
+    room = torch.tensor(sizes)
+    share = weight / (weight.sum(1, keepdim=True) + EPSILON)
+    quota = (share * count).floor().long().minimum(room)
+    order = weight.argsort(dim=1, descending=True, stable=True)
+    while bool(((left := count - quota.sum(1, keepdim=True)) > 0).any()):
+        free = (quota < room).gather(1, order)
+        given = free & (free.cumsum(1) <= left)
+        quota = quota.scatter_add(1, order, given.long())
+    return quota

@@ -1,0 +1,33 @@
+"""DivPrune: keep tokens that differ."""
+
+from seeless.context import Context
+from seeless.decision import Keep
+from seeless.errors import BudgetError
+from seeless.ops.farthest import farthest_points
+from seeless.registry import register
+from seeless.strategy import EntryStrategy
+
+
+@register("divprune")
+class DivPrune(EntryStrategy):
+    """Keep tokens that lie as far from each other as possible, before the language model.
+
+    Max-min diversity: the first token is the one farthest from its nearest neighbour; then always the highest
+    score_j = min over the chosen i of 1 - cos(x_i, x_j), x the projected embeddings (`ops.farthest`). Alvar et al.,
+    "DivPrune: Diversity-based Visual Token Pruning for Large Multimodal Models", CVPR 2025, arXiv 2503.02175. Neither
+    the question nor any attention is looked at, so it works with every tower. A share is rounded half to even.
+    Positions are contiguous. All tokens of an image are candidates, LLaVA-NeXT's newlines too. The released code may
+    choose a token twice where several are equal; here exactly the budget is kept.
+    """
+
+    paper = "arXiv 2503.02175"
+    rounding = round
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.threshold is not None:
+            raise BudgetError("divprune chooses by diversity, not by a score, so it takes no threshold")
+
+    def select(self, ctx: Context) -> Keep:
+        embeds = ctx.embeds
+        return Keep.indices(farthest_points(embeds, ctx.n_keep), embeds.shape[1])

@@ -1,0 +1,72 @@
+"""HoloV: keep the highlights of every part of the picture."""
+
+import math
+from dataclasses import field
+
+import torch
+
+from seeless.context import Context
+from seeless.decision import Keep
+from seeless.errors import BudgetError
+from seeless.ops.chunks import chunk_sizes, share_out, similarity_spread
+from seeless.registry import register
+from seeless.strategy import EntryStrategy, Scope
+
+
+@register("holov")
+class HoloV(EntryStrategy):
+    """Share the budget among the parts of the picture, and keep what the tower looks at in each.
+
+    The tokens are cut into contiguous chunks, which share the budget in proportion to their mean
+    score = `attention_weight` * c + `weight` * v: c is the tower's attention (mean over heads), v how unevenly a token
+    resembles the others of its chunk (`ops.chunks.similarity_spread` of the projected tokens), scaled to the mean size
+    of the first term. Inside a chunk the tokens with the highest c stay. Zou et al., "Don't Just Chase 'Highlighted
+    Tokens' in MLLMs: Revisiting Visual Holistic Context Retention", NeurIPS 2025, arXiv 2510.02912.
+
+    c is what `ctx.vision_attention()` gives: the class token's attention, or, on towers without one, the attention each
+    token receives on average wherever that can be read. A share is floored. Positions are contiguous. Reported scores
+    are c. The released code fills up with zero vectors where a chunk's part exceeds its tokens; here that surplus goes
+    to the chunks of the highest score that have room, so exactly the budget is kept. The budget holds for every crop,
+    since LLaVA-NeXT's newlines have no c; on LLaVA-1.5 a crop is the image.
+
+    Args:
+        chunks: how many parts, at most one per token.
+        weight: of the spread v.
+        attention_weight: of the attention c.
+    """
+
+    chunks: int = 16
+    weight: float = 0.09
+    attention_weight: float = 1000.0
+    scope: Scope = field(default="crop", kw_only=True)
+    paper = "arXiv 2510.02912"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.chunks, bool) or not isinstance(self.chunks, int) or self.chunks < 1:
+            raise BudgetError(f"chunks={self.chunks!r} is not possible; give a whole number of at least 1")
+        for name in ("weight", "attention_weight"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not (0 <= value < math.inf):
+                raise BudgetError(f"{name}={value!r} is not possible; give 0 or a positive number")
+        if self.threshold is not None:
+            raise BudgetError("holov shares its budget among parts of the picture, so it takes no threshold")
+
+    def select(self, ctx: Context) -> Keep:
+        attention = ctx.vision_attention().mean(1)
+        tokens = ctx.embeds.to(attention.device)
+        sizes = chunk_sizes(attention.shape[1], self.chunks)
+        parts = attention.split(sizes, 1)
+        worth = [self._worth(*part) for part in zip(parts, tokens.split(sizes, 1), strict=True)]
+        quota = share_out(torch.stack(worth, 1), sizes, ctx.n_keep).to(attention.device)
+        ranks = [part.argsort(dim=1, descending=True, stable=True).argsort(dim=1) for part in parts]
+        mask = torch.cat([rank < quota[:, chunk, None] for chunk, rank in enumerate(ranks)], 1)
+        return Keep(mask, attention)
+
+    def _worth(self, attention: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Mean score of a chunk, `[units]`."""
+        looked_at = self.attention_weight * attention
+        spread = similarity_spread(tokens)
+        size = spread.abs().mean(1, keepdim=True).clamp(min=1e-12)
+        scaled = spread / size * looked_at.abs().mean(1, keepdim=True)
+        return (looked_at + self.weight * scaled).mean(1)
