@@ -6,6 +6,7 @@ must equal hiding the dropped keys from all later queries in the earlier layers,
 
 import contextlib
 import inspect
+import math
 from dataclasses import dataclass
 
 import torch
@@ -40,13 +41,15 @@ class MaskOracle:
     Args:
         attention_mask: `[batch, seq]` of everything, answers included.
         merged: what becomes of the embeddings `[batch, seq, dim]` where a method merges tokens at the entry.
+        at_layers: by layer, what becomes of the hidden states that it takes in; both worked out by somebody else.
     """
 
-    def __init__(self, model, strategies, turns, attention_mask, merged=None):
+    def __init__(self, model, strategies, turns, attention_mask, merged=None, at_layers=None):
         self.decoder = decoder_of(model)
         self.depth = len(self.decoder.layers)
         self.batch, self.length = attention_mask.shape
         self.merged = merged
+        self.at_layers = at_layers or {}
         axes = getattr(self.decoder.rotary_emb, "mrope_section", None)
         shape = (self.depth, self.batch, self.length, self.length)
         self.hidden = torch.zeros(shape, dtype=torch.bool)  # [layer, row, query, key]
@@ -71,6 +74,7 @@ class MaskOracle:
     def _before_layer(self, index):
         def hook(module, args, kwargs):
             states, given = args[0], kwargs["attention_mask"]
+            states = self.at_layers[index](states) if index in self.at_layers else states
             itself = torch.eye(self.length, dtype=torch.bool)
             mask = given.masked_fill(self.hidden[index][:, None], torch.finfo(given.dtype).min)
             mask = mask.masked_fill(itself, 0)  # padding sees itself, so that no row sees nothing
@@ -83,7 +87,7 @@ class MaskOracle:
                     changes["position_embeddings"] = rotary(states, positions, kind)
                 else:
                     changes["position_embeddings"] = rotary(states, position_ids=positions)
-            return args, {**kwargs, **changes}
+            return (states, *args[1:]), {**kwargs, **changes}
 
         return hook
 
@@ -135,3 +139,72 @@ def pooled(turn, grids):
         return result
 
     return merge
+
+
+def merges_of(strategy, turn, grids):
+    """`MaskOracle`'s arguments for a strategy that changes what it keeps; none for the others."""
+    if strategy.name == "pool":
+        return {"merged": pooled(turn, grids)}
+    if strategy.name == "sparsevlm" and strategy.version == "1.0":
+        return {"at_layers": recycled(turn, strategy)}
+    return {}
+
+
+def recycled(turn, strategy):
+    """What version 1.0 of SparseVLM makes of the hidden states at each of its layers: `{layer: states -> states}`.
+
+    From the reported scores and budgets alone; the clusters are worked out again, one unit (= row) after another.
+    """
+
+    def at(stage, earlier):
+        def merge(states):
+            result = states.clone()
+            for row, columns in enumerate(turn.columns):
+                alive = columns.tolist() if earlier is None else columns[earlier.kept[row]].tolist()
+                kept = columns[stage.kept[row]].tolist()
+                if len(alive) == len(kept):
+                    continue
+                values = states[row, alive].detach().double().tolist()
+                stay, clusters = by_plain_recycling(stage.scores[row].tolist(), values, len(kept), strategy.seed)
+                assert sorted(alive[i] for i in [*stay, *clusters]) == kept
+                for centre, members in clusters.items():
+                    result[row, alive[centre]] = states[row, [alive[i] for i in members]].mean(0)
+            return result
+
+        return merge
+
+    stages = turn.report.stages
+    return {stage.layer: at(stage, earlier) for earlier, stage in zip([None, *stages], stages, strict=False)}
+
+
+def by_plain_recycling(scores, values, budget, seed=0):
+    """methods.md 7.3 with lists: places that stay as they are, and `{centre: members}` of the clusters."""
+    visual, clusters = len(scores), 0
+    while budget < visual and clusters < budget - 1:
+        if (math.floor(0.3 * (visual - budget + clusters)) + 1) // 10 + 1 == clusters:
+            break
+        clusters += 1
+    order = sorted(range(visual), key=lambda i: (-scores[i], i))
+    kept = budget - clusters
+    stay = order[:kept]
+    if clusters == 0:
+        return stay, {}
+    again = order[kept : kept + math.floor(0.3 * (visual - kept)) + 1]
+    noise = torch.rand(len(again), generator=torch.Generator().manual_seed(seed)).tolist()
+    return stay, {
+        again[c]: [again[i] for i in own] for c, own in plain_peaks([values[i] for i in again], clusters, noise)
+    }
+
+
+def plain_peaks(points, count, noise):
+    """`(centre, members)` of the clusters, by density peaks, one distance after another."""
+    dim, n = len(points[0]), len(points)
+    far = [[math.dist(p, q) / math.sqrt(dim) for q in points] for p in points]
+    dense = [math.exp(-sum(d * d for d in sorted(far[i])[:count]) / count) + noise[i] * 1e-6 for i in range(n)]
+    widest = max(map(max, far))
+    gap = [min([far[i][j] for j in range(n) if dense[j] > dense[i]], default=widest) for i in range(n)]
+    centres = sorted(range(n), key=lambda i: (-dense[i] * gap[i], i))[:count]
+    members = {c: [] for c in centres}
+    for i in range(n):
+        members[i if i in members else min(centres, key=lambda c: far[i][c])].append(i)
+    return list(members.items())

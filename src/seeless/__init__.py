@@ -17,6 +17,7 @@ from seeless.report import Report, StageReport
 from seeless.strategies.clse import CLSE
 from seeless.strategies.dart import Dart
 from seeless.strategies.divprune import DivPrune
+from seeless.strategies.evs import EVS
 from seeless.strategies.fastervlm import FasterVLM
 from seeless.strategies.fastv import FastV
 from seeless.strategies.holov import HoloV
@@ -24,11 +25,13 @@ from seeless.strategies.pool import Pool
 from seeless.strategies.priortr import PriorTR
 from seeless.strategies.pyramiddrop import PyramidDrop
 from seeless.strategies.random import Random
+from seeless.strategies.sparsevlm import SparseVLM
 from seeless.strategies.uniform import Uniform
+from seeless.strategies.vidcom2 import VidCom2
 from seeless.strategies.vispruner import VisPruner
 from seeless.strategy import EntryStrategy, LayerStrategy, Strategy
 
-__all__ = [  # noqa: RUF022 (plain order; ruff would put CLSE first)
+__all__ = [  # noqa: RUF022 (plain order; ruff takes CLSE and EVS for constants)
     "AlreadyApplied",
     "BudgetError",
     "CLSE",
@@ -36,6 +39,7 @@ __all__ = [  # noqa: RUF022 (plain order; ruff would put CLSE first)
     "Dart",
     "Decision",
     "DivPrune",
+    "EVS",
     "EntryStrategy",
     "FastV",
     "FasterVLM",
@@ -52,11 +56,13 @@ __all__ = [  # noqa: RUF022 (plain order; ruff would put CLSE first)
     "Random",
     "Report",
     "SeelessError",
+    "SparseVLM",
     "StageReport",
     "Strategy",
     "Uniform",
     "UnknownStrategy",
     "UnsupportedModel",
+    "VidCom2",
     "VisPruner",
     "apply",
     "available",

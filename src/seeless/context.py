@@ -17,7 +17,9 @@ class Sources(Protocol):
     def hidden(self) -> torch.Tensor: ...
     def text(self) -> torch.Tensor: ...
     def embeds(self) -> torch.Tensor: ...
+    def text_embeds(self) -> torch.Tensor: ...
     def attention(self, queries: Queries, layer: int, average: bool) -> torch.Tensor: ...
+    def rope_bias(self, queries: Queries, layer: int) -> torch.Tensor: ...
     def keys(self, layer: int, tokens: Tokens) -> torch.Tensor: ...
     def normed(self, tokens: Tokens) -> torch.Tensor: ...
     def vision_attention(self) -> torch.Tensor: ...
@@ -70,6 +72,11 @@ class Context:
         """Embeddings of the visual tokens as they entered the first layer, `[units, visual, dim]`."""
         return self.sources.embeds()
 
+    @cached_property
+    def text_embeds(self) -> torch.Tensor:
+        """Embeddings of the tokens of `text` as they entered the first layer, `[units, text, dim]`."""
+        return self.sources.text_embeds()
+
     def attention(self, queries: Queries = "last", layer: int | None = None, average: bool = False) -> torch.Tensor:
         """Attention from some rows to the visual tokens, `[units, heads, queries, visual]`, float32.
 
@@ -99,6 +106,14 @@ class Context:
     def normed(self, tokens: Tokens = "visual") -> torch.Tensor:
         """`visual` (or `text`) through the decoder's final norm: what its output layer would read if it came now."""
         return self.sources.normed(tokens)
+
+    def rope_bias(self, queries: Queries = "last", layer: int | None = None) -> torch.Tensor:
+        """What rotary positions alone add to the product of queries and keys, `[units, 1, queries, visual]`, float32.
+
+        The scaled product of all-one queries and all-one keys, rotated as those of the layer are. It depends only on
+        the distance between a row and a visual token, and may be zero or negative. Arguments as for `attention`.
+        """
+        return self.sources.rope_bias(queries, self.layer - 1 if layer is None else layer)
 
     def vision_attention(self) -> torch.Tensor:
         """Attention the vision tower pays to each token, `[units, heads, visual]`, float32.

@@ -70,8 +70,8 @@ class ModelDescription:
 def supported_models() -> list[SupportedModels]:
     """All families.
 
-    >>> [model.title for model in supported_models()][:1]
-    ['LLaVA-1.5']
+    >>> "LLaVA-1.5" in [model.title for model in supported_models()]
+    True
     """
     unique = {family.title: family for family in families().values()}
     return [SupportedModels(f.title, f.model_types, dict(f.checkpoints), f.note) for f in unique.values()]
@@ -239,12 +239,20 @@ class _Probe:
     def embeds(self) -> torch.Tensor:
         return self.visual()
 
-    def attention(self, queries: Queries, layer: int, average: bool) -> torch.Tensor:
+    def text_embeds(self) -> torch.Tensor:
+        return self.text()
+
+    def _rows(self, queries: Queries) -> int:
         if isinstance(queries, str) and queries == "anchor" and self.view.family.prefix:
             raise UnsupportedModel(NO_NULL_TOKEN)
         named = {"text": PROBE_TEXT, "last": 1, "anchor": 1}
-        rows = 1 if average else len(queries) if isinstance(queries, torch.Tensor) else named[queries]
-        return self._random(self.size.heads, rows, self.tokens)
+        return len(queries) if isinstance(queries, torch.Tensor) else named[queries]
+
+    def attention(self, queries: Queries, layer: int, average: bool) -> torch.Tensor:
+        return self._random(self.size.heads, 1 if average else self._rows(queries), self.tokens)
+
+    def rope_bias(self, queries: Queries, layer: int) -> torch.Tensor:
+        return self._random(1, self._rows(queries), self.tokens)
 
     def keys(self, layer: int, tokens: Tokens) -> torch.Tensor:
         return self._random(self.size.kv_heads, PROBE_TEXT if tokens == "text" else self.tokens, self.size.head_dim)

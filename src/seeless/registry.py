@@ -79,8 +79,9 @@ def get(name: str, **knobs: Any) -> Strategy:
         UnknownStrategy: no such name.
         BudgetError: a field it does not have, or a value it cannot take.
 
-    >>> get("fastv", keep=0.25)
-    FastV(keep=0.25, threshold=None, scope='row', positions='keep', past='keep', newlines=False, layer=2)
+    >>> fastv = get("fastv", keep=0.25)
+    >>> fastv.keep, fastv.layer
+    (0.25, 2)
     """
     cls = strategy_class(name)
     known = [knob.name for knob in fields(cls)]

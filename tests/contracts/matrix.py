@@ -17,6 +17,13 @@ STRATEGIES = {
     "pyramiddrop": sl.PyramidDrop(),
     "fastervlm": sl.FasterVLM(keep=5),
     "vispruner": sl.VisPruner(keep=0.4),
+    "clse": sl.CLSE(keep=0.4),
+    "divprune": sl.DivPrune(keep=0.4),
+    "dart": sl.Dart(keep=0.7),
+    "holov": sl.HoloV(keep=0.4, chunks=5),
+    "sparsevlm": sl.SparseVLM(keep=[0.6, 0.4, 0.2]),
+    "evs": sl.EVS(keep=0.7),
+    "vidcom2": sl.VidCom2(keep=0.4),
 }
 EVERYTHING = {
     "random": sl.Random(keep=1.0),
@@ -27,7 +34,16 @@ EVERYTHING = {
     "pyramiddrop": sl.PyramidDrop(keep=[1.0, 1.0, 1.0]),
     "fastervlm": sl.FasterVLM(keep=1.0),
     "vispruner": sl.VisPruner(keep=1.0),
+    "clse": sl.CLSE(keep=1.0),
+    "divprune": sl.DivPrune(keep=1.0),
+    "dart": sl.Dart(keep=1.0),
+    "holov": sl.HoloV(keep=1.0),
+    "sparsevlm": sl.SparseVLM(keep=1.0),
+    "evs": sl.EVS(keep=1.0),
+    "vidcom2": sl.VidCom2(keep=1.0),
 }
+LEAVES_STILLS_ALONE = ("evs",)
+FLOORED = ("priortr", "pyramiddrop", "clse", "dart", "holov", "sparsevlm", "evs", "vidcom2")
 CASES = [(tiny, kind) for tiny in TINIES for kind in tiny.kinds]
 PLACEHOLDERS = [IMAGE, VIDEO]
 NEW_TOKENS = 5

@@ -12,7 +12,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import seeless as sl
-from oracle import MaskOracle, pooled, turn_of
+from oracle import MaskOracle, merges_of, turn_of
 from tiny_models import BACKENDS, IMAGE, LAYERS, RAGGED, VARIANTS, make_inputs, row_grids
 
 every = pytest.mark.parametrize("variant", VARIANTS, ids=str)
@@ -108,7 +108,8 @@ def test_hidden_states_are_the_oracles(tiny, variant, name):
     with sl.apply(model, STRATEGIES[name]) as run:
         states = model(**inputs, output_hidden_states=True).hidden_states
     turn = turn_of(run.report, inputs["input_ids"], IMAGE)
-    with MaskOracle(untouched, [STRATEGIES[name]], [turn], inputs["attention_mask"]):
+    merges = merges_of(STRATEGIES[name], turn, None)
+    with MaskOracle(untouched, [STRATEGIES[name]], [turn], inputs["attention_mask"], **merges):
         want = untouched(**inputs, output_hidden_states=True, use_cache=False).hidden_states
     text = (inputs["input_ids"] != IMAGE) & inputs["attention_mask"].bool()
     for have, expected in zip(states, want, strict=True):
@@ -193,8 +194,8 @@ def test_training_loss_and_gradients_are_the_oracles(variant, name, checkpointin
         loss = exact_loss(out.logits)
         loss.backward()
     turn = turn_of(run.report, inputs["input_ids"], IMAGE)
-    merged = pooled(turn, row_grids(untouched, variant, rows, inputs["input_ids"])) if name == "pool" else None
-    with MaskOracle(untouched, [STRATEGIES[name]], [turn], inputs["attention_mask"], merged):
+    merges = merges_of(STRATEGIES[name], turn, row_grids(untouched, variant, rows, inputs["input_ids"]))
+    with MaskOracle(untouched, [STRATEGIES[name]], [turn], inputs["attention_mask"], **merges):
         want = exact_loss(untouched(**inputs, use_cache=False).logits)
         want.backward()
     assert abs(loss.item() - want.item()) < 1e-6  # norms and softmax are float32 inside, whatever the model is

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 import torch
 from transformers import CLIPVisionConfig, SiglipVisionConfig
 
+from seeless.families import family_of
+
 IMAGE, VIDEO, PAD = 99, 98, 0
 START, END = 96, 97  # vision start / end, image begin / end
 BREAK = 95  # the end of a row of patches (Pixtral)
@@ -131,6 +133,11 @@ class Tiny:
         model.generation_config.pad_token_id = PAD
         model.generation_config.eos_token_id = None
         return model
+
+    @property
+    def mrope(self) -> bool:
+        """Whether positions have several axes."""
+        return family_of(self.config().model_type).mrope
 
     def kernels(self, backend: str):
         """`backend` where the stock model has it."""

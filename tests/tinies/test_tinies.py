@@ -35,7 +35,7 @@ def text_places(inputs):
 def test_eager_and_sdpa_agree(tiny, kind, padding):
     if tiny.backends == ("eager",):
         with pytest.raises(ValueError, match="does not support an attention implementation"):
-            tiny.build("sdpa")
+            tiny.build("eager").set_attn_implementation("sdpa")
         return
     inputs = make_inputs(build(tiny, "eager"), tiny, batch(kind), padding)
     eager, sdpa = (build(tiny, backend)(**inputs).logits for backend in BACKENDS)

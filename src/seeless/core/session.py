@@ -177,10 +177,11 @@ class Session:
     ) -> tuple[Decision, GroupSources]:
         strategy, dense = stage.strategy, torch.stack(tokens)
         rows, columns = self._places(units, tokens)
-        text, whole, anchors = [], [], []
+        text, text_columns, whole, anchors = [], [], [], []
         for unit in units:
             own_text, own = self.text_columns[unit.row], self.layout.columns[unit.row]
-            text.append(slot_of[unit.row, own_text[own_text > own[-1]]])
+            text_columns.append(own_text[own_text > own[-1]])
+            text.append(slot_of[unit.row, text_columns[-1]])
             present = slot_of[unit.row] >= 0
             if self.valid is not None:
                 present = present & self.valid[unit.row]
@@ -201,10 +202,12 @@ class Session:
             hidden_states=hidden,
             input_embeds=self.embeds,
             input_slots=columns,
+            input_text_slots=torch.stack(text_columns),
             taps=taps,
             masks={layer: self.mask(layer, self.row) for layer in taps},
             blocks=self.blocks_of(self.row),
             blind=not self.view.family.prefix,
+            final_norm=self.view.final_norm,
             vision=self.vision,
         )
         index = torch.searchsorted(torch.stack([unit.tokens for unit in units]), dense)

@@ -85,6 +85,11 @@ class LayerTap:
         cos, sin = (x.expand(len(self.hidden), -1, -1)[rows[:, None], slots] for x in self.rotary)
         return rotate(self._project("q", hidden), cos, sin)
 
+    def rotated_ones(self, rows: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+        """An all-one vector at the places of `slots` `[units, places]`, rotated: `[units, 1, places, head_dim]`."""
+        cos, sin = (x.expand(len(self.hidden), -1, -1)[rows[:, None], slots].float() for x in self.rotary)
+        return rotate(torch.ones(*slots.shape, self.attention.head_dim, device=slots.device)[:, None], cos, sin)
+
 
 @dataclass
 class GroupSources:
@@ -95,9 +100,11 @@ class GroupSources:
         tokens: `[units, visual]`, places among the row's original visual tokens.
         slots: `[units, visual]`, where those stand now.
         text_slots, row_slots: per unit, slots of the text after the row's last visual token, and of the whole row.
-        hidden_states: `[batch, slots, dim]` at this stage; input_embeds likewise at layer 0, with its own slots.
+        hidden_states: `[batch, slots, dim]` at this stage; input_embeds likewise at layer 0, with slots of its own for
+            the visual tokens and for that text.
         masks: per tapped layer, `[batch, past + slots]` bool, False = padding; None = all visible.
         blocks: `[batch, slots]`, tokens of one block (0 and up) see each other both ways; None = plainly causal.
+        final_norm: the decoder's, before its head.
         blind: whether a token after the image cannot have seen the question.
         asked: whether the tower's attention was asked for.
     """
@@ -113,10 +120,12 @@ class GroupSources:
     hidden_states: torch.Tensor
     input_embeds: torch.Tensor
     input_slots: torch.Tensor
+    input_text_slots: torch.Tensor
     taps: dict[int, LayerTap]
     masks: dict[int, torch.Tensor | None]
     blocks: torch.Tensor | None
     blind: bool
+    final_norm: nn.Module
     vision: Vision
     asked: bool = False
 
@@ -134,6 +143,9 @@ class GroupSources:
 
     def embeds(self) -> torch.Tensor:
         return self._at(self.input_embeds, self.input_slots)
+
+    def text_embeds(self) -> torch.Tensor:
+        return self._at(self.input_embeds, self.input_text_slots)
 
     def _tap(self, layer: int) -> LayerTap:
         if layer not in self.taps:
@@ -186,6 +198,13 @@ class GroupSources:
         whole = torch.cat(parts, 2) if len(parts) > 1 else parts[0]
         return whole.sum(2, keepdim=True) if average else whole
 
+    def rope_bias(self, queries: Queries, layer: int) -> torch.Tensor:
+        tap = self._tap(layer)
+        device = tap.hidden.device
+        rows, slots = self.rows.to(device), self._query_slots(queries).to(device)
+        query, keys = tap.rotated_ones(rows, slots), tap.rotated_ones(rows, self.slots.to(device))
+        return query @ keys.transpose(-1, -2) * query.shape[-1] ** -0.5
+
     def keys(self, layer: int, tokens: Tokens) -> torch.Tensor:
         tap = self._tap(layer)
         past = tap.keys.shape[2] - tap.hidden.shape[1]
@@ -194,7 +213,7 @@ class GroupSources:
 
     def normed(self, tokens: Tokens) -> torch.Tensor:
         hidden = self.text() if tokens == "text" else self.visual()
-        return self.vision.view.final_norm(hidden).to(hidden.device)
+        return self.final_norm(hidden).to(hidden.device)
 
     def _sources(self) -> torch.Tensor:
         """`[units, visual]`, places in the tables of `vision`."""
