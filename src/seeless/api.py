@@ -1,6 +1,7 @@
 """`apply`: put strategies on a model, and take them off again."""
 
 from collections import deque
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 from weakref import WeakKeyDictionary, ref
@@ -12,7 +13,7 @@ from seeless.errors import AlreadyApplied, BudgetError, SeelessError, Unsupporte
 from seeless.families import family_of
 from seeless.registry import get
 from seeless.report import Report
-from seeless.strategy import Strategy
+from seeless.strategy import Recipe, Strategy
 
 REPORTS_KEPT = 256
 
@@ -40,7 +41,7 @@ class Handle:
         from seeless.core.session import plan_stages
 
         inner = unwrap(model)
-        view = ModelView(inner, family_of(_model_type(inner)))
+        view = ModelView(inner, family_of(_config(inner).model_type))
         self.model, self.strategies = model, strategies
         self.reports: deque[Report] = deque(maxlen=REPORTS_KEPT)
         self._inner = inner
@@ -82,12 +83,13 @@ class Handle:
         self.remove()
 
 
-def apply(model: nn.Module, strategy: str | Strategy | list[Strategy], **knobs: Any) -> Handle:
+def apply(model: nn.Module, strategy: "str | Strategy | Recipe | Sequence[Strategy | Recipe]", **knobs: Any) -> Handle:
     """Make `model` look at fewer visual tokens.
 
     Args:
         model: an unmodified vision-language model of `transformers`, also wrapped by PEFT, DDP or torch.compile.
-        strategy: a strategy, its name, or several strategies, which act in the order of the flow.
+        strategy: a strategy, its name, or several strategies, which act in the order of the flow; a
+            `seeless.vtr.VTRConfig` counts as one.
         knobs: fields of the strategy, if it is given by name.
 
     Returns:
@@ -112,16 +114,22 @@ def apply(model: nn.Module, strategy: str | Strategy | list[Strategy], **knobs: 
     """
     if isinstance(strategy, str):
         return Handle(model, [get(strategy, **knobs)])
-    strategies = list(strategy) if isinstance(strategy, list | tuple) else [strategy]
+    given = list(strategy) if isinstance(strategy, list | tuple) else [strategy]
     if knobs:
         raise BudgetError(f"{sorted(knobs)} belong to a strategy given by name; set them on the strategy itself")
-    if not strategies or not all(isinstance(s, Strategy) for s in strategies):
+    if not given or not all(isinstance(each, Strategy | Recipe) for each in given):
         raise BudgetError(f"{strategy!r} is no strategy; give one, its name, or a list of strategies")
-    return Handle(model, strategies)
+    return Handle(model, [resolved(each, model) for each in given])
 
 
-def _model_type(model: nn.Module) -> str:
-    model_type = getattr(getattr(model, "config", None), "model_type", None)
-    if model_type is None:
-        raise UnsupportedModel(f"{type(model).__name__} is no transformers model: it has no config.model_type")
-    return model_type
+def resolved(strategy: Strategy | Recipe, model: nn.Module) -> Strategy:
+    """The strategy itself, or what a recipe gives on this model."""
+    return strategy if isinstance(strategy, Strategy) else strategy.strategy_for(_config(model))
+
+
+def _config(model: nn.Module) -> Any:
+    inner = unwrap(model)
+    config = getattr(inner, "config", None)
+    if getattr(config, "model_type", None) is None:
+        raise UnsupportedModel(f"{type(inner).__name__} is no transformers model: it has no config.model_type")
+    return config

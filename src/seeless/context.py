@@ -8,6 +8,7 @@ import torch
 
 Queries = Literal["last", "text", "anchor"] | torch.Tensor
 Tokens = Literal["visual", "text"]
+Onto = Literal["visual", "row"]
 
 
 class Sources(Protocol):
@@ -17,8 +18,11 @@ class Sources(Protocol):
     def hidden(self) -> torch.Tensor: ...
     def text(self) -> torch.Tensor: ...
     def embeds(self) -> torch.Tensor: ...
+    def row_embeds(self) -> torch.Tensor: ...
+    def places(self) -> torch.Tensor: ...
+    def entering(self, layer: int) -> torch.Tensor: ...
     def text_embeds(self) -> torch.Tensor: ...
-    def attention(self, queries: Queries, layer: int, average: bool) -> torch.Tensor: ...
+    def attention(self, queries: Queries, layer: int, average: bool, onto: Onto, causal: bool) -> torch.Tensor: ...
     def rope_bias(self, queries: Queries, layer: int) -> torch.Tensor: ...
     def keys(self, layer: int, tokens: Tokens) -> torch.Tensor: ...
     def normed(self, tokens: Tokens) -> torch.Tensor: ...
@@ -73,11 +77,35 @@ class Context:
         return self.sources.embeds()
 
     @cached_property
+    def row_embeds(self) -> torch.Tensor:
+        """Embeddings of the tokens of `hidden` as they entered the first layer, `[units, seq, dim]`."""
+        return self.sources.row_embeds()
+
+    @cached_property
+    def places(self) -> torch.Tensor:
+        """Where the visual tokens stand in `hidden`, `[units, visual]`."""
+        return self.sources.places()
+
+    def entering(self, layer: int) -> torch.Tensor:
+        """Hidden states of the unit's visual tokens as they entered an earlier layer, `[units, visual then, dim]`.
+
+        Only for layers that the strategy names in `watches`.
+        """
+        return self.sources.entering(layer)
+
+    @cached_property
     def text_embeds(self) -> torch.Tensor:
         """Embeddings of the tokens of `text` as they entered the first layer, `[units, text, dim]`."""
         return self.sources.text_embeds()
 
-    def attention(self, queries: Queries = "last", layer: int | None = None, average: bool = False) -> torch.Tensor:
+    def attention(
+        self,
+        queries: Queries = "last",
+        layer: int | None = None,
+        average: bool = False,
+        onto: Onto = "visual",
+        causal: bool = True,
+    ) -> torch.Tensor:
         """Attention from some rows to the visual tokens, `[units, heads, queries, visual]`, float32.
 
         Softmax over all visible keys (causal, no padding), read at the visual tokens. Computed from the layer's own
@@ -90,8 +118,10 @@ class Context:
             layer: whose projections; the layer before the stage unless told. The coming layer (`ctx.layer`) gives
                 the attention it would compute on what it is about to see.
             average: give the mean over the asked rows, `[units, heads, 1, visual]`, without ever holding them all.
+            onto: "row" gives the attention to every token of `hidden`, `[units, heads, queries, seq]`.
+            causal: False lets rows see what comes after them; only to reproduce released code that does.
         """
-        return self.sources.attention(queries, self.layer - 1 if layer is None else layer, average)
+        return self.sources.attention(queries, self.layer - 1 if layer is None else layer, average, onto, causal)
 
     def keys(self, layer: int | None = None, tokens: Tokens = "visual") -> torch.Tensor:
         """Rotated keys, `[units, kv_heads, visual, dim]`, of the layer before the stage unless told.

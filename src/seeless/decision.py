@@ -55,4 +55,22 @@ class Merge:
         return torch.where(touched[..., None], merged, visual)
 
 
-Decision = Keep | Merge
+@dataclass(frozen=True, eq=False)
+class Extend:
+    """Keep some tokens, and put new ones right after the last visual token of the unit.
+
+    The new tokens have the position of the last token that stays; earlier layers, whose caches must be trimmed, hold
+    zero keys and values for them. There are at most as many as tokens that leave. Decoder stages only.
+
+    Args:
+        mask: `[units, visual]` bool, True = stays.
+        new: `[units, added, dim]`, hidden states.
+        scores: `[units, visual]` or None; only reported.
+    """
+
+    mask: torch.Tensor
+    new: torch.Tensor
+    scores: torch.Tensor | None = None
+
+
+Decision = Keep | Merge | Extend

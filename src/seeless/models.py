@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from seeless.api import apply
-from seeless.context import Context, Queries, Tokens
+from seeless.context import Context, Onto, Queries, Tokens
 from seeless.core.family import ModelView, unwrap
 from seeless.core.reporting import dimensions
 from seeless.core.taps import NO_NULL_TOKEN
@@ -242,14 +242,24 @@ class _Probe:
     def text_embeds(self) -> torch.Tensor:
         return self.text()
 
+    def row_embeds(self) -> torch.Tensor:
+        return self.hidden()
+
+    def places(self) -> torch.Tensor:
+        return torch.arange(self.tokens)[None]
+
+    def entering(self, layer: int) -> torch.Tensor:
+        return self.visual()
+
     def _rows(self, queries: Queries) -> int:
         if isinstance(queries, str) and queries == "anchor" and self.view.family.prefix:
             raise UnsupportedModel(NO_NULL_TOKEN)
         named = {"text": PROBE_TEXT, "last": 1, "anchor": 1}
         return len(queries) if isinstance(queries, torch.Tensor) else named[queries]
 
-    def attention(self, queries: Queries, layer: int, average: bool) -> torch.Tensor:
-        return self._random(self.size.heads, 1 if average else self._rows(queries), self.tokens)
+    def attention(self, queries: Queries, layer: int, average: bool, onto: Onto, causal: bool) -> torch.Tensor:
+        columns = self.tokens if onto == "visual" else self.tokens + PROBE_TEXT
+        return self._random(self.size.heads, 1 if average else self._rows(queries), columns)
 
     def rope_bias(self, queries: Queries, layer: int) -> torch.Tensor:
         return self._random(1, self._rows(queries), self.tokens)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -63,6 +63,8 @@ class Strategy(ABC):
         past: "keep" leaves layers before the cut their full KV cache, "trim" cuts it to the kept tokens.
         newlines: whether visual tokens that show no patch (LLaVA-NeXT's `image_newline`) stay where a crop is reduced;
             they are ranked like any other token in the scopes "row" and "image".
+
+    Class attributes: `one_by_one` asks for groups of a single unit; `may_drop_all` allows a unit to keep no token.
     """
 
     keep: Budget | list[Budget]
@@ -76,6 +78,8 @@ class Strategy(ABC):
     paper: ClassVar[str] = ""
     stage: ClassVar[Stage]
     own_positions: ClassVar[Positions] = "keep"
+    one_by_one: ClassVar[bool] = False
+    may_drop_all: ClassVar[bool] = False
     rounding: ClassVar[Callable[[float], int]] = math.floor
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -101,6 +105,10 @@ class Strategy(ABC):
     def layers(self, depth: int) -> list[int]:
         """The layers of a decoder of `depth` layers before which this strategy acts; 0 is the entry."""
         raise NotImplementedError
+
+    def watches(self, depth: int) -> list[int]:
+        """Layers whose incoming hidden states `ctx.entering` shall give at later stages."""
+        return []
 
     def budget(self, stage_index: int) -> Budget:
         """The budget of one stage."""
@@ -140,6 +148,14 @@ class Strategy(ABC):
     def to_dict(self) -> dict[str, Any]:
         """The strategy's name and fields as plain JSON; `seeless.from_dict` turns them back."""
         return {"strategy": self.name, **dataclasses.asdict(self)}
+
+
+class Recipe(ABC):
+    """Something that `apply` takes in place of a strategy, and that becomes one once the model is known."""
+
+    @abstractmethod
+    def strategy_for(self, config: Any) -> Strategy:
+        """The strategy on a model with this `config` (of `transformers`)."""
 
 
 class EntryStrategy(Strategy):

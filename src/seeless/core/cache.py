@@ -146,13 +146,14 @@ def trim(cache: Cache, layer: int, past: int, order: torch.Tensor) -> None:
 
     Args:
         past: length of the layer's cache before this forward; that part stays.
-        order: `[batch, slots]`, which of this forward's columns stay.
+        order: `[batch, slots]`, which of this forward's columns stay; -1 = none, a key and a value of zeros.
     """
     own: Any = cache.layers[layer]
     at = order.to(own.keys.device)[:, None, :, None]
 
     def kept(x: torch.Tensor) -> torch.Tensor:
-        new = x[:, :, past:].gather(2, at.expand(-1, x.shape[1], -1, x.shape[-1]))
+        new = x[:, :, past:].gather(2, at.clamp(min=0).expand(-1, x.shape[1], -1, x.shape[-1]))
+        new = new.masked_fill(at < 0, 0)
         return torch.cat([x[:, :, :past], new], 2) if past else new
 
     own.keys, own.values = kept(own.keys), kept(own.values)

@@ -26,9 +26,11 @@ def following(session: Session, inject: Callable) -> Callable:
         for rows, columns, merge in session.merges:
             at = place[rows.to(hidden.device), columns.to(hidden.device)]
             features = features.index_put((at,), merge.values(features[at]))
-        here = visual.gather(1, column)
+        token = row.tokens.to(hidden.device)
+        own = token < session.length  # added tokens have no features
+        here = visual.gather(1, column) & own
         if row.valid is not None:
             here = here & row.valid.to(hidden.device)
-        return inject(hidden, here, features[place.gather(1, column)[here]])
+        return inject(hidden, here, features[place.gather(1, token.where(own, 0))[here]])
 
     return run

@@ -74,10 +74,11 @@ class PrefillLayers:
         self.session, self.stages, self.positions, self.gapped = session, stages, positions, gapped
         self.inputs: dict[str, LayerInputs] | None = None  # after a cut, by kind of layer
         self.tapped: dict[int, tuple[torch.Tensor, tuple]] = {}
+        self.watched = {i for stage in stages for i in stage.strategy.watches(session.view.depth)}
 
     def needed(self, depth: int) -> list[int]:
         """Layers that must be hooked: the first (it brings the cache), taps, and all from the first cut on."""
-        layers = {0} | {stage.layer - 1 for stage in self.stages}
+        layers = {0} | {stage.layer - 1 for stage in self.stages} | self.watched
         first = min((stage.layer for stage in self.stages), default=depth)
         if self.session.record is not None:
             first = min([first, *(span.first for span in self.session.record.spans[1:])])
@@ -102,6 +103,8 @@ class PrefillLayers:
                 }
                 session.after_cut(index, stage.strategy.past)
                 self.inputs = {}
+        if index in self.watched:
+            session.watch(index, hidden)
         if any(stage.layer == index + 1 for stage in self.stages):
             self.tapped = {index: (hidden, self._rotary(index, hidden, given))}
         if self.inputs is not None:
@@ -132,9 +135,9 @@ class PrefillLayers:
         row = session.row
         closed = session.lowered(index, row.closed)
         if closed is not None:
-            now = take_positions(self.positions, row.column)
+            now = take_positions(self.positions, row.places)
             return session.view.rotate(hidden, now - closed.to(now.device), index)
-        order = session.seen[0].slot_of(session.length).gather(1, row.column).clamp(min=0)
+        order = session.seen[0].slot_of(session.length).gather(1, row.places).clamp(min=0)
         return tuple(gather_tokens(x, order) for x in given)
 
     def _tap(self, index: int, hidden: torch.Tensor, rotary: tuple) -> LayerTap:

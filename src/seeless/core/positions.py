@@ -14,12 +14,18 @@ class TokenRow:
         valid: `[batch, slots]` bool, False = padding; None if there is none.
         closed: `[batch, slots]`, by how much "renumber" has lowered each slot's position; None = 0.
         closed_after: `[batch, 1]`, by how much it lowers every later position.
+        token: `[batch, slots]`, the column each slot's token came from, or a number of its own (from the length of the
+            input on) for a token that was added; None: that of `column`. After tokens were added others stand in
+            columns that are not their own.
+        place: `[batch, slots]`, the column whose position each slot has; None: that of `column`.
     """
 
     column: torch.Tensor
     valid: torch.Tensor | None
     closed: torch.Tensor | None = None
     closed_after: torch.Tensor | None = None
+    token: torch.Tensor | None = None
+    place: torch.Tensor | None = None
 
     @classmethod
     def full(cls, batch: int, length: int, valid: torch.Tensor | None, device: torch.device) -> "TokenRow":
@@ -49,15 +55,31 @@ class TokenRow:
             before, total = (dropped.cumsum(1) - dropped.long()).gather(1, order), dropped.sum(1, keepdim=True)
             closed = before if closed is None else closed + before
             after = total if after is None else after + total
-        return order, TokenRow(self.column.gather(1, order), valid, closed, after)
+        token, place = (None if x is None else x.gather(1, order) for x in (self.token, self.place))
+        return order, TokenRow(self.column.gather(1, order), valid, closed, after, token, place)
+
+    @property
+    def tokens(self) -> torch.Tensor:
+        return self.column if self.token is None else self.token
+
+    @property
+    def places(self) -> torch.Tensor:
+        return self.column if self.place is None else self.place
 
     def slot_of(self, length: int) -> torch.Tensor:
         """`[batch, length]`: the slot that holds each column, -1 where the column has left."""
-        slots = torch.arange(self.column.shape[1], device=self.column.device).expand_as(self.column)
+        return self._slots(self.column, length)
+
+    def slot_of_token(self, count: int) -> torch.Tensor:
+        """`[batch, count]`: the slot of each token, -1 where it is not."""
+        return self._slots(self.tokens, count)
+
+    def _slots(self, numbers: torch.Tensor, count: int) -> torch.Tensor:
+        slots = torch.arange(numbers.shape[1], device=numbers.device).expand_as(numbers)
         if self.valid is not None:  # padding shares its column with a token; let it lose
             slots = torch.where(self.valid, slots, -1)
-        start = torch.full((len(self.column), length), -1, device=self.column.device)
-        return start.scatter_reduce(1, self.column, slots, "amax")
+        start = torch.full((len(numbers), count), -1, device=numbers.device)
+        return start.scatter_reduce(1, numbers, slots, "amax")
 
     def restore(self, hidden: torch.Tensor, length: int) -> torch.Tensor:
         """Back to full length `[batch, length, dim]`; a dropped token carries the last kept token before it."""

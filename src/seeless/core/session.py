@@ -1,7 +1,8 @@
 """One prefill: at every stage build a context, ask the strategy, apply its decision, add it to the report."""
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from transformers.cache_utils import Cache
@@ -13,7 +14,7 @@ from seeless.core.positions import TokenRow
 from seeless.core.taps import GroupSources, LayerTap
 from seeless.core.units import Layout, Unit
 from seeless.core.vision import Vision
-from seeless.decision import Decision, Merge
+from seeless.decision import Decision, Extend, Merge
 from seeless.errors import InputError, UnsupportedModel
 from seeless.report import StageReport
 from seeless.strategy import Strategy
@@ -88,6 +89,8 @@ class Session:
     held: dict[int, TokenRow] = field(default_factory=dict)
     memory: dict[tuple, dict] = field(default_factory=lambda: defaultdict(dict))
     merges: list[tuple[torch.Tensor, torch.Tensor, Merge]] = field(default_factory=list)
+    watched: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+    added: int = 0
 
     def __post_init__(self) -> None:
         batch, self.length = self.embeds.shape[:2]
@@ -119,6 +122,23 @@ class Session:
         ones = torch.ones(len(valid), past - known, dtype=torch.bool, device=valid.device)
         return torch.cat([valid, ones if tail is None else tail.to(valid.device)], 1)
 
+    def watch(self, layer: int, hidden: torch.Tensor) -> None:
+        """Remember what enters a layer."""
+        self.watched[layer] = hidden.detach(), self.row.slot_of(self.length)
+
+    def _entered(self, layer: int, units: list[Unit]) -> torch.Tensor:
+        """`[units, visual then, dim]`, the units' tokens as they entered a watched layer."""
+        if layer not in self.watched:
+            raise InputError(
+                f"what entered layer {layer} is not known here; it must come before the stage and be watched"
+            )
+        hidden, slot_of = self.watched[layer]
+        states = []
+        for unit in units:
+            slots = slot_of[unit.row, self.layout.columns[unit.row][unit.tokens]]
+            states.append(hidden[unit.row, slots[slots >= 0].to(hidden.device)])
+        return torch.stack(states)
+
     def blocks_of(self, row: TokenRow) -> torch.Tensor | None:
         """`blocks` of the tokens of a row, `[batch, slots]`."""
         return None if self.blocks is None else self.blocks.to(row.column.device).gather(1, row.column)
@@ -133,7 +153,7 @@ class Session:
             units = self.layout.units(stage.strategy.scope)
             tokens = [unit.tokens[self.alive_tokens(unit.row)[unit.tokens]] for unit in units]
             decisions, signal = [], None
-            for group in self._groups(units, tokens):
+            for group in self._groups(units, tokens, stage.strategy.one_by_one):
                 members = [units[i] for i in group], [tokens[i] for i in group]
                 decision, sources = self._decide(stage, *members, slot_of, hidden, taps)
                 decisions.append((group, decision))
@@ -144,13 +164,13 @@ class Session:
         """`[visual]` bool over the row's original visual tokens."""
         return self.alive[row, self.layout.columns[row]]
 
-    def _groups(self, units: list[Unit], tokens: list[torch.Tensor]) -> list[list[int]]:
+    def _groups(self, units: list[Unit], tokens: list[torch.Tensor], alone: bool) -> list[list[int]]:
         """Units that fill dense tensors: equal tokens and budgets, in rows of equal length and equal text."""
         groups: dict[tuple, list[int]] = defaultdict(list)
         for i, unit in enumerate(units):
             if len(tokens[i]) == 0:
                 continue
-            surroundings = self._row_slots_count(unit.row), self._text_after(unit.row)
+            surroundings = self._row_slots_count(unit.row), self._text_after(unit.row), i if alone else 0
             groups[(len(tokens[i]), len(unit.tokens), unit.grid, *surroundings)].append(i)
         return list(groups.values())
 
@@ -177,7 +197,7 @@ class Session:
     ) -> tuple[Decision, GroupSources]:
         strategy, dense = stage.strategy, torch.stack(tokens)
         rows, columns = self._places(units, tokens)
-        text, text_columns, whole, anchors = [], [], [], []
+        text, text_columns, whole, whole_columns, anchors = [], [], [], [], []
         for unit in units:
             own_text, own = self.text_columns[unit.row], self.layout.columns[unit.row]
             text_columns.append(own_text[own_text > own[-1]])
@@ -186,6 +206,7 @@ class Session:
             if self.valid is not None:
                 present = present & self.valid[unit.row]
             whole.append(slot_of[unit.row, present])
+            whole_columns.append(present.nonzero()[:, 0])
             after = own_text[own_text > own[unit.tokens[-1]]]
             step = self.view.family.anchor
             anchors.append(int(slot_of[unit.row, after[step]]) if len(after) > step else None)
@@ -203,6 +224,9 @@ class Session:
             input_embeds=self.embeds,
             input_slots=columns,
             input_text_slots=torch.stack(text_columns),
+            input_row_slots=torch.stack(whole_columns),
+            watched=partial(self._entered, units=units),
+            moved=self.row.token is not None,
             taps=taps,
             masks={layer: self.mask(layer, self.row) for layer in taps},
             blocks=self.blocks_of(self.row),
@@ -230,7 +254,7 @@ class Session:
                 f"{type(strategy).__name__}.reduce gave {given}; return Keep or Merge with a bool mask of shape "
                 f"{list(index.shape)} [units, visual]"
             )
-        if not bool(mask.any(1).all()):
+        if not strategy.may_drop_all and not bool(mask.any(1).all()):
             raise InputError(f"{type(strategy).__name__} keeps no token of some unit; every unit keeps at least one")
         return decision, sources
 
@@ -255,6 +279,8 @@ class Session:
             if decision.scores is not None:
                 scores[rows, columns] = decision.scores.float().to(scores.device)
                 scored = True
+            if isinstance(decision, Extend):
+                hidden = self._extend(stage, rows, columns, decision, slot_of, hidden)
             if isinstance(decision, Merge):
                 at = rows.to(hidden.device), slot_of[rows, columns].to(hidden.device)
                 hidden = hidden.index_put(at, decision.values(hidden[at]))
@@ -262,7 +288,7 @@ class Session:
         if not stage.strategy.newlines:  # visual tokens outside all units show no patch
             self.alive &= covered | ~self.layout.visual
         self.stages.append(self._stage_report(stage, before, scores if scored else None, signal))
-        merged = any(isinstance(decision, Merge) for _, decision in decisions)
+        merged = any(isinstance(decision, Merge | Extend) for _, decision in decisions)
         if bool((self.alive == before).all()):
             everything = torch.arange(hidden.shape[1], device=hidden.device).expand(len(hidden), -1)
             return Cut(everything, hidden) if merged else None
@@ -272,12 +298,55 @@ class Session:
         order, self.row = self.row.cut(stays, stage.renumber)
         return Cut(order, hidden)
 
+    def _extend(
+        self,
+        stage: PlannedStage,
+        rows: torch.Tensor,
+        columns: torch.Tensor,
+        decision: Extend,
+        slot_of: torch.Tensor,
+        hidden: torch.Tensor,
+    ) -> torch.Tensor:
+        """Put new tokens after the kept ones: both move into the columns of kept tokens and of some that leave."""
+        if stage.layer == 0 or stage.renumber or stage.strategy.past != "trim":
+            raise InputError("tokens can be added at decoder stages only, with positions='keep' and past='trim'")
+        token, place = self.row.tokens.clone(), self.row.places.clone()
+        for row, column, mask, new in zip(rows[:, 0].tolist(), columns, decision.mask, decision.new, strict=True):
+            mask = mask.to(column.device)
+            kept, leaving = column[mask], column[~mask]
+            if len(new) > len(leaving) or len(kept) == 0:
+                raise InputError(f"{len(new)} tokens were added where {len(leaving)} of {len(column)} leave; add fewer")
+            carriers = leaving[len(leaving) - len(new) :]
+            homes = slot_of[row, torch.cat([kept, carriers]).sort().values]
+            before = slot_of[row, kept]
+            numbers = self.length + self.added + torch.arange(len(new), device=token.device)
+            self.added += len(new)
+            tokens = torch.cat([self.row.tokens[row, before], numbers])
+            places = self.row.places[row, before]
+            token[row, homes], place[row, homes] = tokens, torch.cat([places, places[-1:].expand(len(new))])
+            at = homes.to(hidden.device)
+            values = torch.cat([hidden[row, before.to(hidden.device)], new.to(hidden.device, hidden.dtype)])
+            hidden = hidden.index_put((torch.full_like(at, row), at), values)
+            self.alive[row, column] = False
+            self.alive[row, self.row.column[row, homes]] = True
+        self.row = replace(self.row, token=token, place=place)
+        return hidden
+
+    def _originals(self, row: int) -> torch.Tensor:
+        """Which of a row's original visual tokens are left, ascending; added ones are none of them."""
+        columns = self.layout.columns[row]
+        alive = self.alive[row, columns].nonzero()[:, 0]
+        if self.row.token is None:
+            return alive
+        tokens = self.row.token[row, self.row.slot_of(self.length)[row, columns[alive]]]
+        return torch.searchsorted(columns, tokens[tokens < self.length])
+
     def _stage_report(
         self, stage: PlannedStage, before: torch.Tensor, scores: torch.Tensor | None, signal: str | None
     ) -> StageReport:
         kept, ranked = [], []
         for row, columns in enumerate(self.layout.columns):
-            kept.append(self.alive[row, columns].nonzero()[:, 0])
+            kept.append(self._originals(row))
             if scores is not None:
                 ranked.append(scores[row, columns][before[row, columns]])
         return StageReport(
@@ -286,7 +355,7 @@ class Session:
             kept=kept,
             scores=ranked if scores is not None else None,
             n_before=[int(before[row, columns].sum()) for row, columns in enumerate(self.layout.columns)],
-            n_after=[len(k) for k in kept],
+            n_after=[int(self.alive[row, columns].sum()) for row, columns in enumerate(self.layout.columns)],
             signal=signal,
         )
 
@@ -296,12 +365,8 @@ class Session:
         if past == "trim" and self.cache is not None:
             for before in range(layer):
                 held = self.at(self.held, before)
-                trim(
-                    self.cache,
-                    before,
-                    self.past[before],
-                    held.slot_of(self.length).gather(1, self.row.column).clamp(min=0),
-                )
+                order = held.slot_of_token(self.length + self.added).gather(1, self.row.tokens)
+                trim(self.cache, before, self.past[before], order)
             for first in [first for first in self.held if first < layer]:
                 self.held[first] = self.row
 

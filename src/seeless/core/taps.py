@@ -1,5 +1,6 @@
 """Read-only looks at a running decoder: inputs of its layers, and attention rows from them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -8,7 +9,7 @@ from weakref import WeakSet
 import torch
 from torch import nn
 
-from seeless.context import Queries, Tokens
+from seeless.context import Onto, Queries, Tokens
 from seeless.core.family import ModelView
 from seeless.core.units import NO_PATCH, Layout, Unit
 from seeless.core.vision import Vision
@@ -101,10 +102,12 @@ class GroupSources:
         slots: `[units, visual]`, where those stand now.
         text_slots, row_slots: per unit, slots of the text after the row's last visual token, and of the whole row.
         hidden_states: `[batch, slots, dim]` at this stage; input_embeds likewise at layer 0, with slots of its own for
-            the visual tokens and for that text.
+            the visual tokens, for that text and for the whole row.
+        watched: per layer that a strategy watches, `[units, visual then, dim]`.
         masks: per tapped layer, `[batch, past + slots]` bool, False = padding; None = all visible.
         blocks: `[batch, slots]`, tokens of one block (0 and up) see each other both ways; None = plainly causal.
         final_norm: the decoder's, before its head.
+        moved: whether tokens were added, so that places among the original ones mean nothing any more.
         blind: whether a token after the image cannot have seen the question.
         asked: whether the tower's attention was asked for.
     """
@@ -121,6 +124,9 @@ class GroupSources:
     input_embeds: torch.Tensor
     input_slots: torch.Tensor
     input_text_slots: torch.Tensor
+    input_row_slots: torch.Tensor
+    watched: Callable[[int], torch.Tensor]
+    moved: bool
     taps: dict[int, LayerTap]
     masks: dict[int, torch.Tensor | None]
     blocks: torch.Tensor | None
@@ -141,11 +147,28 @@ class GroupSources:
     def text(self) -> torch.Tensor:
         return self._at(self.hidden_states, self.text_slots)
 
+    def _check_unmoved(self) -> None:
+        if self.moved:
+            raise InputError(
+                "tokens were added before this stage, so not every visual token has an embedding or a patch of "
+                "its own; read them at an earlier stage and keep them in the memory of the prefill"
+            )
+
     def embeds(self) -> torch.Tensor:
+        self._check_unmoved()
         return self._at(self.input_embeds, self.input_slots)
 
     def text_embeds(self) -> torch.Tensor:
         return self._at(self.input_embeds, self.input_text_slots)
+
+    def row_embeds(self) -> torch.Tensor:
+        return self._at(self.input_embeds, self.input_row_slots)
+
+    def places(self) -> torch.Tensor:
+        return torch.searchsorted(self.row_slots, self.slots)
+
+    def entering(self, layer: int) -> torch.Tensor:
+        return self.watched(layer)
 
     def _tap(self, layer: int) -> LayerTap:
         if layer not in self.taps:
@@ -170,7 +193,9 @@ class GroupSources:
             return torch.tensor(self.anchors, device=self.rows.device)[:, None]
         raise InputError(f"queries={queries!r} is not possible; use 'last', 'text', 'anchor' or a tensor of rows")
 
-    def attention(self, queries: Queries, layer: int, average: bool) -> torch.Tensor:
+    def attention(
+        self, queries: Queries, layer: int, average: bool, onto: Onto = "visual", causal: bool = True
+    ) -> torch.Tensor:
         tap = self._tap(layer)
         device = tap.hidden.device
         rows, slots = self.rows.to(device), self._query_slots(queries).to(device)
@@ -181,11 +206,11 @@ class GroupSources:
         together = len(self.units) == batch and self.rows.tolist() == list(range(batch))
         if not together:
             keys, valid = keys[rows], None if valid is None else valid[rows]
-        columns = past + self.slots.to(device)
+        columns = past + (self.slots if onto == "visual" else self.row_slots).to(device)
         key_index = torch.arange(keys.shape[2], device=device)
         parts = []
         for some in slots.split(ROWS_AT_ONCE, dim=1):
-            visible = key_index <= past + some[..., None]
+            visible = key_index <= past + some[..., None] if causal else torch.ones_like(key_index <= some[..., None])
             if self.blocks is not None:
                 block = self.blocks.to(device)[rows]
                 own = block.gather(1, some)[..., None]
@@ -217,6 +242,7 @@ class GroupSources:
 
     def _sources(self) -> torch.Tensor:
         """`[units, visual]`, places in the tables of `vision`."""
+        self._check_unmoved()
         sources = torch.stack([self.layout.source(u.row)[own] for u, own in zip(self.units, self.tokens, strict=True)])
         if bool((sources == NO_PATCH).any()):
             raise InputError(
@@ -230,6 +256,7 @@ class GroupSources:
         return self.vision.attention[self._sources()].transpose(1, 2)
 
     def patch(self) -> torch.Tensor:
+        self._check_unmoved()
         return torch.stack([self.layout.patch(u.row)[own] for u, own in zip(self.units, self.tokens, strict=True)])
 
     def crop_attention(self) -> torch.Tensor:
