@@ -114,7 +114,7 @@ def apply(model: nn.Module, strategy: "str | Strategy | Recipe | Sequence[Strate
     """
     if isinstance(strategy, str):
         return Handle(model, [get(strategy, **knobs)])
-    given = list(strategy) if isinstance(strategy, list | tuple) else [strategy]
+    given: list[Any] = list(strategy) if isinstance(strategy, list | tuple) else [strategy]
     if knobs:
         raise BudgetError(f"{sorted(knobs)} belong to a strategy given by name; set them on the strategy itself")
     if not given or not all(isinstance(each, Strategy | Recipe) for each in given):

@@ -233,6 +233,9 @@ class _Probe:
     def hidden(self) -> torch.Tensor:
         return self._random(self.tokens + PROBE_TEXT, self.size.hidden)
 
+    def uninjected(self) -> torch.Tensor:
+        return self.hidden()
+
     def text(self) -> torch.Tensor:
         return self._random(PROBE_TEXT, self.size.hidden)
 
@@ -275,6 +278,9 @@ class _Probe:
 
     def patch(self) -> torch.Tensor:
         return torch.arange(self.tokens)[None]
+
+    def frame(self) -> torch.Tensor:
+        return torch.full((1, self.tokens), -1)
 
     def crop_attention(self) -> torch.Tensor:
         return self.vision_attention()

@@ -60,7 +60,8 @@ def test_what_is_built_on_top_uses_public_names_only(path):
         parts = name.split(".")
         if parts[0] != "seeless":
             continue
-        assert parts[1:2] not in (["core"], ["families"], ["ops"]), name
+        hidden = ("core", "families") if own == "vtr" else ("core", "families", "ops")  # vtr holds methods of its own
+        assert not set(parts[1:2]) & set(hidden), name
         assert parts[1:2] == [own] or not any(part.startswith("_") and part != "__version__" for part in parts), name
 
 

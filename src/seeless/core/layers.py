@@ -102,7 +102,9 @@ class PrefillLayers:
                     for i, (x, angles) in self.tapped.items()
                 }
                 session.after_cut(index, stage.strategy.past)
+                session.uninjected = None
                 self.inputs = {}
+        session.uninjected = None
         if index in self.watched:
             session.watch(index, hidden)
         if any(stage.layer == index + 1 for stage in self.stages):

@@ -71,6 +71,9 @@ class Session:
         past_mask: `[batch, past]` bool of the input's 2-D attention mask, None = all ones.
         conversation: tokens cached before this forward, dropped ones included.
         blocks: `[batch, seq]`, tokens of one block (0 and up) see each other both ways; None = plainly causal.
+        watched: per layer, what entered it, and the slots of all columns then.
+        uninjected: `[batch, slots, dim]` as the last layer gave it, if visual features were added to that since.
+        added: how many tokens were added so far.
         seen, held: from which layer on which tokens are seen, and held in the cache.
     """
 
@@ -90,6 +93,7 @@ class Session:
     memory: dict[tuple, dict] = field(default_factory=lambda: defaultdict(dict))
     merges: list[tuple[torch.Tensor, torch.Tensor, Merge]] = field(default_factory=list)
     watched: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+    uninjected: torch.Tensor | None = None
     added: int = 0
 
     def __post_init__(self) -> None:
@@ -221,6 +225,7 @@ class Session:
             row_slots=torch.stack(whole),
             anchors=anchors,
             hidden_states=hidden,
+            uninjected_states=hidden if self.uninjected is None else self.uninjected,
             input_embeds=self.embeds,
             input_slots=columns,
             input_text_slots=torch.stack(text_columns),

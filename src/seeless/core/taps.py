@@ -101,8 +101,8 @@ class GroupSources:
         tokens: `[units, visual]`, places among the row's original visual tokens.
         slots: `[units, visual]`, where those stand now.
         text_slots, row_slots: per unit, slots of the text after the row's last visual token, and of the whole row.
-        hidden_states: `[batch, slots, dim]` at this stage; input_embeds likewise at layer 0, with slots of its own for
-            the visual tokens, for that text and for the whole row.
+        hidden_states: `[batch, slots, dim]` at this stage; uninjected_states before visual features were added to them;
+            input_embeds likewise at layer 0, with slots of its own for the visual tokens, that text and the whole row.
         watched: per layer that a strategy watches, `[units, visual then, dim]`.
         masks: per tapped layer, `[batch, past + slots]` bool, False = padding; None = all visible.
         blocks: `[batch, slots]`, tokens of one block (0 and up) see each other both ways; None = plainly causal.
@@ -121,6 +121,7 @@ class GroupSources:
     row_slots: torch.Tensor
     anchors: list[int | None]
     hidden_states: torch.Tensor
+    uninjected_states: torch.Tensor
     input_embeds: torch.Tensor
     input_slots: torch.Tensor
     input_text_slots: torch.Tensor
@@ -143,6 +144,9 @@ class GroupSources:
 
     def hidden(self) -> torch.Tensor:
         return self._at(self.hidden_states, self.row_slots)
+
+    def uninjected(self) -> torch.Tensor:
+        return self._at(self.uninjected_states, self.row_slots)
 
     def text(self) -> torch.Tensor:
         return self._at(self.hidden_states, self.text_slots)
@@ -258,6 +262,9 @@ class GroupSources:
     def patch(self) -> torch.Tensor:
         self._check_unmoved()
         return torch.stack([self.layout.patch(u.row)[own] for u, own in zip(self.units, self.tokens, strict=True)])
+
+    def frame(self) -> torch.Tensor:
+        return torch.stack([self.layout.frame(u.row)[own] for u, own in zip(self.units, self.tokens, strict=True)])
 
     def crop_attention(self) -> torch.Tensor:
         self.asked = True
