@@ -1,13 +1,14 @@
 """One prefill: at every stage build a context, ask the strategy, apply its decision, add it to the report."""
 
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
 from transformers.cache_utils import Cache
 
 from seeless.context import Context
+from seeless.core.adding import add_tokens
 from seeless.core.cache import CacheRecord, Span, cached_length, trim
 from seeless.core.family import ModelView
 from seeless.core.positions import TokenRow
@@ -285,7 +286,7 @@ class Session:
                 scores[rows, columns] = decision.scores.float().to(scores.device)
                 scored = True
             if isinstance(decision, Extend):
-                hidden = self._extend(stage, rows, columns, decision, slot_of, hidden)
+                hidden = add_tokens(self, stage, rows, columns, decision, slot_of, hidden)
             if isinstance(decision, Merge):
                 at = rows.to(hidden.device), slot_of[rows, columns].to(hidden.device)
                 hidden = hidden.index_put(at, decision.values(hidden[at]))
@@ -302,40 +303,6 @@ class Session:
             stays &= self.row.valid
         order, self.row = self.row.cut(stays, stage.renumber)
         return Cut(order, hidden)
-
-    def _extend(
-        self,
-        stage: PlannedStage,
-        rows: torch.Tensor,
-        columns: torch.Tensor,
-        decision: Extend,
-        slot_of: torch.Tensor,
-        hidden: torch.Tensor,
-    ) -> torch.Tensor:
-        """Put new tokens after the kept ones: both move into the columns of kept tokens and of some that leave."""
-        if stage.layer == 0 or stage.renumber or stage.strategy.past != "trim":
-            raise InputError("tokens can be added at decoder stages only, with positions='keep' and past='trim'")
-        token, place = self.row.tokens.clone(), self.row.places.clone()
-        for row, column, mask, new in zip(rows[:, 0].tolist(), columns, decision.mask, decision.new, strict=True):
-            mask = mask.to(column.device)
-            kept, leaving = column[mask], column[~mask]
-            if len(new) > len(leaving) or len(kept) == 0:
-                raise InputError(f"{len(new)} tokens were added where {len(leaving)} of {len(column)} leave; add fewer")
-            carriers = leaving[len(leaving) - len(new) :]
-            homes = slot_of[row, torch.cat([kept, carriers]).sort().values]
-            before = slot_of[row, kept]
-            numbers = self.length + self.added + torch.arange(len(new), device=token.device)
-            self.added += len(new)
-            tokens = torch.cat([self.row.tokens[row, before], numbers])
-            places = self.row.places[row, before]
-            token[row, homes], place[row, homes] = tokens, torch.cat([places, places[-1:].expand(len(new))])
-            at = homes.to(hidden.device)
-            values = torch.cat([hidden[row, before.to(hidden.device)], new.to(hidden.device, hidden.dtype)])
-            hidden = hidden.index_put((torch.full_like(at, row), at), values)
-            self.alive[row, column] = False
-            self.alive[row, self.row.column[row, homes]] = True
-        self.row = replace(self.row, token=token, place=place)
-        return hidden
 
     def _originals(self, row: int) -> torch.Tensor:
         """Which of a row's original visual tokens are left, ascending; added ones are none of them."""
