@@ -57,13 +57,16 @@ def support_table() -> str:
                 numbers.add(reasons.index(reason) + 1)
         return " ".join(f"[{number}]" for number in sorted(numbers)) or "✓"
 
-    heads = ["model", "`model_type`", *(f"`{name}`" for name in names), "video", "flash attention"]
+    everywhere = [n for n in names if all(gap(tiny, n, "sdpa") is None for own in tinies.values() for tiny in own)]
+    others = [name for name in names if name not in everywhere]
+    heads = ["model", "`model_type`", f"{len(everywhere)} methods", *(f"`{n}`" for n in others), "video", "flash"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for kind, members in tinies.items():
         video = "✓" if any((tiny, "video") in CASES for tiny in members) else "–"
-        cells = [cell(members, name, "sdpa") for name in names]
-        cells += [video, cell(members, "uniform", FLASH)]
+        cells = ["✓", *(cell(members, name, "sdpa") for name in others), video, cell(members, "uniform", FLASH)]
         lines.append(f"| {titles[kind]} | `{kind}` | " + " | ".join(cells) + " |")
+    listed = ", ".join(f"`{name}`" for name in everywhere)
+    lines = [f"The {len(everywhere)} methods that run on every model: {listed}.", "", *lines]
     notes = [f"[{number}] {reason}  " for number, reason in enumerate(reasons, 1)]
     return "\n".join([*lines, "", *notes]).rstrip()
 
@@ -85,7 +88,7 @@ def accuracy_table() -> str:
         "| method | 100 % | " + " | ".join(f"{100 * b:.0f} %" for b in budgets) + " |",
         "|---|---|" + "---|" * len(budgets),
     ]
-    names = sorted({row["strategy"] for row in rows} - {"none"})
+    names = list(dict.fromkeys(row["strategy"] for row in rows if row["strategy"] != "none"))
     for name in names:
         by_budget = {row["budget"]: row for row in rows if row["strategy"] == name}
         lines.append(f"| `{name}` | {cell(full)} | " + " | ".join(cell(by_budget[b]) for b in budgets) + " |")
