@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 
 import torch
 
-Queries = Literal["last", "text", "anchor"] | torch.Tensor
+Queries = Literal["last", "text", "anchor", "answers"] | torch.Tensor
 Tokens = Literal["visual", "text"]
 Onto = Literal["visual", "row"]
 
@@ -46,6 +46,7 @@ class Context:
         index: `[units, visual]`, place of each token among the original visual tokens of its unit.
         n_original: visual tokens each unit had when it entered.
         grid: (frames, height, width) of the unit's tokens while they are complete and form a grid, else None.
+        answers: in training with labels, how many answers follow in the unit's row; None in inference.
         memory: a dict that lives for one prefill, shared by the strategy's stages on the same units.
     """
 
@@ -57,6 +58,7 @@ class Context:
     grid: tuple[int, int, int] | None
     memory: dict
     sources: Sources = field(repr=False)
+    answers: int | None = None
 
     @cached_property
     def visual(self) -> torch.Tensor:
@@ -121,7 +123,8 @@ class Context:
         Args:
             queries: "last": the row's last token. "text": every token after the row's last visual token, the last
                 one included. "anchor": the null token, the first token after the unit that cannot have seen the
-                instruction. A tensor `[queries]`: these rows of `hidden`, negative ones from its end.
+                instruction. "answers": in training, every token right before an answer, where labels go from -100 to
+                something else. A tensor `[queries]`: these rows of `hidden`, negative ones from its end.
             layer: whose projections; the layer before the stage unless told. The coming layer (`ctx.layer`) gives
                 the attention it would compute on what it is about to see.
             average: give the mean over the asked rows, `[units, heads, 1, visual]`, without ever holding them all.

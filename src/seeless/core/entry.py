@@ -46,6 +46,7 @@ class Reducer:
         self.pictures: Pictures | None = None
         self.padding: torch.Tensor | None = None
         self.types: torch.Tensor | None = None
+        self.labels: torch.Tensor | None = None
         self.running: list[_Running] = []
 
     def attach(self) -> None:
@@ -56,6 +57,9 @@ class Reducer:
         for kind in kinds:
             name = f"get_{kind}_features"
             self.hooks.override(base, name, untraced(noting.wrap(kind, getattr(base, name))))
+        if self.view.model is not base:
+            self.hooks.before(self.view.model, untraced(self._before_model))
+            self.hooks.after(self.view.model, untraced(self._after_model))
         self.hooks.before(base, untraced(self._before_base))
         self.hooks.after(base, untraced(self._after_base))
         self.hooks.before(decoder, untraced(self._before_decoder))
@@ -68,11 +72,18 @@ class Reducer:
         torch.compiler.reset()
         self.active = False
 
+    # The model with its head: what is to be learnt.
+
+    def _before_model(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        self.labels = _named(module, args, kwargs).get("labels") if module.training else None
+
+    def _after_model(self, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        self.labels = None
+
     # The base model: which tokens are visual.
 
     def _before_base(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
-        names = list(inspect.signature(module.forward).parameters) if args else []
-        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        given = _named(module, args, kwargs)
         self.padding = given.get("attention_mask")
         self.types = given.get("token_type_ids")
         self.pictures = find_pictures(self.view, given)
@@ -160,7 +171,9 @@ class Reducer:
         layout = pictures.layout(valid, family.runs)
         before = running.logical - length
         blocks = self._blocks(valid, before, length)
-        session = Session(self.view, layout, pictures.vision, valid, embeds, record, cache, past_mask, before, blocks)
+        session = Session(
+            self.view, layout, pictures.vision, valid, embeds, record, cache, past_mask, before, blocks, self.labels
+        )
         running.session = session
 
         hidden, gapped, changed = embeds, False, record is not None
@@ -256,3 +269,9 @@ class Reducer:
             restored = [back(x, max(0, i - 1)) for i, x in enumerate(states[:-1])]
             output.hidden_states = (*restored, output.last_hidden_state)
         return output
+
+
+def _named(module: nn.Module, args: tuple, kwargs: dict) -> dict[str, Any]:
+    """The arguments of a forward by name."""
+    names = list(inspect.signature(module.forward).parameters) if args else []
+    return {**dict(zip(names, args, strict=False)), **kwargs}

@@ -20,6 +20,8 @@ from seeless.errors import InputError, UnsupportedModel
 from seeless.report import StageReport
 from seeless.strategy import Strategy
 
+NOTHING_TO_LEARN = -100  # the label that transformers leaves out of the loss
+
 
 @dataclass(frozen=True, eq=False)
 class PlannedStage:
@@ -71,6 +73,7 @@ class Session:
         record: of the reduced cache this forward continues, if it does.
         past_mask: `[batch, past]` bool of the input's 2-D attention mask, None = all ones.
         conversation: tokens cached before this forward, dropped ones included.
+        labels: `[batch, seq]` in training on answers, -100 = nothing to be learnt; else None.
         blocks: `[batch, seq]`, tokens of one block (0 and up) see each other both ways; None = plainly causal.
         watched: per layer, what entered it, and the slots of all columns then.
         uninjected: `[batch, slots, dim]` as the last layer gave it, if visual features were added to that since.
@@ -88,6 +91,7 @@ class Session:
     past_mask: torch.Tensor | None
     conversation: int
     blocks: torch.Tensor | None
+    labels: torch.Tensor | None
     stages: list[StageReport] = field(default_factory=list)
     seen: dict[int, TokenRow] = field(default_factory=dict)
     held: dict[int, TokenRow] = field(default_factory=dict)
@@ -175,8 +179,10 @@ class Session:
         for i, unit in enumerate(units):
             if len(tokens[i]) == 0:
                 continue
-            surroundings = self._row_slots_count(unit.row), self._text_after(unit.row), i if alone else 0
-            groups[(len(tokens[i]), len(unit.tokens), unit.grid, *surroundings)].append(i)
+            answers = self._answers(unit.row)
+            surroundings = self._row_slots_count(unit.row), self._text_after(unit.row)
+            more = None if answers is None else len(answers), i if alone else 0
+            groups[(len(tokens[i]), len(unit.tokens), unit.grid, *surroundings, *more)].append(i)
         return list(groups.values())
 
     def _places(self, units: list[Unit], tokens: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -187,6 +193,15 @@ class Session:
 
     def _row_slots_count(self, row: int) -> int:
         return self.row_lengths[row] - self.layout.count(row) + int(self.alive_tokens(row).sum())
+
+    def _answers(self, row: int) -> torch.Tensor | None:
+        """Columns of the tokens right before an answer, of what is left of a row; None in inference."""
+        if self.labels is None:
+            return None
+        real = self.alive[row] | ~self.layout.visual[row]
+        columns = (real if self.valid is None else real & self.valid[row].to(real.device)).nonzero()[:, 0]
+        learnt = self.labels[row].to(columns.device)[columns] != NOTHING_TO_LEARN
+        return columns[:-1][learnt[1:] & ~learnt[:-1]]
 
     def _text_after(self, row: int) -> int:
         return int((self.text_columns[row] > self.layout.columns[row][-1]).sum())
@@ -202,7 +217,7 @@ class Session:
     ) -> tuple[Decision, GroupSources]:
         strategy, dense = stage.strategy, torch.stack(tokens)
         rows, columns = self._places(units, tokens)
-        text, text_columns, whole, whole_columns, anchors = [], [], [], [], []
+        text, text_columns, whole, whole_columns, anchors, answers = [], [], [], [], [], []
         for unit in units:
             own_text, own = self.text_columns[unit.row], self.layout.columns[unit.row]
             text_columns.append(own_text[own_text > own[-1]])
@@ -214,6 +229,8 @@ class Session:
             whole_columns.append(present.nonzero()[:, 0])
             after = own_text[own_text > own[unit.tokens[-1]]]
             step = self.view.family.anchor
+            if (before := self._answers(unit.row)) is not None:
+                answers.append(slot_of[unit.row, before])
             anchors.append(int(slot_of[unit.row, after[step]]) if len(after) > step else None)
         complete = dense.shape[1] == len(units[0].tokens)
         sources = GroupSources(
@@ -225,6 +242,7 @@ class Session:
             text_slots=torch.stack(text),
             row_slots=torch.stack(whole),
             anchors=anchors,
+            answer_slots=torch.stack(answers) if answers else None,
             hidden_states=hidden,
             uninjected_states=hidden if self.uninjected is None else self.uninjected,
             input_embeds=self.embeds,
@@ -249,6 +267,7 @@ class Session:
             index=index,
             n_original=original,
             grid=units[0].grid if complete else None,
+            answers=len(answers[0]) if answers else None,
             memory=self.memory[(id(strategy), *((unit.row, int(unit.tokens[0])) for unit in units))],
             sources=sources,
         )

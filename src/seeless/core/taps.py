@@ -100,7 +100,8 @@ class GroupSources:
         rows: `[units]`, batch row of each unit.
         tokens: `[units, visual]`, places among the row's original visual tokens.
         slots: `[units, visual]`, where those stand now.
-        text_slots, row_slots: per unit, slots of the text after the row's last visual token, and of the whole row.
+        text_slots, row_slots, answer_slots: per unit, slots of the text after the row's last visual token, of the whole
+            row, and in training of the tokens right before answers.
         hidden_states: `[batch, slots, dim]` at this stage; uninjected_states before visual features were added to them;
             input_embeds likewise at layer 0, with slots of its own for the visual tokens, that text and the whole row.
         watched: per layer that a strategy watches, `[units, visual then, dim]`.
@@ -120,6 +121,7 @@ class GroupSources:
     text_slots: torch.Tensor
     row_slots: torch.Tensor
     anchors: list[int | None]
+    answer_slots: torch.Tensor | None
     hidden_states: torch.Tensor
     uninjected_states: torch.Tensor
     input_embeds: torch.Tensor
@@ -195,6 +197,10 @@ class GroupSources:
             if None in self.anchors:
                 raise InputError("no token follows the image, so there is no null token whose attention could be read")
             return torch.tensor(self.anchors, device=self.rows.device)[:, None]
+        if queries == "answers":
+            if self.answer_slots is None or self.answer_slots.shape[1] == 0:
+                raise InputError("no labels mark an answer here; queries='answers' is for training on answers")
+            return self.answer_slots
         raise InputError(f"queries={queries!r} is not possible; use 'last', 'text', 'anchor' or a tensor of rows")
 
     def attention(

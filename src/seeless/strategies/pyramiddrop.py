@@ -5,7 +5,8 @@ from dataclasses import field
 import torch
 
 from seeless.budget import Budget
-from seeless.context import Context
+from seeless.context import Context, Queries
+from seeless.decision import Keep
 from seeless.errors import BudgetError
 from seeless.registry import register
 from seeless.strategy import LayerStrategy
@@ -19,6 +20,9 @@ class PyramidDrop(LayerStrategy):
     hidden states with that layer's norm and projections. Xing et al., "PyramidDrop", CVPR 2025, arXiv 2410.17247,
     section 3.2. Shares are of the original tokens and floored. Positions are renumbered at every stage (kept on
     M-RoPE), earlier layers keep their cache.
+
+    In training with labels the mean over all tokens right before an answer takes the place of the last token, as in the
+    authors' training code; a prompt without an answer is left as it is. Nothing of the ranking is differentiated.
 
     Args:
         layer: one layer per stage; by default a quarter, a half and three quarters of the depth (8, 16, 24 of 32).
@@ -49,5 +53,11 @@ class PyramidDrop(LayerStrategy):
             raise BudgetError(f"a decoder of {depth} layers has no room for three stages; name them with layer=")
         return layers
 
+    def select(self, ctx: Context) -> Keep:
+        if ctx.answers == 0:
+            return Keep(torch.ones_like(ctx.index, dtype=torch.bool))
+        return super().select(ctx)
+
     def score(self, ctx: Context) -> torch.Tensor:
-        return ctx.attention(queries="last", layer=ctx.layer).mean((1, 2))
+        queries: Queries = "last" if ctx.answers is None else "answers"
+        return ctx.attention(queries, layer=ctx.layer, average=True).mean((1, 2))
