@@ -64,7 +64,8 @@ class Strategy(ABC):
         newlines: whether visual tokens that show no patch (LLaVA-NeXT's `image_newline`) stay where a crop is reduced;
             they are ranked like any other token in the scopes "row" and "image".
 
-    Class attributes: `one_by_one` asks for groups of a single unit; `may_drop_all` allows a unit to keep no token.
+    Class attributes: `one_by_one` asks for groups of a single unit; `may_drop_all` allows a unit to keep no token;
+    `no_training` is the reason why a model cannot be trained under it, if it cannot.
     """
 
     keep: Budget | list[Budget]
@@ -80,6 +81,7 @@ class Strategy(ABC):
     own_positions: ClassVar[Positions] = "keep"
     one_by_one: ClassVar[bool] = False
     may_drop_all: ClassVar[bool] = False
+    no_training: ClassVar[str] = ""
     rounding: ClassVar[Callable[[float], int]] = math.floor
 
     def __init_subclass__(cls, **options: Any) -> None:

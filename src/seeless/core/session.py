@@ -154,6 +154,8 @@ class Session:
 
     def run_stage(self, stage: PlannedStage, hidden: torch.Tensor, taps: dict[int, LayerTap]) -> Cut | None:
         """Ask the strategy about every group of units; None if nothing is to be dropped or changed."""
+        if stage.strategy.no_training and self.view.model.training and torch.is_grad_enabled():
+            raise UnsupportedModel(f"{stage.strategy.name} cannot be trained under: {stage.strategy.no_training}")
         if stage.strategy.keeps_all(stage.index):
             self.stages.append(self._stage_report(stage, self.alive, None, None))
             return None

@@ -1,0 +1,101 @@
+"""PyramidDrop in training, on every family: what it ranks by, what it leaves alone, and the oracle's loss and gradients."""
+
+import pytest
+import torch
+from matrix import PLACEHOLDERS, TINIES, case_id
+
+import seeless as sl
+from oracle import MaskOracle, turn_of
+from tinies import make_inputs
+
+ROWS = [[5, "image:0", 9], [3, "image:1", 4, "image:2", 8], [12], [4, "image:3", 7]]
+NOTHING = -100
+# Experts have no float64 kernel; Gemma 2's eager softmax turns a float64 mask of a padded row into nan.
+IN_FLOAT32 = ("qwen3_vl_moe", "paligemma2")
+
+
+def answers_of(inputs):
+    """Labels: row 0 ends in an answer, row 1 has two, row 2 has one but no image, row 3 has an image but none."""
+    ids, real = inputs["input_ids"], inputs["attention_mask"].bool()
+    labels = torch.full_like(ids, NOTHING)
+    for row, answers in enumerate([[(4, None)], [(7, 5), (3, None)], [(3, None)], []]):
+        last = int(real[row].nonzero()[-1]) + 1
+        for start, stop in answers:
+            own = slice(last - start, last if stop is None else last - stop)
+            labels[row, own] = ids[row, own]
+    visual = torch.isin(ids, torch.tensor(PLACEHOLDERS))
+    assert not bool((visual & (labels != NOTHING)).any())
+    return labels, visual
+
+
+def boundaries(labels):
+    """Per row, the columns right before an answer."""
+    return [
+        [p - 1 for p in range(1, len(row)) if row[p] != NOTHING and row[p - 1] == NOTHING] for row in labels.tolist()
+    ]
+
+
+@pytest.mark.parametrize("padding", ["left", "right"])
+@pytest.mark.parametrize("own", TINIES, ids=case_id)
+@torch.no_grad()
+def test_it_ranks_by_the_tokens_before_answers(own, padding):
+    model, plain = own.build("sdpa").train(), own.build("eager")
+    inputs = make_inputs(model, own, ROWS, padding)
+    labels, visual = answers_of(inputs)
+    layer = 2
+    with sl.apply(model, sl.PyramidDrop(keep=0.4, layer=layer)) as run:
+        model(**inputs, labels=labels)
+    stage = run.report.stages[0]
+    attention = plain(**inputs, output_attentions=True, use_cache=False).attentions[layer]
+    for row, before in enumerate(boundaries(labels)):
+        columns = visual[row].nonzero()[:, 0]
+        if not before or len(columns) == 0:
+            assert stage.kept[row].tolist() == list(range(len(columns)))
+            continue
+        assert len(stage.kept[row]) == int(0.4 * len(columns))
+        want = attention[row][:, before][:, :, columns].mean((0, 1))
+        assert (stage.scores[row] - want).abs().max() < 1e-5
+    model.eval()
+    with sl.apply(model, sl.PyramidDrop(keep=0.4, layer=layer)) as run:
+        model(**inputs, labels=labels)
+    last = [int(row.nonzero()[-1]) for row in inputs["attention_mask"]]
+    for row in (0, 1, 3):
+        want = attention[row][:, last[row]][:, visual[row]].mean(0)
+        assert (run.report.stages[0].scores[row] - want).abs().max() < 1e-5, "inference semantics in eval"
+
+
+@pytest.mark.parametrize("checkpointing", [None, True, False], ids=["plain", "reentrant", "not-reentrant"])
+@pytest.mark.parametrize("own", TINIES, ids=case_id)
+def test_loss_and_gradients_are_the_oracles(own, checkpointing):
+    dtype, coarse = (torch.float32, 1e-3) if own.name in IN_FLOAT32 else (torch.float64, 1e-4)
+    model, untouched = own.build("sdpa", dtype).train(), own.build("eager", dtype)
+    inputs = make_inputs(model, own, ROWS)
+    inputs = {key: value.to(dtype) if value.is_floating_point() else value for key, value in inputs.items()}
+    labels, _ = answers_of(inputs)
+    if checkpointing is not None:
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": checkpointing})
+        if checkpointing:
+            model.enable_input_require_grads()
+
+    def exact_loss(logits):  # transformers' own loss rounds to float32
+        return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+
+    strategy = sl.PyramidDrop()
+    with sl.apply(model, strategy) as run:
+        out = model(**inputs, labels=labels)
+        loss = exact_loss(out.logits)
+        loss.backward()
+    turn = turn_of(run.report, inputs["input_ids"], PLACEHOLDERS)
+    with MaskOracle(untouched, [strategy], [turn], inputs["attention_mask"]):
+        want = exact_loss(untouched(**inputs, use_cache=False).logits)
+        want.backward()
+    assert abs(loss.item() - want.item()) < coarse / 100  # norms and softmax are float32 inside, whatever the model is
+    assert abs(out.loss.item() - want.item()) < 1e-5
+    theirs = dict(untouched.named_parameters())
+    for name, mine in model.named_parameters():
+        expected = theirs[name].grad
+        if mine.grad is None or expected is None:
+            assert mine.grad is expected is None, name
+        else:
+            assert (mine.grad - expected).abs().max() <= 1e-6 + coarse * expected.abs().max(), name
