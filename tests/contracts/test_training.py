@@ -1,4 +1,4 @@
-"""PyramidDrop in training, on every family: what it ranks by, what it leaves alone, and the oracle's loss and gradients."""
+"""PyramidDrop in training, on every family: its ranking, what it leaves alone, and the oracle's loss and gradients."""
 
 import pytest
 import torch
