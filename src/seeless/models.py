@@ -266,6 +266,9 @@ class _Probe:
     def patch(self) -> torch.Tensor:
         return torch.arange(self.tokens)[None]
 
+    def frame(self) -> torch.Tensor:
+        return torch.full((1, self.tokens), -1)
+
     def crop_attention(self) -> torch.Tensor:
         return self.vision_attention()
 

@@ -92,7 +92,7 @@ class Session:
     def __post_init__(self) -> None:
         batch, self.length = self.embeds.shape[:2]
         device = self.layout.visual.device
-        self.row = TokenRow.full(batch, self.length, self.valid, device)
+        self.row = self.whole = TokenRow.full(batch, self.length, self.valid, device)  # `whole` while no token has left
         self.seen[0] = self.held[0] = self.row
         self.alive = torch.ones(batch, self.length, dtype=torch.bool, device=device)
         real = torch.ones_like(self.alive) if self.valid is None else self.valid.to(device)

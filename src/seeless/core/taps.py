@@ -232,6 +232,9 @@ class GroupSources:
     def patch(self) -> torch.Tensor:
         return torch.stack([self.layout.patch(u.row)[own] for u, own in zip(self.units, self.tokens, strict=True)])
 
+    def frame(self) -> torch.Tensor:
+        return torch.stack([self.layout.frame(u.row)[own] for u, own in zip(self.units, self.tokens, strict=True)])
+
     def crop_attention(self) -> torch.Tensor:
         self.asked = True
         first = (self._sources() - self.patch())[:, :1]

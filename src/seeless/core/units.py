@@ -8,6 +8,7 @@ import torch
 from seeless.errors import InputError
 
 NO_PATCH = -1
+NO_FRAME = -1
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class Image:
         """`[visual]`, place of each token among the tokens of all pictures; `NO_PATCH` for newlines and the like."""
         sizes = torch.tensor([0, *(height * width for height, width in self.sides[:-1])], device=self.crop.device)
         return torch.where(self.patch == NO_PATCH, NO_PATCH, sizes.cumsum(0)[self.crop] + self.patch)
+
+    @property
+    def frame(self) -> torch.Tensor:
+        """`[visual]`, number of each token's frame, from 0; `NO_FRAME` everywhere if this is no video."""
+        return self.crop - self.crop.min() if self.video else torch.full_like(self.crop, NO_FRAME)
 
     def grid(self, among: torch.Tensor) -> tuple[int, int, int] | None:
         """The grid that the tokens at `among` fill, if they do and in raster order, frame after frame."""
@@ -145,6 +151,13 @@ class Layout:
         result = torch.full((self.count(row),), NO_PATCH, device=self.visual.device)
         for placed in self.images[row]:
             result[placed.tokens] = placed.image.patch
+        return result
+
+    def frame(self, row: int) -> torch.Tensor:
+        """`[visual]`, for every visual token of a row the number of its frame in its video, or `NO_FRAME`."""
+        result = torch.full((self.count(row),), NO_FRAME, device=self.visual.device)
+        for placed in self.images[row]:
+            result[placed.tokens] = placed.image.frame
         return result
 
     def units(self, scope: str) -> list[Unit]:
