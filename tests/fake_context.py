@@ -1,4 +1,4 @@
-"""A `Context` made of tensors, for tests of strategies without a model."""
+"""A `Context` made of tensors, for tests of strategies without a model; and sums and rankings written with lists."""
 
 from dataclasses import dataclass
 
@@ -9,22 +9,28 @@ from seeless.context import Context
 
 @dataclass(eq=False)
 class FakeSources:
-    """Answers a `Context` with these tensors, whichever layer or queries are asked for; `text_...` those of the text.
+    """Answers a `Context` with these tensors, whichever layer is asked for; `text_...` those of the text.
 
     Args:
-        of_visual, of_hidden, of_text, of_embeds, of_normed, of_text_normed, of_vision_features: `[units, tokens, dim]`.
-        of_attention: `[units, heads, queries, visual]`.
+        of_visual, of_hidden, of_text, of_embeds, of_text_embeds, of_normed, of_text_normed, of_vision_features:
+            `[units, tokens, dim]`.
+        of_attention, of_rope_bias: `[units, heads (or 1), queries, visual]`; a tensor of queries picks some of them.
         of_keys, of_text_keys, of_vision_keys: `[units, heads, tokens, dim]`.
         of_vision_attention: `[units, heads, visual]`.
+        of_patch, of_frame: `[units, visual]`.
     """
 
+    of_patch: torch.Tensor
+    of_frame: torch.Tensor
     of_visual: torch.Tensor | None = None
     of_hidden: torch.Tensor | None = None
     of_text: torch.Tensor | None = None
     of_embeds: torch.Tensor | None = None
+    of_text_embeds: torch.Tensor | None = None
     of_normed: torch.Tensor | None = None
     of_text_normed: torch.Tensor | None = None
     of_attention: torch.Tensor | None = None
+    of_rope_bias: torch.Tensor | None = None
     of_keys: torch.Tensor | None = None
     of_text_keys: torch.Tensor | None = None
     of_vision_attention: torch.Tensor | None = None
@@ -43,8 +49,15 @@ class FakeSources:
     def embeds(self):
         return self.of_embeds
 
+    def text_embeds(self):
+        return self.of_text_embeds
+
     def attention(self, queries, layer, average):
-        return self.of_attention.mean(2, keepdim=True) if average else self.of_attention
+        rows = self.of_attention[:, :, queries] if isinstance(queries, torch.Tensor) else self.of_attention
+        return rows.mean(2, keepdim=True) if average else rows
+
+    def rope_bias(self, queries, layer):
+        return self.of_rope_bias[:, :, queries] if isinstance(queries, torch.Tensor) else self.of_rope_bias
 
     def keys(self, layer, tokens):
         return self.of_text_keys if tokens == "text" else self.of_keys
@@ -61,17 +74,30 @@ class FakeSources:
     def vision_keys(self):
         return self.of_vision_keys
 
+    def patch(self):
+        return self.of_patch
 
-def fake_context(n_keep, units, visual, /, *, layer=1, stage_index=0, grid=None, **tensors):
-    """The context of `units` complete units of `visual` tokens; `tensors` by their names without `of_`."""
+    def frame(self):
+        return self.of_frame
+
+
+def fake_context(n_keep, units, visual, /, *, layer=1, stage_index=0, grid=None, memory=None, **tensors):
+    """The context of `units` complete units of `visual` tokens; `tensors` by their names without `of_`.
+
+    Without `patch` and `frame` of its own every unit is what `grid` says; a still without a grid.
+    """
+    frames, height, width = grid or (1, 1, visual)
+    number = torch.arange(visual).expand(units, -1)
+    tensors.setdefault("patch", number % (height * width))
+    tensors.setdefault("frame", number // (height * width) if frames > 1 else torch.full_like(number, -1))
     return Context(
         layer=layer,
         stage_index=stage_index,
         n_keep=n_keep,
-        index=torch.arange(visual).expand(units, -1),
+        index=number,
         n_original=visual,
         grid=grid,
-        memory={},
+        memory={} if memory is None else memory,
         sources=FakeSources(**{f"of_{name}": tensor for name, tensor in tensors.items()}),
     )
 
@@ -84,3 +110,19 @@ def unit_of(tensors, unit):
 def kept(decision):
     """Places that stay, one ascending list per unit."""
     return [row.nonzero()[:, 0].tolist() for row in decision.mask]
+
+
+def top(scores, count):
+    """Places of the `count` highest, ties to the lower place, ascending."""
+    return sorted(sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:count])
+
+
+def cosine(a, b):
+    """Of two lists; 0 where one is nothing but zeros."""
+    norms = sum(x * x for x in a) ** 0.5 * sum(x * x for x in b) ** 0.5
+    return sum(x * y for x, y in zip(a, b, strict=True)) / norms if norms else 0.0
+
+
+def mean(vectors):
+    """Of some lists of equal length."""
+    return [sum(column) / len(vectors) for column in zip(*vectors, strict=True)]

@@ -41,7 +41,8 @@ class MaskOracle:
     Args:
         attention_mask: `[batch, seq]` of everything, answers included.
         merged: what becomes of the embeddings `[batch, seq, dim]` where a method merges tokens at the entry.
-        at_layers: by layer, what becomes of the hidden states that it takes in; both worked out by somebody else.
+        at_layers: by layer, what the hidden states that it takes in make of anything `[batch, seq, dim]`, those states
+            and features that are still to come alike; both worked out by somebody else.
     """
 
     def __init__(self, model, strategies, turns, attention_mask, merged=None, at_layers=None):
@@ -74,7 +75,10 @@ class MaskOracle:
     def _before_layer(self, index):
         def hook(module, args, kwargs):
             states, given = args[0], kwargs["attention_mask"]
-            states = self.at_layers[index](states) if index in self.at_layers else states
+            if index in self.at_layers:
+                merge = self.at_layers[index](states)
+                states = merge(states)
+                self._merge_features(merge, states, index)
             itself = torch.eye(self.length, dtype=torch.bool)
             mask = given.masked_fill(self.hidden[index][:, None], torch.finfo(given.dtype).min)
             mask = mask.masked_fill(itself, 0)  # padding sees itself, so that no row sees nothing
@@ -92,16 +96,21 @@ class MaskOracle:
         return hook
 
     def _embed(self, module, args, kwargs):
-        embeds = kwargs["inputs_embeds"]
-        changes = {"inputs_embeds": self.merged(embeds)}
-        if kwargs.get("deepstack_visual_embeds") is not None:  # features added later are merged alike
-            visual, features = kwargs["visual_pos_masks"], []
-            for feature in kwargs["deepstack_visual_embeds"]:
-                full = torch.zeros_like(embeds)
-                full[visual] = feature
-                features.append(self.merged(full)[visual])
-            changes["deepstack_visual_embeds"] = features
+        self.visual, self.features = kwargs.get("visual_pos_masks"), None
+        changes = {}
+        if kwargs.get("deepstack_visual_embeds") is not None:  # added to the states after the first layers
+            self.features = changes["deepstack_visual_embeds"] = list(kwargs["deepstack_visual_embeds"])
+        if self.merged is not None:
+            changes["inputs_embeds"] = self.merged(kwargs["inputs_embeds"])
+            self._merge_features(self.merged, kwargs["inputs_embeds"])
         return args, {**kwargs, **changes}
+
+    def _merge_features(self, merge, states, first=0):
+        """Features that are added after layers from `first` on are merged like the tokens they belong to."""
+        for layer in range(first, len(self.features or [])):
+            full = torch.zeros_like(states)
+            full[self.visual] = self.features[layer]
+            self.features[layer] = merge(full)[self.visual]
 
     def __enter__(self):
         self.stack = contextlib.ExitStack()
@@ -109,8 +118,7 @@ class MaskOracle:
             layer.register_forward_pre_hook(self._before_layer(i), with_kwargs=True)
             for i, layer in enumerate(self.decoder.layers)
         ]
-        if self.merged is not None:
-            handles.append(self.decoder.register_forward_pre_hook(self._embed, with_kwargs=True))
+        handles.append(self.decoder.register_forward_pre_hook(self._embed, with_kwargs=True))
         for handle in handles:
             self.stack.callback(handle.remove)
         return self
@@ -151,14 +159,14 @@ def merges_of(strategy, turn, grids):
 
 
 def recycled(turn, strategy):
-    """What version 1.0 of SparseVLM makes of the hidden states at each of its layers: `{layer: states -> states}`.
+    """How version 1.0 of SparseVLM merges at each of its layers: `{layer: states -> (anything -> anything merged)}`.
 
     From the reported scores and budgets alone; the clusters are worked out again, one unit (= row) after another.
     """
 
     def at(stage, earlier):
-        def merge(states):
-            result = states.clone()
+        def clusters_of(states):
+            found = []
             for row, columns in enumerate(turn.columns):
                 alive = columns.tolist() if earlier is None else columns[earlier.kept[row]].tolist()
                 kept = columns[stage.kept[row]].tolist()
@@ -167,11 +175,17 @@ def recycled(turn, strategy):
                 values = states[row, alive].detach().double().tolist()
                 stay, clusters = by_plain_recycling(stage.scores[row].tolist(), values, len(kept), strategy.seed)
                 assert sorted(alive[i] for i in [*stay, *clusters]) == kept
-                for centre, members in clusters.items():
-                    result[row, alive[centre]] = states[row, [alive[i] for i in members]].mean(0)
-            return result
+                found += [(row, alive[c], [alive[i] for i in members]) for c, members in clusters.items()]
 
-        return merge
+            def merge(old):
+                new = old.clone()
+                for row, centre, members in found:
+                    new[row, centre] = old[row, members].mean(0)
+                return new
+
+            return merge
+
+        return clusters_of
 
     stages = turn.report.stages
     return {stage.layer: at(stage, earlier) for earlier, stage in zip([None, *stages], stages, strict=False)}

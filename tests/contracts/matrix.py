@@ -43,6 +43,7 @@ EVERYTHING = {
     "vidcom2": sl.VidCom2(keep=1.0),
 }
 LEAVES_STILLS_ALONE = ("evs",)
+NEEDS_TEXT = ("priortr", "sparsevlm")  # after the last image
 FLOORED = ("priortr", "pyramiddrop", "clse", "dart", "holov", "sparsevlm", "evs", "vidcom2")
 CASES = [(tiny, kind) for tiny in TINIES for kind in tiny.kinds]
 PLACEHOLDERS = [IMAGE, VIDEO]

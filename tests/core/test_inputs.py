@@ -5,6 +5,8 @@ import torch
 from by_hand import best, vispruner
 
 import seeless as sl
+from tinies import Llava, Qwen3VL
+from tinies import make_inputs as make_prompts
 from tiny_models import IMAGE, RAGGED, VARIANTS, make_inputs, picture
 
 LLAVA = VARIANTS[1]
@@ -197,3 +199,27 @@ def test_the_scored_layer_is_the_one_the_projector_takes(choice, given_at):
     with sl.apply(model, "fastervlm", keep=4) as run:
         model(**inputs)
     assert torch.allclose(run.report.stages[0].scores[0], want, atol=1e-6)
+
+
+@pytest.mark.parametrize("own", [Llava("llama", 4), Qwen3VL()], ids=str)
+@pytest.mark.parametrize(
+    "strategy",
+    [sl.Uniform(keep=0.3), sl.Uniform(keep=0.3, positions="keep"), sl.Pool(keep=4), sl.FastV(keep=4, past="trim")],
+    ids=["renumbered", "kept", "merged", "trimmed"],
+)
+@torch.no_grad()
+def test_the_longest_row_of_a_batch_loses_nothing(tiny, own, strategy):
+    """The batch is then as long as before, though other rows have been cut."""
+    model, rows = tiny(own, "sdpa"), [[60], [5, "image:0", 9], [2, "image:1", 3]]
+    for side in ("left", "right"):
+        inputs = make_prompts(model, own, rows, side)
+        with sl.apply(model, strategy) as run:
+            together = model(**inputs).logits
+            kept = [row.tolist() for row in run.report.stages[-1].kept]
+            assert [len(row) > 0 for row in kept] == [False, True, True]
+            for i, row in enumerate(rows):
+                one = make_prompts(model, own, [row])
+                assert (together[i][inputs["attention_mask"][i].bool()] - model(**one).logits[0]).abs().max() < 5e-5
+                if side == "left":
+                    answers = model.generate(**inputs, max_new_tokens=4, do_sample=False)[i, -4:]
+                    assert torch.equal(answers, model.generate(**one, max_new_tokens=4, do_sample=False)[0, -4:])

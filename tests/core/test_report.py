@@ -82,6 +82,17 @@ def test_kv_bytes_of_a_ragged_batch_leave_padding_out(tiny, past):
     assert report.kv_bytes_after == (2 * 110 + 4 * 78 if past == "keep" else 6 * 78) * token
 
 
+@pytest.mark.parametrize("past", ["keep", "trim"])
+def test_kv_bytes_where_the_longest_row_loses_nothing(tiny, past):
+    """Rows of 60 and 30 tokens, of which 0 and 8 leave before layer 2."""
+    model = tiny(LLAVA, "sdpa")
+    inputs = make_inputs(model, LLAVA, [[60], [5, "image:0", 9]])
+    report, _ = prefill(model, sl.FastV(keep=0.5, layer=2, past=past), inputs)
+    token = 2 * 2 * 16 * 4
+    assert report.kv_bytes_before == 6 * 90 * token
+    assert report.kv_bytes_after == (2 * 90 + 4 * 82 if past == "keep" else 6 * 82) * token
+
+
 def test_without_a_cache_there_are_no_kv_bytes(tiny):
     model = tiny(LLAVA, "sdpa")
     report, _ = prefill(model, sl.FastV(keep=0.5), make_inputs(model, LLAVA, RAGGED), use_cache=False)

@@ -264,6 +264,11 @@ def test_units_of_a_video():
     assert shown_units(tiles, "image") == shown_units(tiles, "frame") == [(0, list(range(8)), None)]
     assert shown_units(tiles, "crop") == frames
     with_class = layout([[1] * 10], [tokens_of([0] * 5 + [1] * 5, [NO_PATCH, 0, 1, 2, 3] * 2, video=True)])
+    assert shown.frame(0).tolist() == [0] * 4 + [1] * 4 and tiles.frame(0).tolist() == [-1] * 8
+    assert with_class.frame(0).tolist() == [0] * 5 + [1] * 5
+    assert with_class.patch(0).tolist() == [NO_PATCH, 0, 1, 2, 3] * 2
+    closed = layout([[1] * 9], [tokens_of([0] * 4 + [1] * 4 + [0], [*[0, 1, 2, 3] * 2, NO_PATCH], video=True)])
+    assert closed.frame(0).tolist() == [0] * 4 + [1] * 4 + [0]
     assert shown_units(with_class, "image") == [(0, list(range(10)), None)]
     assert [tokens for _, tokens, _ in shown_units(with_class, "frame")] == [[1, 2, 3, 4], [6, 7, 8, 9]]
 
@@ -277,7 +282,13 @@ def test_images_and_videos_in_one_row():
     shown = Layout([Placeholders(images, [still]), Placeholders(videos, [film], base=4)])
     assert shown.columns[0].tolist() == [*range(8), *range(9, 13)]
     assert shown.source(0).tolist() == [4, 5, 6, 7, 8, 9, 10, 11, 0, 1, 2, 3]
+    assert shown.frame(0).tolist() == [0] * 4 + [1] * 4 + [-1] * 4
     assert shown_units(shown, "image") == [(0, list(range(8)), (2, 2, 2)), (0, [8, 9, 10, 11], (1, 2, 2))]
+
+
+def test_the_frames_of_every_video_count_from_0():
+    films = [tokens_of([n] * 2 + [n + 1] * 2, [0, 1] * 2, video=True, sides=((1, 2),) * 4) for n in (0, 2)]
+    assert layout([[*[1] * 4, 0, *[1] * 4]], films).frame(0).tolist() == [0, 0, 1, 1] * 2
 
 
 def test_runs_join_crops_to_images():

@@ -1,19 +1,13 @@
 """DART: pivots and least-duplicated tokens against lists, the exact count, and the two signals on a model."""
 
-import math
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import seeless as sl
-from fake_context import fake_context, kept, unit_of
+from fake_context import cosine, fake_context, kept, unit_of
 from tiny_models import IMAGE, VARIANTS, make_inputs
-
-
-def cosine(a, b):
-    return sum(x * y for x, y in zip(a, b, strict=True)) / math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
 
 
 def loudest(keys, count):

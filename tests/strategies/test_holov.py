@@ -8,13 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import seeless as sl
-from fake_context import fake_context, kept, unit_of
+from fake_context import cosine, fake_context, kept, unit_of
 from seeless.ops.chunks import chunk_sizes, share_out, similarity_spread
 from tiny_models import IMAGE, RAGGED, VARIANTS, make_inputs
-
-
-def cosine(a, b):
-    return sum(x * y for x, y in zip(a, b, strict=True)) / math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
 
 
 def parts_of(visual, chunks):

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from fake_context_b import FakeSources, context, kept, top
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import seeless as sl
+from fake_context import fake_context, kept, top, unit_of
 from oracle import MaskOracle, by_plain_recycling, merges_of, plain_peaks, turn_of
 from seeless.ops.clustering import density_peaks
 from seeless.ops.raters import text_raters
@@ -23,13 +23,17 @@ def random(seed, *shape, dtype=torch.float32):
 
 def made_up(seed, units, heads, text, visual, dim=6):
     """Attention that sums to less than one over the visual tokens, a bias of either sign, and embeddings."""
-    return FakeSources(
-        embeds_=random(seed, units, visual, dim),
-        text_=random(seed + 1, units, text, dim),
-        states=random(seed + 2, units, visual, dim),
-        maps=(2 * random(seed + 3, units, heads, text, visual + 3)).softmax(-1)[..., :visual],
-        bias=random(seed + 4, units, 1, text, visual),
-    )
+    return {
+        "embeds": random(seed, units, visual, dim),
+        "text_embeds": random(seed + 1, units, text, dim),
+        "visual": random(seed + 2, units, visual, dim),
+        "attention": (2 * random(seed + 3, units, heads, text, visual + 3)).softmax(-1)[..., :visual],
+        "rope_bias": random(seed + 4, units, 1, text, visual),
+    }
+
+
+def context(sources, n_keep, **options):
+    return fake_context(n_keep, *sources["embeds"].shape[:2], layer=3, **options, **sources)
 
 
 # Raters.
@@ -95,9 +99,9 @@ def test_clusters_of_equal_tokens(tokens):
 
 
 def plain_scores(sources, unit, version="1.0", heads=14):
-    raters = plain_raters(sources.embeds_[unit].double().tolist(), sources.text_[unit].double().tolist())
-    maps, bias = sources.maps[unit].double().tolist(), sources.bias[unit, 0].double().tolist()
-    visual = range(sources.embeds_.shape[1])
+    raters = plain_raters(sources["embeds"][unit].double().tolist(), sources["text_embeds"][unit].double().tolist())
+    maps, bias = sources["attention"][unit].double().tolist(), sources["rope_bias"][unit, 0].double().tolist()
+    visual = range(sources["embeds"].shape[1])
     rated = []
     for own in maps:
         sums = [0.0 for _ in visual]
@@ -121,7 +125,7 @@ def test_scores(version, units, heads, wanted_heads, text, visual, seed):
     for unit in range(units):
         want = torch.tensor(plain_scores(sources, unit, version, wanted_heads), dtype=torch.float64)
         assert torch.allclose(got[unit].double(), want, rtol=1e-4, atol=1e-5)
-        assert torch.equal(strategy.score(context(sources.only(unit), 1))[0], got[unit])
+        assert torch.equal(strategy.score(context(unit_of(sources, unit), 1))[0], got[unit])
 
 
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
@@ -137,7 +141,7 @@ def test_raters_are_chosen_once():
     sources, other, memory = made_up(0, 1, 2, 6, 9), made_up(50, 1, 2, 6, 9), {}
     strategy = sl.SparseVLM(192)
     strategy.score(context(sources, 1, memory=memory))
-    later = FakeSources(other.embeds_[:, :5], other.text_, None, sources.maps[..., :5], None)
+    later = {**other, "embeds": other["embeds"][:, :5], "attention": sources["attention"][..., :5]}
     got = strategy.score(context(later, 1, stage_index=1, memory=memory))
     assert torch.allclose(got[0].double(), torch.tensor(plain_scores(sources, 0)[:5]).double(), atol=1e-6)
 
@@ -150,7 +154,7 @@ def test_no_text():
 
 def test_a_bias_of_zero_stays_finite():
     sources = made_up(0, 2, 3, 4, 8)
-    sources.bias = torch.zeros_like(sources.bias)
+    sources["rope_bias"] = torch.zeros_like(sources["rope_bias"])
     decision = sl.SparseVLM(192, version="2.0").reduce(context(sources, 3))
     assert decision.scores.isfinite().all() and decision.mask.sum(1).tolist() == [3, 3]
 
@@ -165,19 +169,20 @@ def test_exactly_the_budget_and_the_merged_values(units, visual, seed, data):
     sources = made_up(seed, units, 2, 5, visual)
     decision = sl.SparseVLM(192, seed=seed).reduce(context(sources, budget))
     assert decision.mask.sum(1).tolist() == [budget] * units
-    values = decision.values(sources.states) if isinstance(decision, sl.Merge) else sources.states
+    values = decision.values(sources["visual"]) if isinstance(decision, sl.Merge) else sources["visual"]
     for unit in range(units):
-        states = sources.states[unit].double()
+        states = sources["visual"][unit].double()
         stay, clusters = by_plain_recycling(decision.scores[unit].tolist(), states.tolist(), budget, seed)
         assert sorted([*stay, *clusters]) == kept(decision)[unit]
-        assert torch.equal(values[unit, stay], sources.states[unit, stay])
+        assert torch.equal(values[unit, stay], sources["visual"][unit, stay])
         for centre, members in clusters.items():
             assert centre in members
             assert torch.allclose(values[unit, centre].double(), states[members].mean(0), atol=1e-5)
-        alone = sl.SparseVLM(192, seed=seed).reduce(context(sources.only(unit), budget))
+        alone = sl.SparseVLM(192, seed=seed).reduce(context(unit_of(sources, unit), budget))
         assert torch.equal(alone.mask[0], decision.mask[unit])
         if isinstance(decision, sl.Merge):
-            assert torch.equal(alone.values(sources.only(unit).states)[0][alone.mask[0]], values[unit][alone.mask[0]])
+            own = alone.values(sources["visual"][unit : unit + 1])
+            assert torch.equal(own[0][alone.mask[0]], values[unit][alone.mask[0]])
 
 
 @pytest.mark.parametrize(
@@ -217,17 +222,17 @@ def test_the_seed_settles_what_nothing_else_does():
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
 def test_any_number_type_and_degenerate_values(dtype, kind, version):
     sources = made_up(0, 2, 16, 5, 50)
-    for name in ("embeds_", "text_", "states"):
-        x = getattr(sources, name)
+    for name in ("embeds", "text_embeds", "visual"):
+        x = sources[name]
         x = {"random": x, "constant": torch.ones_like(x), "huge": x * 1000}[kind]
-        setattr(sources, name, x.to(dtype))
+        sources[name] = x.to(dtype)
     if kind == "constant":
-        sources.maps = torch.full_like(sources.maps, 0.01)
+        sources["attention"] = torch.full_like(sources["attention"], 0.01)
     for budget in (1, 2, 7, 49, 50):
         decision = sl.SparseVLM(192, version=version).reduce(context(sources, budget))
         assert decision.scores.isfinite().all() and decision.mask.sum(1).tolist() == [budget] * 2
         if isinstance(decision, sl.Merge):
-            values = decision.values(sources.states)
+            values = decision.values(sources["visual"])
             assert values.dtype is dtype and values.isfinite().all()
 
 
@@ -281,9 +286,8 @@ def test_layers_scale_with_the_depth():
 
 
 def test_positions_follow_the_version():
-    assert (sl.SparseVLM(192).positions, sl.SparseVLM(192, version="2.0").positions) == ("renumber", "keep")
-    assert sl.SparseVLM(192, positions="keep").positions == "keep"
-    assert sl.SparseVLM(192, version="2.0", positions="renumber").positions == "renumber"
+    assert [sl.SparseVLM(192, version=version).own_positions for version in ("1.0", "2.0")] == ["renumber", "keep"]
+    assert sl.SparseVLM(192).positions is None
 
 
 @pytest.mark.parametrize(
@@ -339,12 +343,12 @@ def test_scores_from_the_models_own_maps(tiny, variant, version):
         place = mask.cumsum(0) - 1
         config = untouched.config.text_config
         bias = [[bias_by_hand(config, int(place[t]), int(place[c])) for c in columns] for t in text]
-        sources = FakeSources(
-            embeds[row, columns][None],
-            embeds[row, text][None],
-            maps=maps[row][:, text][:, :, columns][None],
-            bias=torch.tensor(bias)[None, None],
-        )
+        sources = {
+            "embeds": embeds[row, columns][None],
+            "text_embeds": embeds[row, text][None],
+            "attention": maps[row][:, text][:, :, columns][None],
+            "rope_bias": torch.tensor(bias)[None, None],
+        }
         want = torch.tensor(plain_scores(sources, 0, version, 2), dtype=torch.float64)
         got = run.report.stages[0].scores[row].double()
         assert torch.allclose(got, want, rtol=2e-3, atol=1e-5)

@@ -247,7 +247,7 @@ class Reducer:
         cache = output.past_key_values
         session.use_cache(cache)
         spans = session.spans()
-        reduced = session.record is not None or len(session.seen) > 1 or session.row.column.shape[1] < session.length
+        reduced = session.record is not None or len(session.seen) > 1 or session.row is not session.whole
         if cache is not None and reduced:
             removed = running.logical - spans[0].columns
             CacheRecord(cache, spans, removed, lambda: self.active).install()
@@ -259,8 +259,7 @@ class Reducer:
 
         def back(hidden: torch.Tensor, layer: int) -> torch.Tensor:
             row = session.at(session.seen, layer)
-            full = row.column.shape[1] == session.length and row is session.seen[0] and len(session.seen) == 1
-            return hidden if full else row.restore(hidden, session.length)
+            return hidden if row is session.whole else row.restore(hidden, session.length)
 
         last = self.view.depth - 1
         output.last_hidden_state = back(output.last_hidden_state, last)

@@ -19,7 +19,7 @@ def following(session: Session, inject: Callable) -> Callable:
     def run(hidden: torch.Tensor, visual: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         row = session.row
         session.uninjected = hidden.detach()
-        if row.column.shape[1] == session.length and not session.merges:
+        if row is session.whole and not session.merges:
             return inject(hidden, visual, features)
         features = features.to(hidden.device, hidden.dtype)
         visual, column = visual.to(hidden.device), row.column.to(hidden.device)

@@ -69,7 +69,7 @@ def build_report(session: Session, spans: list[Span], view: ModelView, cached: b
     original = [session.layout.count(row) for row in range(rows)]
     text = [length - n for length, n in zip(session.row_lengths, original, strict=True)]
     seen = _visual_counts(session, original, depth)
-    held = [seen[min(last, depth - 1)] for last in _held_as(session, depth)]
+    held = _held_counts(session, depth)
     pictures = [height * width for tap in session.vision.taps for height, width in tap.patches]
     projected = sum(tap.count for tap in session.vision.taps)
     past = [session.past[layer] for layer in range(depth)]
@@ -106,11 +106,13 @@ def _visual_counts(session: Session, original: list[int], depth: int) -> list[li
     return counts
 
 
-def _held_as(session: Session, depth: int) -> list[int]:
-    """For every layer, a layer that saw the tokens its cache holds."""
-    firsts = sorted(session.seen)
-    held = [session.at(session.held, layer).column.shape[1] for layer in range(depth)]
-    return [next(first for first in firsts if session.seen[first].column.shape[1] <= count) for count in held]
+def _held_counts(session: Session, depth: int) -> list[list[int]]:
+    """Per layer, the visual tokens of every row that its cache holds."""
+    counts = {}
+    for first, row in session.held.items():
+        visual = session.layout.visual.gather(1, row.column)
+        counts[first] = (visual if row.valid is None else visual & row.valid).sum(1).tolist()
+    return [counts[max(first for first in counts if first <= layer)] for layer in range(depth)]
 
 
 def _boxes(image: Image, overview: int) -> torch.Tensor:

@@ -75,6 +75,7 @@ class Session:
         conversation: tokens cached before this forward, dropped ones included.
         labels: `[batch, seq]` in training on answers, -100 = nothing to be learnt; else None.
         blocks: `[batch, seq]`, tokens of one block (0 and up) see each other both ways; None = plainly causal.
+        whole: the row of all tokens; `row` is this very one while none has left.
         watched: per layer, what entered it, and the slots of all columns then.
         uninjected: `[batch, slots, dim]` as the last layer gave it, if visual features were added to that since.
         added: how many tokens were added so far.
@@ -104,7 +105,7 @@ class Session:
     def __post_init__(self) -> None:
         batch, self.length = self.embeds.shape[:2]
         device = self.layout.visual.device
-        self.row = TokenRow.full(batch, self.length, self.valid, device)
+        self.row = self.whole = TokenRow.full(batch, self.length, self.valid, device)
         self.seen[0] = self.held[0] = self.row
         self.alive = torch.ones(batch, self.length, dtype=torch.bool, device=device)
         real = torch.ones_like(self.alive) if self.valid is None else self.valid.to(device)

@@ -8,11 +8,12 @@ import torch.nn.functional as F
 from seeless.context import Context
 from seeless.decision import Keep
 from seeless.errors import BudgetError
-from seeless.ops.topk import top_mask
+from seeless.ops.frames import frame_before
 from seeless.registry import register
 from seeless.strategy import EntryStrategy, Positions
 
-FIRST_FRAME = 3.0
+STAYS = 3.0
+NEW = 2.0
 
 
 @register("evs")
@@ -20,14 +21,16 @@ class EVS(EntryStrategy):
     """Keep the first frame of a video, and of the later ones the tokens that changed most since the frame before.
 
     score = 1 - cos(x[t, p], x[t - 1, p]) for the token at place p of frame t > 0, from the embeddings that enter the
-    language model; tokens of the first frame score 3, above every change. The highest scores of the whole video stay:
-    as many as the budget says (a share is floored), but never fewer than one frame has. Bagrov et al., "Efficient Video
-    Sampling", arXiv 2510.14624, which measures the change as the L1 distance of pixels and cuts at a quantile; cosine
-    of embeddings and an exact count are what serving engines (vLLM, SGLang) do, and what is done here, from their
-    documentation. "EVS preserves positional identity": positions are kept.
+    language model. Tokens of the first frame score 3, above every change, and so do tokens that show no patch
+    (Video-LLaVA's class tokens, LLaVA-OneVision's newline). The highest scores of the whole video stay: as many as the
+    budget says (a share is floored), but never fewer than score 3. Bagrov et al., "Efficient Video Sampling", arXiv
+    2510.14624, which measures the change as the L1 distance of pixels and cuts at a quantile; cosine of embeddings and
+    an exact count are what serving engines (vLLM, SGLang) do, and what is done here, from their documentation. "EVS
+    preserves positional identity": positions are kept.
 
-    Still images are left alone, whatever the budget: nothing in them repeats in time. So are tokens whose frames cannot
-    be told apart any more, because some are gone or stand for no patch.
+    Where an earlier stage took the token at p of frame t - 1, there is nothing to compare with: the score is 2, the
+    greatest change. Still images, and videos of a single frame, are left alone whatever the budget: nothing in them
+    repeats in time, so all their tokens score 3.
     """
 
     paper = "arXiv 2510.14624"
@@ -39,18 +42,18 @@ class EVS(EntryStrategy):
             raise BudgetError(f"evs compares the frames of a video; scope={self.scope!r} knows none, use 'image'")
 
     def score(self, ctx: Context) -> torch.Tensor:
-        units, visual = ctx.index.shape
-        frames = 1 if ctx.grid is None else ctx.grid[0]
-        x = ctx.embeds.float().view(units, frames, visual // frames, -1)
-        change = 1 - F.cosine_similarity(x[:, 1:], x[:, :-1], dim=-1)
-        first = torch.full_like(x[:, :1, :, 0], FIRST_FRAME)
-        return torch.cat([first, change], 1).flatten(1)
+        x = ctx.embeds.to(torch.promote_types(ctx.embeds.dtype, torch.float32))
+        frame, patch = ctx.frame.to(x.device), ctx.patch.to(x.device)
+        before = frame_before(frame, patch)
+        earlier = x.gather(1, before.clamp(min=0)[..., None].expand_as(x))
+        change = torch.nan_to_num(1 - F.cosine_similarity(x, earlier, dim=-1))
+        stays = (frame == frame.amin(1, keepdim=True)) | (patch < 0)
+        return change.masked_fill(before < 0, NEW).masked_fill(stays, STAYS)
 
     def select(self, ctx: Context) -> Keep:
-        if ctx.grid is None or ctx.grid[0] == 1:
-            return Keep(torch.ones_like(ctx.index, dtype=torch.bool))
-        scores = torch.nan_to_num(self.score(ctx))
-        frame = ctx.grid[1] * ctx.grid[2]
-        if self.threshold is None or isinstance(self.keep, int):
-            return Keep(top_mask(scores, max(frame, ctx.n_keep)), scores)
-        return Keep((scores > self.threshold) | top_mask(scores, frame), scores)
+        scores = self.score(ctx)
+        stays = scores == STAYS
+        if self.threshold is not None and not isinstance(self.keep, int):
+            return Keep((scores > self.threshold) | stays, scores)
+        rank = scores.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+        return Keep(rank < stays.sum(1, keepdim=True).clamp(min=ctx.n_keep), scores)

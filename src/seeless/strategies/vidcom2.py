@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from seeless.context import Context
 from seeless.decision import Keep
 from seeless.errors import BudgetError
+from seeless.ops.frames import frame_slots, padded_frames
 from seeless.ops.topk import top_mask
 from seeless.registry import register
 from seeless.strategy import EntryStrategy
@@ -27,10 +28,13 @@ class VidCom2(EntryStrategy):
     the default temperature are as commonly quoted, unchecked. The released code is said to compare by Gaussian kernels
     on some channels instead of cosines; it was not used.
 
+    Frames may have unequal numbers of tokens: a class token belongs to its frame, a newline that closes the video to
+    the first, and an earlier stage may have taken some. Shares are then scaled so that they add up to the budget.
+
     The rounding is ours. Exactly the budget (a share is floored) stays of a video: every frame gets the whole part of
     its share, the largest remainders one more token each, and what a frame has no room for goes to the others. Equal
-    remainders and equal scores go to the earlier token. A frame may be left without a token. A still image, and tokens
-    whose frames cannot be told apart any more, count as one frame: there g_v = g_t.
+    remainders and equal scores go to the earlier token. A frame may be left without a token. A still image is one
+    frame: there g_v = g_t.
 
     Args:
         temperature: of the softmax over frames, > 0; the smaller, the more the unique frames keep.
@@ -46,16 +50,24 @@ class VidCom2(EntryStrategy):
             raise BudgetError(f"temperature={value!r} is not possible; give a number above 0 such as 0.01")
         if self.threshold is not None:
             raise BudgetError("vidcom2 gives every frame a budget, so it takes no threshold")
+        if self.scope == "row":
+            raise BudgetError("vidcom2 compares the frames of one video; scope='row' joins several, use 'image'")
 
     def select(self, ctx: Context) -> Keep:
-        units, visual = ctx.index.shape
-        frames = 1 if ctx.grid is None else ctx.grid[0]
-        x = ctx.embeds.float().view(units, frames, visual // frames, -1)
-        of_video = -F.cosine_similarity(x, x.mean((1, 2), keepdim=True), dim=-1)
-        of_frame = -F.cosine_similarity(x, x.mean(2, keepdim=True), dim=-1)
-        scores = torch.nan_to_num(of_video + of_frame)
-        sigma = (torch.nan_to_num(of_video).mean(2) / self.temperature).softmax(1)
-        wanted = ctx.n_keep * (1 + sigma - 1 / frames) / frames
+        x = ctx.embeds.to(torch.promote_types(ctx.embeds.dtype, torch.float32))
+        frame = ctx.frame.to(x.device).clamp(min=0)  # a still is one frame
+        slot, sizes = frame_slots(frame)
+        at_least_one = sizes.clamp(min=1)
+        g_frame = padded_frames(x, slot, sizes).sum(2) / at_least_one[..., None]
+        g_frame = g_frame.gather(1, frame[..., None].expand_as(x))
+        of_video = torch.nan_to_num(-F.cosine_similarity(x, x.mean(1, keepdim=True), dim=-1))
+        scores = torch.nan_to_num(of_video - F.cosine_similarity(x, g_frame, dim=-1))
+        unique = padded_frames(of_video, slot, sizes).sum(2) / at_least_one
+        sigma = (unique / self.temperature).masked_fill(sizes == 0, -torch.inf).softmax(1)
+        share = sizes * (1 + sigma - 1 / (sizes > 0).sum(1, keepdim=True))
+        wanted = ctx.n_keep * share / share.sum(1, keepdim=True)
         # The j-th best token of a frame is worth wanted - j: the highest are the whole parts, then the remainders.
-        rank = scores.argsort(dim=2, descending=True, stable=True).argsort(dim=2)
-        return Keep(top_mask((wanted[..., None] - rank).flatten(1), ctx.n_keep), scores.flatten(1))
+        order = padded_frames(scores, slot, sizes, -torch.inf).argsort(dim=2, descending=True, stable=True)
+        rank = order.argsort(dim=2)
+        worth = wanted.gather(1, frame) - rank.flatten(1).gather(1, slot)
+        return Keep(top_mask(worth, ctx.n_keep), scores)
