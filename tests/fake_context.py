@@ -14,6 +14,7 @@ class FakeSources:
     Args:
         of_visual, of_hidden, of_text, of_embeds, of_normed, of_text_normed, of_vision_features: `[units, tokens, dim]`.
         of_attention: `[units, heads, queries, visual]`.
+        of_second: `[units, layers, heads, visual]`.
         of_keys, of_text_keys, of_vision_keys: `[units, heads, tokens, dim]`.
         of_vision_attention: `[units, heads, visual]`.
     """
@@ -25,6 +26,7 @@ class FakeSources:
     of_normed: torch.Tensor | None = None
     of_text_normed: torch.Tensor | None = None
     of_attention: torch.Tensor | None = None
+    of_second: torch.Tensor | None = None
     of_keys: torch.Tensor | None = None
     of_text_keys: torch.Tensor | None = None
     of_vision_attention: torch.Tensor | None = None
@@ -46,6 +48,9 @@ class FakeSources:
     def attention(self, queries, layer, average):
         return self.of_attention.mean(2, keepdim=True) if average else self.of_attention
 
+    def second(self, before, between, after, layers):
+        return self.of_second
+
     def keys(self, layer, tokens):
         return self.of_text_keys if tokens == "text" else self.of_keys
 
@@ -62,7 +67,7 @@ class FakeSources:
         return self.of_vision_keys
 
 
-def fake_context(n_keep, units, visual, /, *, layer=1, stage_index=0, grid=None, **tensors):
+def fake_context(n_keep, units, visual, /, *, layer=1, stage_index=0, grid=None, axes=1, prepared=None, **tensors):
     """The context of `units` complete units of `visual` tokens; `tensors` by their names without `of_`."""
     return Context(
         layer=layer,
@@ -72,6 +77,8 @@ def fake_context(n_keep, units, visual, /, *, layer=1, stage_index=0, grid=None,
         n_original=visual,
         grid=grid,
         memory={},
+        axes=axes,
+        prepared=prepared,
         sources=FakeSources(**{f"of_{name}": tensor for name, tensor in tensors.items()}),
     )
 
