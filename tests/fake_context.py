@@ -15,6 +15,7 @@ class FakeSources:
         of_visual, of_hidden, of_text, of_embeds, of_text_embeds, of_normed, of_text_normed, of_vision_features:
             `[units, tokens, dim]`.
         of_attention, of_rope_bias: `[units, heads (or 1), queries, visual]`; a tensor of queries picks some of them.
+        of_second: `[units, layers, heads, visual]`.
         of_keys, of_text_keys, of_vision_keys: `[units, heads, tokens, dim]`.
         of_vision_attention: `[units, heads, visual]`.
         of_patch, of_frame: `[units, visual]`.
@@ -31,6 +32,7 @@ class FakeSources:
     of_text_normed: torch.Tensor | None = None
     of_attention: torch.Tensor | None = None
     of_rope_bias: torch.Tensor | None = None
+    of_second: torch.Tensor | None = None
     of_keys: torch.Tensor | None = None
     of_text_keys: torch.Tensor | None = None
     of_vision_attention: torch.Tensor | None = None
@@ -59,6 +61,9 @@ class FakeSources:
     def rope_bias(self, queries, layer):
         return self.of_rope_bias[:, :, queries] if isinstance(queries, torch.Tensor) else self.of_rope_bias
 
+    def second(self, before, between, after, layers):
+        return self.of_second
+
     def keys(self, layer, tokens):
         return self.of_text_keys if tokens == "text" else self.of_keys
 
@@ -81,7 +86,9 @@ class FakeSources:
         return self.of_frame
 
 
-def fake_context(n_keep, units, visual, /, *, layer=1, stage_index=0, grid=None, memory=None, **tensors):
+def fake_context(
+    n_keep, units, visual, /, *, layer=1, stage_index=0, grid=None, memory=None, axes=1, prepared=None, **tensors
+):
     """The context of `units` complete units of `visual` tokens; `tensors` by their names without `of_`.
 
     Without `patch` and `frame` of its own every unit is what `grid` says; a still without a grid.
@@ -98,6 +105,8 @@ def fake_context(n_keep, units, visual, /, *, layer=1, stage_index=0, grid=None,
         n_original=visual,
         grid=grid,
         memory={} if memory is None else memory,
+        axes=axes,
+        prepared=prepared,
         sources=FakeSources(**{f"of_{name}": tensor for name, tensor in tensors.items()}),
     )
 

@@ -55,7 +55,7 @@ class MaskOracle:
         shape = (self.depth, self.batch, self.length, self.length)
         self.hidden = torch.zeros(shape, dtype=torch.bool)  # [layer, row, query, key]
         self.lowered = torch.zeros(self.depth, self.batch, self.length, dtype=torch.long)
-        by_name = {strategy.name: strategy for strategy in strategies}
+        by_name = {part.name: part for strategy in strategies for part in strategy.parts()}
         for turn in turns:
             for row, columns in enumerate(turn.columns):
                 before = torch.zeros(self.length, dtype=torch.bool)

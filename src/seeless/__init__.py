@@ -23,8 +23,10 @@ from seeless.strategies.fastv import FastV
 from seeless.strategies.holov import HoloV
 from seeless.strategies.pool import Pool
 from seeless.strategies.priortr import PriorTR
+from seeless.strategies.priortr_2f import PriorTR2F
 from seeless.strategies.pyramiddrop import PyramidDrop
 from seeless.strategies.random import Random
+from seeless.strategies.router import Router
 from seeless.strategies.sparsevlm import SparseVLM
 from seeless.strategies.uniform import Uniform
 from seeless.strategies.vidcom2 import VidCom2
@@ -52,9 +54,11 @@ __all__ = [  # noqa: RUF022 (plain order; ruff takes CLSE and EVS for constants)
     "MissingExtra",
     "Pool",
     "PriorTR",
+    "PriorTR2F",
     "PyramidDrop",
     "Random",
     "Report",
+    "Router",
     "SeelessError",
     "SparseVLM",
     "StageReport",

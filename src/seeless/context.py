@@ -1,5 +1,6 @@
 """Everything a strategy may look at. Lazy: what is not asked for is not computed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, Protocol
@@ -24,6 +25,9 @@ class Sources(Protocol):
     def entering(self, layer: int) -> torch.Tensor: ...
     def text_embeds(self) -> torch.Tensor: ...
     def attention(self, queries: Queries, layer: int, average: bool, onto: Onto, causal: bool) -> torch.Tensor: ...
+    def second(
+        self, before: Sequence[int], between: Sequence[int], after: Sequence[int], layers: Sequence[int]
+    ) -> torch.Tensor: ...
     def rope_bias(self, queries: Queries, layer: int) -> torch.Tensor: ...
     def keys(self, layer: int, tokens: Tokens) -> torch.Tensor: ...
     def normed(self, tokens: Tokens) -> torch.Tensor: ...
@@ -48,6 +52,8 @@ class Context:
         grid: (frames, height, width) of the unit's tokens while they are complete and form a grid, else None.
         answers: in training with labels, how many answers follow in the unit's row; None in inference.
         memory: a dict that lives for one prefill, shared by the strategy's stages on the same units.
+        axes: of the positions: 1, or 3 where they are coordinates of time, height and width (M-RoPE).
+        prepared: what the strategy's `prepare` gave for these units, `[units, ...]`; None if it gave nothing.
     """
 
     layer: int
@@ -59,6 +65,8 @@ class Context:
     memory: dict
     sources: Sources = field(repr=False)
     answers: int | None = None
+    axes: int = 1
+    prepared: torch.Tensor | None = field(default=None, repr=False)
 
     @cached_property
     def visual(self) -> torch.Tensor:
@@ -132,6 +140,26 @@ class Context:
             causal: False lets rows see what comes after them; only to reproduce released code that does.
         """
         return self.sources.attention(queries, self.layer - 1 if layer is None else layer, average, onto, causal)
+
+    def second(
+        self, before: Sequence[int], between: Sequence[int], after: Sequence[int], layers: Sequence[int]
+    ) -> torch.Tensor:
+        """Attention of the last token of another prompt around the same images, `[units, layers, heads, visual]`.
+
+        Only in `Strategy.prepare`. The prompt is text, the images (and videos) of the unit's row as they entered the
+        decoder, and text; it runs without a cache up to the deepest layer asked for. Nothing of the running prompt but
+        its images is seen. Softmax over all its tokens, read at the visual ones, float32. SmolVLM, Idefics3 and Gemma 3
+        count every tile as an image.
+
+        Args:
+            before, between, after: token ids before the first image, between two images, and after the last one.
+            layers: whose attention.
+
+        Raises:
+            UnsupportedModel: the model is being trained.
+            InputError: ids that are no text, or an image that nothing follows in the running prompt.
+        """
+        return self.sources.second(before, between, after, layers)
 
     def keys(self, layer: int | None = None, tokens: Tokens = "visual") -> torch.Tensor:
         """Rotated keys, `[units, kv_heads, visual, dim]`, of the layer before the stage unless told.

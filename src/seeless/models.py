@@ -1,6 +1,7 @@
 """What seeless knows about models: which are supported, what they look like, and which strategies work on them."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from seeless.core.reporting import dimensions
 from seeless.core.taps import NO_NULL_TOKEN
 from seeless.errors import SeelessError, UnsupportedModel
 from seeless.families import families, family_of
-from seeless.registry import available, get
+from seeless.registry import available, get, strategy_class
 from seeless.strategy import Strategy
 
 PROBE_TEXT = 8
@@ -122,6 +123,11 @@ def check_strategy(model: nn.Module, strategy: Strategy) -> None:
     apply(model, strategy).remove()
     view = _view(model)
     tokens = _crop_tokens(view) or PROBE_TOKENS
+    for part in strategy.parts():
+        _check_part(view, part, tokens)
+
+
+def _check_part(view: ModelView, strategy: Strategy, tokens: int) -> None:
     side = round(tokens**0.5)
     memory: dict = {}
     for stage_index, layer in enumerate(strategy.layers(view.depth)):
@@ -134,9 +140,10 @@ def check_strategy(model: nn.Module, strategy: Strategy) -> None:
             grid=(1, side, side) if side * side == tokens else (1, 1, tokens),
             memory=memory,
             sources=_Probe(view, tokens),
+            axes=3 if view.family.mrope else 1,
         )
         try:
-            strategy.reduce(context)
+            strategy.reduce(replace(context, prepared=strategy.prepare(replace(context, stage_index=0, layer=0))))
         except UnsupportedModel:
             raise
         except Exception:  # made-up numbers may surprise a strategy; only its refusal counts here
@@ -206,6 +213,8 @@ def _pair(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
 
 
 def _reason_against(model: nn.Module, name: str) -> str | None:
+    if strategy_class(name).parts is not Strategy.parts:
+        return None  # made of other strategies: it works where they do
     try:
         try:
             strategy = get(name, keep=0.25)
@@ -263,6 +272,11 @@ class _Probe:
     def attention(self, queries: Queries, layer: int, average: bool, onto: Onto, causal: bool) -> torch.Tensor:
         columns = self.tokens if onto == "visual" else self.tokens + PROBE_TEXT
         return self._random(self.size.heads, 1 if average else self._rows(queries), columns)
+
+    def second(
+        self, before: Sequence[int], between: Sequence[int], after: Sequence[int], layers: Sequence[int]
+    ) -> torch.Tensor:
+        return self._random(len(layers), self.size.heads, self.tokens)
 
     def rope_bias(self, queries: Queries, layer: int) -> torch.Tensor:
         return self._random(1, self._rows(queries), self.tokens)

@@ -84,10 +84,10 @@ def get(name: str, **knobs: Any) -> Strategy:
     (0.25, 2)
     """
     cls = strategy_class(name)
-    known = [knob.name for knob in fields(cls)]
+    known = [knob.name for knob in fields(cls) if knob.init]
     for knob in knobs:
         if knob not in known:
-            owners = [n for n in available() if knob in {f.name for f in fields(_strategies[n])}]
+            owners = [n for n in available() if knob in {f.name for f in fields(_strategies[n]) if f.init}]
             hint = f" ({knob} belongs to {', '.join(owners)})" if owners else ""
             raise BudgetError(f"{name} has no field {knob!r}{hint}; its fields are {', '.join(known)}")
     try:

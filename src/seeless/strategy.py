@@ -104,6 +104,10 @@ class Strategy(ABC):
         if self.threshold is not None and not (isinstance(self.threshold, Real) and math.isfinite(self.threshold)):
             raise BudgetError(f"threshold={self.threshold!r} is no number to compare scores with")
 
+    def parts(self) -> list["Strategy"]:
+        """The strategies that act: this one alone, unless it is made of others."""
+        return [self]
+
     def layers(self, depth: int) -> list[int]:
         """The layers of a decoder of `depth` layers before which this strategy acts; 0 is the entry."""
         raise NotImplementedError
@@ -124,6 +128,14 @@ class Strategy(ABC):
     def count(self, stage_index: int, original: int) -> int:
         """Tokens to keep of a unit that entered the decoder with `original` visual tokens."""
         return count_kept(self.budget(stage_index), original, type(self).rounding)
+
+    def prepare(self, ctx: "Context") -> torch.Tensor | None:
+        """What to look up before the first layer, `[units, ...]`, such as attention in a second prompt (`ctx.second`).
+
+        Called once per prefill and group of complete units; `ctx.prepared` holds the answer at every stage, for the
+        units of that stage. None prepares nothing.
+        """
+        return None
 
     def score(self, ctx: "Context") -> torch.Tensor:
         """How much each visual token is worth, `[units, visual]`; higher stays."""

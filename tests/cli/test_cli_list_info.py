@@ -100,8 +100,9 @@ def test_info_says_what_sets_a_family_apart(seeless, tmp_path):
         tiny.config().save_pretrained(folder)
         info = json.loads(seeless("info", folder, "--json").out)
         assert (info["videos"], info["visual_tokens"], info["per"], info["anchor"]) == (videos, tokens, per, anchor)
-        reason = info["strategies"].pop("priortr")
-        assert (reason is None) if missing is None else (missing in reason)
+        for name in ("priortr", "priortr_2f"):
+            reason = info["strategies"].pop(name)
+            assert (reason is None) if missing is None else (missing in reason)
         assert set(info["strategies"].values()) == {None}
         out = seeless("info", folder).out
         assert info["vision_signal"] in out

@@ -24,6 +24,8 @@ STRATEGIES = {
     "sparsevlm": sl.SparseVLM(keep=[0.6, 0.4, 0.2]),
     "evs": sl.EVS(keep=0.7),
     "vidcom2": sl.VidCom2(keep=0.4),
+    "priortr_2f": sl.PriorTR2F(keep=0.4),
+    "router": sl.Router({2: sl.FastV(keep=0.5), 4: sl.PyramidDrop(keep=0.3, layer=4)}),
 }
 EVERYTHING = {
     "random": sl.Random(keep=1.0),
@@ -41,10 +43,13 @@ EVERYTHING = {
     "sparsevlm": sl.SparseVLM(keep=1.0),
     "evs": sl.EVS(keep=1.0),
     "vidcom2": sl.VidCom2(keep=1.0),
+    "priortr_2f": sl.PriorTR2F(keep=1.0),
+    "router": sl.Router({2: sl.FastV(keep=1.0), 4: sl.PriorTR(keep=1.0)}),
 }
+NULL_TOKEN = ("priortr", "priortr_2f")  # read the first token after the image
 LEAVES_STILLS_ALONE = ("evs",)
-NEEDS_TEXT = ("priortr", "sparsevlm")  # after the last image
-FLOORED = ("priortr", "pyramiddrop", "clse", "dart", "holov", "sparsevlm", "evs", "vidcom2")
+NEEDS_TEXT = (*NULL_TOKEN, "sparsevlm")  # after the last image
+FLOORED = ("priortr", "pyramiddrop", "clse", "dart", "holov", "sparsevlm", "evs", "vidcom2", "priortr_2f")
 CASES = [(tiny, kind) for tiny in TINIES for kind in tiny.kinds]
 PLACEHOLDERS = [IMAGE, VIDEO]
 NEW_TOKENS = 5
@@ -61,7 +66,7 @@ def rows_of(kind):
 
 def gap(tiny, name, backend):
     """Why a pair cannot work: a piece of the sentence it is refused with; None if it must work."""
-    if name == "priortr" and tiny.name.startswith("paligemma"):
+    if name in NULL_TOKEN and tiny.name.startswith("paligemma"):
         return "blind to the question"
     if backend == "fused" and tiny.name.startswith(("gemma3", "paligemma")):
         return "see each other both ways"

@@ -59,10 +59,19 @@ def strategy_of(backbone, case, kept):
                 head_aggregation=params["head_aggregation"],
                 last_row=not backbone.startswith("qwen"),
             )
+        case "priortr_2f":
+            return sl.PriorTR2F(
+                keep=kept,
+                layer=params["prune_layer"],
+                query_aggregation=params["query_aggregation"],
+                head_aggregation=params["head_aggregation"],
+                prior_layer="next" if backbone == "videollava" else "same",
+                as_released=backbone == "qwen3vl",  # recorded with eager attention: its prior is zero
+            )
 
 
 def test_all_cases_of_the_issue_are_here():
-    assert len(CASES) == 15
+    assert len(CASES) == 17
 
 
 @pytest.mark.parametrize("kernel", ["eager", "sdpa"])
@@ -91,6 +100,11 @@ def test_recorded(case, kernel):
             logits = model(**given).logits[0, -1]
         stage = run.reports[0].stages[0]
         assert stage.kept[0].tolist() == sorted(spans.tolist())
+        if about["method"] == "priortr_2f":
+            if backbone == "qwen3vl":
+                assert bool((want["prior_attention"] == 0).all())  # what `as_released` stands for
+            scores = want["scores.stage0"]
+            assert (stage.scores[0] - scores).abs().max() <= 1e-4 * scores.abs().max()
         if "scores.stage0" in want and not backbone.endswith("llava") and backbone != "llavanext":
             scores = want["scores.stage0"]
             if about["method"].startswith(("priortr", "fastv")):

@@ -6,7 +6,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, get_type_hints
 
 import seeless as sl
-from seeless.cli.knobs import default_of, takes
+from seeless.cli.knobs import default_of, knobs_of, takes
 from seeless.registry import strategy_class
 
 
@@ -61,7 +61,7 @@ def _field_cards(cls: type[sl.Strategy]) -> list[FieldCard]:
     hints, meanings = get_type_hints(cls), _meanings(cls)
     shared = {knob.name: default_of(knob) for knob in fields(sl.Strategy)}
     cards = []
-    for knob in fields(cls):
+    for knob in knobs_of(cls):
         default = default_of(knob)
         required = default is MISSING
         common = knob.name in shared and shared[knob.name] == default and knob.name != "keep"

@@ -9,6 +9,7 @@ import seeless as sl
 from seeless.registry import strategy_class
 
 DEFAULT_KEEP = 0.25
+OFF_LIMITS = "a value that cannot be given on the command line"
 Flags = dict[str, str | None]
 
 
@@ -43,7 +44,7 @@ def build_strategies(names: list[str], flags: Flags) -> list[sl.Strategy]:
         BudgetError: a flag that none of them has, or a value that a field cannot take.
     """
     classes = [strategy_class(name) for name in names]
-    known = {spelling for cls in classes for knob in fields(cls) for spelling in _spellings(cls, knob)}
+    known = {spelling for cls in classes for knob in knobs_of(cls) for spelling in _spellings(cls, knob)}
     for flag in flags:
         if flag not in known:
             _refuse(flag, names)
@@ -94,8 +95,13 @@ def takes(annotation: Any) -> str:
         elif get_origin(choice) is list:
             parts.append("comma-separated list")
         else:
-            parts.append(words.get(choice, "a value that cannot be given on the command line"))
+            parts.append(words.get(choice, OFF_LIMITS))
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} or {parts[-1]}"
+
+
+def knobs_of(cls: type[sl.Strategy]) -> list[Field]:
+    """The fields of a strategy that can be set."""
+    return [knob for knob in fields(cls) if knob.init]
 
 
 def default_of(knob: Field) -> Any:
@@ -106,13 +112,18 @@ def default_of(knob: Field) -> Any:
 def _build(cls: type[sl.Strategy], flags: Flags) -> sl.Strategy:
     hints = get_type_hints(cls)
     values = {}
-    for knob in fields(cls):
+    for knob in knobs_of(cls):
         for spelling in _spellings(cls, knob):
             if spelling in flags:
                 values[knob.name] = _value(spelling, flags[spelling], hints[knob.name])
-    keep = next(knob for knob in fields(cls) if knob.name == "keep")
-    if default_of(keep) is MISSING:
-        values.setdefault("keep", DEFAULT_KEEP)
+    for knob in [knob for knob in knobs_of(cls) if default_of(knob) is MISSING]:
+        if knob.name == "keep":
+            values.setdefault("keep", DEFAULT_KEEP)
+        elif OFF_LIMITS in takes(hints[knob.name]):
+            raise sl.BudgetError(
+                f"{cls.name} needs {knob.name}, {OFF_LIMITS}; write it in Python: "
+                f"sl.apply(model, sl.{cls.__name__}({knob.name}=...))"
+            )
     return sl.get(cls.name, **values)
 
 
@@ -142,7 +153,7 @@ def _refuse(flag: str, names: list[str]) -> None:
         raise sl.BudgetError(f"--{flag} is for {strategy!r}, but what runs is {', '.join(names)}")
     if strategy or len(names) == 1:
         sl.get(strategy or names[0], **{knob: None})
-    owners = [name for name in sl.available() if knob in {f.name for f in fields(strategy_class(name))}]
+    owners = [name for name in sl.available() if knob in {f.name for f in knobs_of(strategy_class(name))}]
     hint = f" ({knob} belongs to {', '.join(owners)})" if owners else ""
     raise sl.BudgetError(f"none of {', '.join(names)} has a field {knob!r}{hint}")
 

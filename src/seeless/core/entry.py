@@ -13,10 +13,19 @@ from seeless.core.cache import CacheRecord, check_cache, record_of
 from seeless.core.family import ModelView
 from seeless.core.hooks import HookSet
 from seeless.core.injection import following
-from seeless.core.layers import DecodeLayers, PrefillLayers, causal_mask, hook_layers, record_mask, take_positions
+from seeless.core.layers import (
+    DecodeLayers,
+    PrefillLayers,
+    hook_layers,
+    ready_mask,
+    record_mask,
+    take_positions,
+    token_blocks,
+)
 from seeless.core.pictures import Kind, Note, Noting, Pictures, find_pictures
 from seeless.core.positions import gather_tokens
 from seeless.core.reporting import build_report
+from seeless.core.second_forward import SecondForward
 from seeless.core.session import PlannedStage, Session
 from seeless.errors import InputError
 from seeless.report import Report
@@ -175,6 +184,9 @@ class Reducer:
             self.view, layout, pictures.vision, valid, embeds, record, cache, past_mask, before, blocks, self.labels
         )
         running.session = session
+        injected = kwargs.get("deepstack_visual_embeds")
+        runs = session.second_runs
+        session.prepare(self.stages, SecondForward(self.view, layout, valid, embeds, positions, injected, runs))
 
         hidden, gapped, changed = embeds, False, record is not None
         for stage in [stage for stage in self.stages if stage.layer == 0]:
@@ -195,7 +207,8 @@ class Reducer:
             kwargs = {**kwargs, "inputs_embeds": hidden, "position_ids": now}
             kwargs["attention_mask"] = None if new_mask is None else new_mask.to(hidden.device, torch.long)
             if blocks is not None:
-                kwargs["attention_mask"] = self._ready_mask(session, kwargs, cache)
+                now_blocks = session.blocks_of(session.row)
+                kwargs["attention_mask"] = ready_mask(self.view, hidden, kwargs["attention_mask"], cache, now_blocks)
         if family.injector is not None:
             inject = getattr(self.view.language_model, family.injector)
             running.hooks.override(self.view.language_model, family.injector, following(session, inject))
@@ -209,22 +222,8 @@ class Reducer:
         family, types = self.view.family, self.types
         if not family.bidirectional or types is None or (family.prefix and before > 0):
             return None
-        types = types[:, -length:]
-        if family.prefix:  # all of the prompt but the answer to be learnt
-            blocks = torch.where(types == 0, 0, -1)
-        else:  # every run of visual tokens
-            visual = types == 1
-            first = visual & ~torch.nn.functional.pad(visual, (1, 0))[:, :-1]
-            blocks = torch.where(visual, first.cumsum(1) - 1, -1)
+        blocks = token_blocks(types[:, -length:], family.prefix)
         return blocks if valid is None else torch.where(valid.to(blocks.device), blocks, -1)
-
-    def _ready_mask(self, session: Session, kwargs: dict, cache: Cache | None) -> Any:
-        """4-D masks for the cut sequence, in the form in which the base model hands them over."""
-        hidden, mask = kwargs["inputs_embeds"], kwargs["attention_mask"]
-        kinds = {self.view.layer_kind(index): index for index in reversed(range(self.view.depth))}
-        blocks = session.blocks_of(session.row)
-        made = {kind: causal_mask(self.view, hidden, mask, cache, index, blocks) for kind, index in kinds.items()}
-        return made if len(made) > 1 else next(iter(made.values()))
 
     def _continue(self, running: _Running, kwargs: dict, positions: torch.Tensor, record: CacheRecord) -> dict:
         queries, device = kwargs["inputs_embeds"].shape[1], kwargs["inputs_embeds"].device

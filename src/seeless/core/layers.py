@@ -61,6 +61,26 @@ def causal_mask(
     return made
 
 
+def ready_mask(view: ModelView, hidden: torch.Tensor, mask: Any, cache: Any, blocks: torch.Tensor | None) -> Any:
+    """4-D masks for all layers, in the form in which the base model hands them over; arguments as `causal_mask`."""
+    kinds = {view.layer_kind(index): index for index in reversed(range(view.depth))}
+    made = {kind: causal_mask(view, hidden, mask, cache, index, blocks) for kind, index in kinds.items()}
+    return made if len(made) > 1 else next(iter(made.values()))
+
+
+def token_blocks(types: torch.Tensor, prefix: bool) -> torch.Tensor:
+    """Which tokens see each other both ways, `[batch, seq]`, from their `token_type_ids`; -1 = none.
+
+    Args:
+        prefix: all of the prompt (type 0) is one block; else every run of visual tokens (type 1) is one.
+    """
+    if prefix:
+        return torch.where(types == 0, 0, -1)
+    visual = types == 1
+    first = visual & ~torch.nn.functional.pad(visual, (1, 0))[:, :-1]
+    return torch.where(visual, first.cumsum(1) - 1, -1)
+
+
 def take_positions(positions: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
     """`positions` `[..., batch or 1, seq]` at `column` `[batch, slots]`."""
     positions = positions.expand(*positions.shape[:-2], len(column), -1)

@@ -1,5 +1,6 @@
 """From a finished prefill to its report."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from seeless.core.cache import Span
 from seeless.core.family import ModelView
 from seeless.core.session import Session
 from seeless.core.units import NO_PATCH, Image
-from seeless.flops import Dimensions, kv_bytes, prefill_cost
+from seeless.flops import Dimensions, decoder_layer_flops, kv_bytes, prefill_cost
 from seeless.report import Report
 
 
@@ -84,6 +85,8 @@ def build_report(session: Session, spans: list[Span], view: ModelView, cached: b
         prefill_cost(size, total(counts), cached_before, pictures, projected, view.has_class_token)
         for counts, cached_before in ((full, unreduced), (seen, past))
     )
+    second = sum(layers * decoder_layer_flops(size, tokens) for tokens, layers in session.second_runs)
+    after = replace(after, decoder=after.decoder + second)
     return Report(
         stages=session.stages,
         visual=seen,

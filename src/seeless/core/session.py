@@ -1,7 +1,8 @@
 """One prefill: at every stage build a context, ask the strategy, apply its decision, add it to the report."""
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -44,7 +45,7 @@ def plan_stages(strategies: list[Strategy], view: ModelView) -> list[PlannedStag
         UnsupportedModel: positions are to be renumbered, but the model's have several axes.
     """
     stages = []
-    for strategy in strategies:
+    for strategy in (part for given in strategies for part in given.parts()):
         positions = strategy.positions or ("keep" if view.family.mrope else strategy.own_positions)
         if positions == "renumber" and view.family.mrope:
             raise UnsupportedModel(
@@ -79,7 +80,9 @@ class Session:
         watched: per layer, what entered it, and the slots of all columns then.
         uninjected: `[batch, slots, dim]` as the last layer gave it, if visual features were added to that since.
         added: how many tokens were added so far.
+        second_runs: (tokens, decoder layers) of second prompts that were run.
         seen, held: from which layer on which tokens are seen, and held in the cache.
+        prepared: what a strategy prepared for a unit, by the strategy and the unit's row and first token.
     """
 
     view: ModelView
@@ -93,10 +96,12 @@ class Session:
     conversation: int
     blocks: torch.Tensor | None
     labels: torch.Tensor | None
+    second_runs: list[tuple[int, int]] = field(default_factory=list)
     stages: list[StageReport] = field(default_factory=list)
     seen: dict[int, TokenRow] = field(default_factory=dict)
     held: dict[int, TokenRow] = field(default_factory=dict)
     memory: dict[tuple, dict] = field(default_factory=lambda: defaultdict(dict))
+    prepared: dict[tuple, torch.Tensor] = field(default_factory=dict)
     merges: list[tuple[torch.Tensor, torch.Tensor, Merge]] = field(default_factory=list)
     watched: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
     uninjected: torch.Tensor | None = None
@@ -153,6 +158,30 @@ class Session:
         """`blocks` of the tokens of a row, `[batch, slots]`."""
         return None if self.blocks is None else self.blocks.to(row.column.device).gather(1, row.column)
 
+    @torch.no_grad()
+    def prepare(self, stages: list[PlannedStage], second: Callable) -> None:
+        """Let strategies that prepare something do so, unit by unit, while nothing has been dropped."""
+        slot_of = self.row.slot_of(self.length)
+        for strategy in {id(stage.strategy): stage.strategy for stage in stages}.values():
+            own = [stage for stage in stages if stage.strategy is strategy]
+            if type(strategy).prepare is Strategy.prepare or all(strategy.keeps_all(stage.index) for stage in own):
+                continue
+            units = self.layout.units(strategy.scope)
+            for group in self._groups(units, [unit.tokens for unit in units], strategy.one_by_one):
+                members = [units[i] for i in group]
+                first = replace(own[0], layer=0)
+                tokens = [unit.tokens for unit in members]
+                context, _ = self._context(first, members, tokens, slot_of, self.embeds, {}, second)
+                prepared = strategy.prepare(context)
+                if prepared is None:
+                    continue
+                if len(prepared) != len(members):
+                    raise InputError(
+                        f"{type(strategy).__name__}.prepare gave {len(prepared)} entries for {len(members)} units"
+                    )
+                for unit, entry in zip(members, prepared, strict=True):
+                    self.prepared[id(strategy), unit.row, int(unit.tokens[0])] = entry
+
     def run_stage(self, stage: PlannedStage, hidden: torch.Tensor, taps: dict[int, LayerTap]) -> Cut | None:
         """Ask the strategy about every group of units; None if nothing is to be dropped or changed."""
         if stage.strategy.no_training and self.view.model.training and torch.is_grad_enabled():
@@ -167,8 +196,8 @@ class Session:
             decisions, signal = [], None
             for group in self._groups(units, tokens, stage.strategy.one_by_one):
                 members = [units[i] for i in group], [tokens[i] for i in group]
-                decision, sources = self._decide(stage, *members, slot_of, hidden, taps)
-                decisions.append((group, decision))
+                context, sources = self._context(stage, *members, slot_of, hidden, taps)
+                decisions.append((group, self._decide(stage, context)))
                 signal = self.vision.signal if sources.asked else signal
         return self._apply(stage, units, tokens, decisions, slot_of, hidden, signal)
 
@@ -209,7 +238,7 @@ class Session:
     def _text_after(self, row: int) -> int:
         return int((self.text_columns[row] > self.layout.columns[row][-1]).sum())
 
-    def _decide(
+    def _context(
         self,
         stage: PlannedStage,
         units: list[Unit],
@@ -217,7 +246,8 @@ class Session:
         slot_of: torch.Tensor,
         hidden: torch.Tensor,
         taps: dict[int, LayerTap],
-    ) -> tuple[Decision, GroupSources]:
+        second: Callable | None = None,
+    ) -> tuple[Context, GroupSources]:
         strategy, dense = stage.strategy, torch.stack(tokens)
         rows, columns = self._places(units, tokens)
         text, text_columns, whole, whole_columns, anchors, answers = [], [], [], [], [], []
@@ -260,9 +290,12 @@ class Session:
             blind=not self.view.family.prefix,
             final_norm=self.view.final_norm,
             vision=self.vision,
+            run_second=second,
         )
         index = torch.searchsorted(torch.stack([unit.tokens for unit in units]), dense)
         original = len(units[0].tokens)
+        places = [(id(strategy), unit.row, int(unit.tokens[0])) for unit in units]
+        prepared = [self.prepared[place] for place in places if place in self.prepared]
         context = Context(
             layer=stage.layer,
             stage_index=stage.index,
@@ -271,9 +304,16 @@ class Session:
             n_original=original,
             grid=units[0].grid if complete else None,
             answers=len(answers[0]) if answers else None,
-            memory=self.memory[(id(strategy), *((unit.row, int(unit.tokens[0])) for unit in units))],
+            memory=self.memory[tuple(places)],
             sources=sources,
+            axes=3 if self.view.family.mrope else 1,
+            prepared=torch.stack(prepared) if prepared else None,
         )
+        return context, sources
+
+    @staticmethod
+    def _decide(stage: PlannedStage, context: Context) -> Decision:
+        strategy, index = stage.strategy, context.index
         decision = strategy.reduce(context)
         mask = getattr(decision, "mask", None)
         if mask is None or mask.dtype != torch.bool or mask.shape != index.shape:
@@ -284,7 +324,7 @@ class Session:
             )
         if not strategy.may_drop_all and not bool(mask.any(1).all()):
             raise InputError(f"{type(strategy).__name__} keeps no token of some unit; every unit keeps at least one")
-        return decision, sources
+        return decision
 
     def _apply(
         self,

@@ -1,6 +1,6 @@
 """Read-only looks at a running decoder: inputs of its layers, and attention rows from them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -110,6 +110,7 @@ class GroupSources:
         final_norm: the decoder's, before its head.
         moved: whether tokens were added, so that places among the original ones mean nothing any more.
         blind: whether a token after the image cannot have seen the question.
+        run_second: runs a second prompt around the images of a row; None once layers are running.
         asked: whether the tower's attention was asked for.
     """
 
@@ -136,6 +137,7 @@ class GroupSources:
     blind: bool
     final_norm: nn.Module
     vision: Vision
+    run_second: Callable[..., torch.Tensor] | None = None
     asked: bool = False
 
     def _at(self, x: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
@@ -232,6 +234,15 @@ class GroupSources:
             parts.append(part.sum(2, keepdim=True) / slots.shape[1] if average else part)
         whole = torch.cat(parts, 2) if len(parts) > 1 else parts[0]
         return whole.sum(2, keepdim=True) if average else whole
+
+    def second(
+        self, before: Sequence[int], between: Sequence[int], after: Sequence[int], layers: Sequence[int]
+    ) -> torch.Tensor:
+        if self.run_second is None:
+            raise InputError("a second prompt can only be run before the first layer; call ctx.second in `prepare`")
+        run = self.run_second
+        attention = [run(unit.row, before, between, after, layers)[..., unit.tokens] for unit in self.units]
+        return torch.stack(attention)
 
     def rope_bias(self, queries: Queries, layer: int) -> torch.Tensor:
         tap = self._tap(layer)

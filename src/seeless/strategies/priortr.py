@@ -7,10 +7,9 @@ import torch
 
 from seeless.context import Context, Queries
 from seeless.errors import BudgetError
+from seeless.ops.prior import prior_corrected
 from seeless.registry import register
 from seeless.strategy import LayerStrategy, Past
-
-EPSILON = 1e-10
 
 
 @register("priortr")
@@ -45,17 +44,12 @@ class PriorTR(LayerStrategy):
             raise BudgetError(f"head_aggregation={self.head_aggregation!r} is not possible; use mean or max")
 
     def score(self, ctx: Context) -> torch.Tensor:
-        posterior = self._over_heads(ctx.attention(self._queries(ctx), average=True)[:, :, 0])
-        prior = self._over_heads(ctx.attention(queries="anchor")[:, :, 0])
-        posterior = posterior / (posterior.sum(1, keepdim=True) + EPSILON)
-        prior = prior / (prior.sum(1, keepdim=True) + EPSILON)
-        return posterior * ((posterior + EPSILON) / (prior + EPSILON)).log()
+        posterior = ctx.attention(self._queries(ctx), average=True)[:, :, 0]
+        prior = ctx.attention(queries="anchor")[:, :, 0]
+        return prior_corrected(posterior, prior, self.head_aggregation)
 
     def _queries(self, ctx: Context) -> Queries:
         if self.query_aggregation == "last":
             return "last"
         rows = ctx.text.shape[1]
         return "text" if self.last_row or rows < 2 else torch.arange(-rows, -1)
-
-    def _over_heads(self, attention: torch.Tensor) -> torch.Tensor:
-        return attention.mean(1) if self.head_aggregation == "mean" else attention.amax(1)

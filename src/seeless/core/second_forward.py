@@ -1,0 +1,169 @@
+"""A second, shorter prompt around the images of the running one, through the first decoder layers, without a cache."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from seeless.core.family import ModelView
+from seeless.core.hooks import HookSet
+from seeless.core.layers import ready_mask, token_blocks
+from seeless.core.taps import LayerTap
+from seeless.core.units import Layout
+from seeless.errors import InputError, UnsupportedModel
+from seeless.ops.attention import attention_rows
+
+
+class _Seen(Exception):
+    """Everything that was asked for has been seen; the layers left need not run."""
+
+
+@dataclass
+class SecondForward:
+    """Runs text, the images of a row as they entered the decoder, and more text; reads the last token's attention.
+
+    What stands inside an image or video (row breaks, the time stamps of frames) stays as it is in the running prompt,
+    and so do its positions up to a shift, whether they have one axis or three: where an image starts, and where the
+    text goes on, depends on it alone. One row of the batch at a time, so there is no padding.
+
+    Args:
+        valid: `[batch, seq]` bool without the padding of the running prompt; None = all.
+        embeds: `[batch, seq, dim]`, the running prompt.
+        positions: its positions, `[..., batch or 1, seq]`.
+        injected: features `[visual, dim]` of all its visual tokens, one tensor for each early layer that adds them.
+        runs: gets (tokens, decoder layers) of every run.
+    """
+
+    view: ModelView
+    layout: Layout
+    valid: torch.Tensor | None
+    embeds: torch.Tensor
+    positions: torch.Tensor
+    injected: Sequence[torch.Tensor] | None
+    runs: list[tuple[int, int]]
+    known: dict[tuple, torch.Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.trained = self.view.model.training and torch.is_grad_enabled()
+
+    def __call__(
+        self, row: int, before: Sequence[int], between: Sequence[int], after: Sequence[int], layers: Sequence[int]
+    ) -> torch.Tensor:
+        """`[layers, heads, visual]`: in some layers, attention of the last token to the row's visual tokens.
+
+        Args:
+            before, between, after: ids of the text before the first image, between two, and after the last.
+
+        Raises:
+            UnsupportedModel: the model is being trained.
+            InputError: a text that is none, no token after an image of the running prompt, or a prompt too long.
+        """
+        if self.trained:
+            raise UnsupportedModel(
+                "this strategy runs a second prompt through the decoder, which cannot be trained along with the first; "
+                "call model.eval() or use torch.no_grad(), or choose a strategy that reads the running prompt only"
+            )
+        asked = (row, *map(tuple, (before, between, after, layers)))
+        if asked not in self.known:
+            self.known[asked] = self._run(row, before, between, after, layers)
+        return self.known[asked]
+
+    def _run(
+        self, row: int, before: Sequence[int], between: Sequence[int], after: Sequence[int], layers: Sequence[int]
+    ) -> torch.Tensor:
+        columns, images = self.layout.columns[row], self.layout.images[row]
+        embeds, positions, places, start, length = [], [], [], 0, 0
+        for number, text in enumerate([before, *[between] * (len(images) - 1), after]):
+            embeds.append(self._text(text))
+            positions.append(torch.arange(start, start + len(text), device=self.embeds.device).expand(self._axes, -1))
+            start, length = start + len(text), length + len(text)
+            if number == len(images):
+                break
+            own = columns[images[number].tokens]
+            first, last = int(own[0]), int(own[-1])
+            here, step = self._shifted(row, first, last)
+            embeds.append(self.embeds[row, first : last + 1].detach())
+            positions.append(here + start)
+            places.append((own - first + length).to(self.embeds.device))
+            start, length = start + step, length + last + 1 - first
+        return self._read(torch.cat(embeds)[None], torch.cat(positions, 1)[:, None], torch.cat(places), row, layers)
+
+    @property
+    def _axes(self) -> int:
+        return 3 if self.view.family.mrope else 1
+
+    def _text(self, ids: Sequence[int]) -> torch.Tensor:
+        """Embeddings `[text, dim]` of some ids."""
+        table = self.view.language_model.get_input_embeddings()
+        kinds = ("image", "video") if self.view.takes_videos else ("image",)
+        wrong = [i for i in ids if not 0 <= i < table.num_embeddings or i in map(self.view.placeholder, kinds)]
+        if wrong:
+            raise InputError(
+                f"the ids {wrong} of the second prompt are no text: they must lie in 0 ... {table.num_embeddings - 1} "
+                "and leave out the placeholders of images and videos, which are put in between"
+            )
+        return table(torch.tensor(list(ids), dtype=torch.long, device=self.embeds.device)).detach()
+
+    def _shifted(self, row: int, first: int, last: int) -> tuple[torch.Tensor, int]:
+        """Positions `[axes, tokens]` of the columns of an image, from 0 on, and how far after it the text goes on."""
+        after = last + 1
+        if after == self.embeds.shape[1] or (self.valid is not None and not bool(self.valid[row, after])):
+            raise InputError("no token follows the image, so nothing asks about it; put the question after the image")
+        own = self.positions.expand(*self.positions.shape[:-2], len(self.embeds), -1)[..., row, first : after + 1]
+        own = (own[-3:] if own.ndim == 2 else own[None]).to(self.embeds.device)
+        own = own.expand(self._axes, -1) - own[:, :1].amin()
+        return own[:, :-1], int(own[:, -1].amin())
+
+    def _read(
+        self, embeds: torch.Tensor, positions: torch.Tensor, places: torch.Tensor, row: int, layers: Sequence[int]
+    ) -> torch.Tensor:
+        view, length = self.view, embeds.shape[1]
+        if view.window is not None and length >= view.window:
+            raise InputError(
+                f"the second prompt has {length} tokens, but some layers of this {view.family.title} model look back "
+                f"only {view.window} (sliding_window); shorten it"
+            )
+        visual = torch.zeros(1, length, dtype=torch.bool, device=embeds.device)
+        visual[0, places] = True
+        # An explicit mask: the positions of visual tokens, many of them equal, must not be taken for packed sequences.
+        mask: Any = torch.ones(1, length, dtype=torch.long, device=embeds.device)
+        if view.family.bidirectional:
+            types = torch.zeros_like(mask) if view.family.prefix else visual.long()
+            mask = ready_mask(view, embeds, mask, None, token_blocks(types, view.family.prefix))
+        given = {"inputs_embeds": embeds, "attention_mask": mask, "use_cache": False}
+        given["position_ids"] = positions if self._axes > 1 else positions[0]
+        if self.injected is not None:
+            own = self.layout.visual.flatten().cumsum(0).view(self.layout.visual.shape)[row, self.layout.columns[row]]
+            given["visual_pos_masks"] = visual
+            given["deepstack_visual_embeds"] = [feature[own.to(feature.device) - 1] for feature in self.injected]
+        rows: dict[int, torch.Tensor] = {}
+        hooks, deepest = HookSet(), max(layers)
+
+        def see(index: int, module: nn.Module, args: tuple, kwargs: dict) -> None:
+            hidden = args[0] if args else kwargs["hidden_states"]
+            rows[index] = _last_row(LayerTap(view, index, hidden, kwargs["position_embeddings"], None, 0), places)
+            if index == deepest:
+                raise _Seen
+
+        for index in layers:
+            hooks.before(view.layers[index], partial(see, index))
+        try:
+            view.language_model.forward(**given)  # past the hooks on the module, which belong to the running prompt
+        except _Seen:
+            pass
+        finally:
+            hooks.remove()
+        self.runs.append((length, deepest))
+        return torch.stack([rows[index].to(embeds.device) for index in layers])
+
+
+def _last_row(tap: LayerTap, places: torch.Tensor) -> torch.Tensor:
+    """`[heads, visual]`, attention of the last token, which sees everything, to the tokens at `places`."""
+    device = tap.hidden.device
+    last = torch.tensor([[tap.hidden.shape[1] - 1]], device=device)
+    query = tap.queries(torch.zeros(1, dtype=torch.long, device=device), last)
+    row = attention_rows(query, tap.keys, tap.attention.scaling, None, places[None].to(device), tap.softcap)
+    return row[0, :, 0]
