@@ -54,7 +54,7 @@ class FakeSources:
     def text_embeds(self):
         return self.of_text_embeds
 
-    def attention(self, queries, layer, average):
+    def attention(self, queries, layer, average, onto, causal):
         rows = self.of_attention[:, :, queries] if isinstance(queries, torch.Tensor) else self.of_attention
         return rows.mean(2, keepdim=True) if average else rows
 

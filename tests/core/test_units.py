@@ -84,7 +84,8 @@ def test_rows_and_images(tiny, variant, scope):
         counts = [visual_tokens(model, variant, *picture(variant, int(p[6:]))) for p in row if isinstance(p, str)]
         starts = [sum(counts[:i]) for i in range(len(counts))]
         images = [columns[start : start + n] for start, n in zip(starts, counts, strict=True)]
-        grid = (1, 4, 4) if variant.family == "llava" and scope == "image" else None  # newlines make no grid
+        whole = scope == "image" or len(images) == 1
+        grid = (1, 4, 4) if variant.family == "llava" and whole else None  # newlines make no grid
         wanted = [(0, own, grid) for own in (images if scope == "image" else [columns] if columns else [])]
         match(spy_units(tiny(variant, "sdpa"), inputs, scope=scope), wanted, embeddings(model, inputs))
 
@@ -256,7 +257,7 @@ def test_units_of_a_video():
     """Frames make one grid, and are the units of two scopes; a video with a class token per frame has no grid."""
     film = tokens_of([0] * 4 + [1] * 4, [0, 1, 2, 3] * 2, video=True)
     shown = layout([[1] * 8], [film])
-    assert shown_units(shown, "row") == [(0, list(range(8)), None)]
+    assert shown_units(shown, "row") == shown_units(shown, "image")
     assert shown_units(shown, "image") == [(0, list(range(8)), (2, 2, 2))]
     frames = [(0, [0, 1, 2, 3], (1, 2, 2)), (0, [4, 5, 6, 7], (1, 2, 2))]
     assert shown_units(shown, "crop") == shown_units(shown, "frame") == frames

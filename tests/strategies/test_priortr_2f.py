@@ -88,7 +88,7 @@ class Rows:
     def text(self):
         return torch.zeros(len(self.maps), self.maps.shape[2], 3)
 
-    def attention(self, queries, layer, average):
+    def attention(self, queries, layer, average, onto="visual", causal=True):
         assert layer == 3 and average
         if isinstance(queries, torch.Tensor):
             rows = self.maps[:, :, queries]
@@ -102,7 +102,7 @@ class Layers(Rows):
 
     asked: list
 
-    def attention(self, queries, layer, average):
+    def attention(self, queries, layer, average, onto="visual", causal=True):
         self.asked.append((queries if isinstance(queries, str) else "rows", layer))
         return self.maps.mean(2, keepdim=True)
 
