@@ -138,7 +138,7 @@ def test_as_released_ranks_by_the_question_alone():
     maps = torch.rand(2, 3, 4, 9)
     ctx = fake_context(4, 2, 9, axes=3, attention=maps, text=torch.zeros(2, 4, 3), visual=torch.zeros(2, 9, 3))
     decision = sl.PriorTR2F(keep=4, as_released=True).reduce(ctx)
-    p = maps.mean(2).mean(1)
+    p = maps[:, :, :-1].mean(2).mean(1)  # not the last row
     assert kept(decision) == [sorted(row.topk(4).indices.tolist()) for row in p]
     flat = fake_context(4, 2, 9, attention=maps, text=torch.zeros(2, 4, 3), visual=torch.zeros(2, 9, 3))
     with pytest.raises(sl.UnsupportedModel, match="one axis"):
