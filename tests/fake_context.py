@@ -16,6 +16,7 @@ class FakeSources:
         of_attention: `[units, heads, queries, visual]`.
         of_keys, of_text_keys, of_vision_keys: `[units, heads, tokens, dim]`.
         of_vision_attention: `[units, heads, visual]`.
+        of_tower_groups: `[units, visual]`.
     """
 
     of_visual: torch.Tensor | None = None
@@ -30,6 +31,7 @@ class FakeSources:
     of_vision_attention: torch.Tensor | None = None
     of_vision_features: torch.Tensor | None = None
     of_vision_keys: torch.Tensor | None = None
+    of_tower_groups: torch.Tensor | None = None
 
     def visual(self):
         return self.of_visual
@@ -60,6 +62,9 @@ class FakeSources:
 
     def vision_keys(self):
         return self.of_vision_keys
+
+    def tower_groups(self):
+        return self.of_tower_groups
 
 
 def fake_context(n_keep, units, visual, /, *, layer=1, stage_index=0, grid=None, **tensors):

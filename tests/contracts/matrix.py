@@ -24,6 +24,7 @@ STRATEGIES = {
     "sparsevlm": sl.SparseVLM(keep=[0.6, 0.4, 0.2]),
     "evs": sl.EVS(keep=0.7),
     "vidcom2": sl.VidCom2(keep=0.4),
+    "tome": sl.ToMe(keep=0.6),
 }
 EVERYTHING = {
     "random": sl.Random(keep=1.0),
@@ -41,9 +42,11 @@ EVERYTHING = {
     "sparsevlm": sl.SparseVLM(keep=1.0),
     "evs": sl.EVS(keep=1.0),
     "vidcom2": sl.VidCom2(keep=1.0),
+    "tome": sl.ToMe(keep=1.0),
 }
 LEAVES_STILLS_ALONE = ("evs",)
 FLOORED = ("priortr", "pyramiddrop", "clse", "dart", "holov", "sparsevlm", "evs", "vidcom2")
+CUT_AFTER_THE_TOWER = ("llava_next", "llava_onevision")  # beginnings of names: padding of tiles leaves, or shrinks
 CASES = [(tiny, kind) for tiny in TINIES for kind in tiny.kinds]
 PLACEHOLDERS = [IMAGE, VIDEO]
 NEW_TOKENS = 5

@@ -14,9 +14,9 @@ from seeless.core.taps import GroupSources, LayerTap
 from seeless.core.units import Layout, Unit
 from seeless.core.vision import Vision
 from seeless.decision import Decision, Merge
-from seeless.errors import InputError, UnsupportedModel
+from seeless.errors import BudgetError, InputError, UnsupportedModel
 from seeless.report import StageReport
-from seeless.strategy import Strategy
+from seeless.strategy import Strategy, TowerStrategy
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,12 +34,15 @@ class PlannedStage:
 
 
 def plan_stages(strategies: list[Strategy], view: ModelView) -> list[PlannedStage]:
-    """All stages in the order of the flow; at the same layer, in the order given.
+    """All stages in the order of the flow; at the same layer, those of the tower first, else in the order given.
 
     Raises:
         UnsupportedModel: positions are to be renumbered, but the model's have several axes.
+        BudgetError: several strategies act inside the tower.
     """
     stages = []
+    if len(inside := [strategy for strategy in strategies if isinstance(strategy, TowerStrategy)]) > 1:
+        raise BudgetError(f"{inside} all act inside the vision tower, where one strategy can merge; give one of them")
     for strategy in strategies:
         positions = strategy.positions or ("keep" if view.family.mrope else strategy.own_positions)
         if positions == "renumber" and view.family.mrope:
@@ -49,7 +52,7 @@ def plan_stages(strategies: list[Strategy], view: ModelView) -> list[PlannedStag
             )
         for index, layer in enumerate(strategy.layers(view.depth)):
             stages.append(PlannedStage(layer, strategy, index, positions == "renumber"))
-    return sorted(stages, key=lambda stage: stage.layer)
+    return sorted(stages, key=lambda stage: (stage.layer, not isinstance(stage.strategy, TowerStrategy)))
 
 
 @dataclass
