@@ -18,7 +18,7 @@ class FakeSources:
         of_second: `[units, layers, heads, visual]`.
         of_keys, of_text_keys, of_vision_keys: `[units, heads, tokens, dim]`.
         of_vision_attention: `[units, heads, visual]`.
-        of_patch, of_frame: `[units, visual]`.
+        of_patch, of_frame, of_tower_groups: `[units, visual]`.
     """
 
     of_patch: torch.Tensor
@@ -38,6 +38,7 @@ class FakeSources:
     of_vision_attention: torch.Tensor | None = None
     of_vision_features: torch.Tensor | None = None
     of_vision_keys: torch.Tensor | None = None
+    of_tower_groups: torch.Tensor | None = None
 
     def visual(self):
         return self.of_visual
@@ -81,6 +82,9 @@ class FakeSources:
 
     def patch(self):
         return self.of_patch
+
+    def tower_groups(self):
+        return self.of_tower_groups
 
     def frame(self):
         return self.of_frame

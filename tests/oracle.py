@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from seeless.ops.pooling import pooling_cells
+from tower_oracle import TowerOracle
 
 
 @dataclass
@@ -41,11 +42,13 @@ class MaskOracle:
     Args:
         attention_mask: `[batch, seq]` of everything, answers included.
         merged: what becomes of the embeddings `[batch, seq, dim]` where a method merges tokens at the entry.
+        tower: the strategy that merges inside the vision tower, if one does; see `TowerOracle`.
         at_layers: by layer, what the hidden states that it takes in make of anything `[batch, seq, dim]`, those states
             and features that are still to come alike; both worked out by somebody else.
     """
 
-    def __init__(self, model, strategies, turns, attention_mask, merged=None, at_layers=None):
+    def __init__(self, model, strategies, turns, attention_mask, merged=None, at_layers=None, tower=None):
+        self.tower = None if tower is None else TowerOracle(model, tower)
         self.decoder = decoder_of(model)
         self.depth = len(self.decoder.layers)
         self.batch, self.length = attention_mask.shape
@@ -114,6 +117,8 @@ class MaskOracle:
 
     def __enter__(self):
         self.stack = contextlib.ExitStack()
+        if self.tower is not None:
+            self.stack.enter_context(self.tower)
         handles = [
             layer.register_forward_pre_hook(self._before_layer(i), with_kwargs=True)
             for i, layer in enumerate(self.decoder.layers)
@@ -155,6 +160,8 @@ def merges_of(strategy, turn, grids):
         return {"merged": pooled(turn, grids)}
     if strategy.name == "sparsevlm" and strategy.version == "1.0":
         return {"at_layers": recycled(turn, strategy)}
+    if strategy.name == "tome":
+        return {"tower": strategy}
     return {}
 
 

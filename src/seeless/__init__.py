@@ -28,10 +28,11 @@ from seeless.strategies.pyramiddrop import PyramidDrop
 from seeless.strategies.random import Random
 from seeless.strategies.router import Router
 from seeless.strategies.sparsevlm import SparseVLM
+from seeless.strategies.tome import ToMe
 from seeless.strategies.uniform import Uniform
 from seeless.strategies.vidcom2 import VidCom2
 from seeless.strategies.vispruner import VisPruner
-from seeless.strategy import EntryStrategy, LayerStrategy, Strategy
+from seeless.strategy import EntryStrategy, LayerStrategy, Strategy, TowerStrategy
 
 __all__ = [  # noqa: RUF022 (plain order; ruff takes CLSE and EVS for constants)
     "AlreadyApplied",
@@ -63,6 +64,8 @@ __all__ = [  # noqa: RUF022 (plain order; ruff takes CLSE and EVS for constants)
     "SparseVLM",
     "StageReport",
     "Strategy",
+    "ToMe",
+    "TowerStrategy",
     "Uniform",
     "UnknownStrategy",
     "UnsupportedModel",

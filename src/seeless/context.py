@@ -37,6 +37,7 @@ class Sources(Protocol):
     def crop_attention(self) -> torch.Tensor: ...
     def vision_features(self) -> torch.Tensor: ...
     def vision_keys(self) -> torch.Tensor: ...
+    def tower_groups(self) -> torch.Tensor: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,3 +218,7 @@ class Context:
     def vision_keys(self) -> torch.Tensor:
         """Key vectors of the layer that `vision_attention` reads, `[units, heads, visual, dim]`."""
         return self.sources.vision_keys()
+
+    def tower_groups(self) -> torch.Tensor:
+        """Number of the group each token belongs to, `[units, visual]`, where a `TowerStrategy` merged in the tower."""
+        return self.sources.tower_groups()

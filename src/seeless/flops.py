@@ -74,30 +74,39 @@ def decoder_layer_flops(size: Dimensions, tokens: int, past: int = 0) -> int:
 
 
 def prefill_cost(
-    size: Dimensions, tokens: list[list[int]], past: list[int], pictures: list[int], projected: int, class_token: bool
+    size: Dimensions,
+    tokens: list[list[int]],
+    past: list[int],
+    pictures: list[int],
+    inside: list[list[int]],
+    projected: int,
+    class_token: bool,
 ) -> Cost:
     """Cost of a prefill.
 
     Args:
         tokens: per layer, the tokens of every row that it sees.
         past: per layer, tokens cached before.
-        pictures: patches of every picture the tower saw, and a class token more if `class_token`.
+        pictures: patches of every picture the tower took in.
+        inside: per picture, the patches that each layer of the tower saw, and a class token more if `class_token`.
         projected: tokens that came out of the projector.
     """
     decoder = sum(decoder_layer_flops(size, n, p) for rows, p in zip(tokens, past, strict=True) for n in rows)
     return Cost(
-        tower=sum(_tower_flops(size, patches, class_token) for patches in pictures),
+        tower=sum(
+            _tower_flops(size, patches, seen, class_token) for patches, seen in zip(pictures, inside, strict=True)
+        ),
         projector=2 * projected * size.projector_weights,
         decoder=decoder,
         lm_head=2 * len(tokens[0]) * size.hidden * size.vocabulary,
     )
 
 
-def _tower_flops(size: Dimensions, patches: int, class_token: bool) -> int:
-    seen = patches + int(class_token)
-    weights = 2 * size.tower_layers * seen * size.tower_weights
-    pairs = (size.tower_layers - size.windowed_layers) * seen * seen
-    pairs += size.windowed_layers * seen * min(seen, size.window)
+def _tower_flops(size: Dimensions, patches: int, inside: list[int], class_token: bool) -> int:
+    seen = sorted((n + int(class_token) for n in inside), reverse=True)  # layers without windows count as the fullest
+    weights = 2 * sum(seen) * size.tower_weights
+    pairs = sum(n * n for n in seen[: size.tower_layers - size.windowed_layers])
+    pairs += sum(n * min(n, size.window) for n in seen[size.tower_layers - size.windowed_layers :])
     return weights + 4 * pairs * size.tower_hidden + 2 * patches * size.patch_inputs * size.tower_hidden
 
 

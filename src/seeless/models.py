@@ -305,3 +305,6 @@ class _Probe:
     def vision_keys(self) -> torch.Tensor:
         heads = self.view.tower_heads
         return self._random(heads, self.tokens, self.size.tower_hidden // heads)
+
+    def tower_groups(self) -> torch.Tensor:
+        return self.patch()

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 import torch
 
 from seeless.budget import Budget, check_budget, check_schedule, count_kept
-from seeless.decision import Decision, Keep
+from seeless.decision import Decision, Keep, Merge
 from seeless.errors import BudgetError
+from seeless.ops.bipartite import first_of_groups
 from seeless.ops.topk import top_mask
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ Past = Literal["keep", "trim"]
 class Stage(Enum):
     """Where in the flow of one forward a strategy acts."""
 
+    TOWER = "tower"
     ENTRY = "entry"
     LAYER = "layer"
 
@@ -186,6 +188,87 @@ class EntryStrategy(Strategy):
 
     def layers(self, depth: int) -> list[int]:
         return [0]
+
+
+class TowerStrategy(EntryStrategy):
+    """A strategy that merges tokens inside the vision tower; at the entry one token of each group stays.
+
+    Before each tower layer from `first` on, up to the last one before the layer whose output the projector takes, the
+    core asks `merge` which tokens of a picture become one; `counts` says how many remain each time. Then every patch
+    gets the value of its group back, so that layer, the projector, and what other strategies read of the tower
+    (`ctx.vision_attention()`, for one patch of a group, not for their sum) are as ever. At the entry, layer 0 of the
+    report, the token of a group that comes first in its crop stays and the others leave, and with them tokens that
+    show no patch unless `newlines`. Keys and rotary positions of a merged token, and its attention window, are those
+    of the token that received. Features a model takes from earlier tower layers (DeepStack) show the groups there were
+    then; the token that stays brings its own.
+
+    The budget is that of a picture as the tower takes it in: image, tile or frame. It is met exactly, but for tiles
+    that the model cuts padding from, or resamples, after the tower: of those, one token of every group that has any
+    left stays, at most as many as of a whole tile. A resampled token belongs to the group of the patch nearest to its
+    middle.
+
+    Errors: `UnsupportedModel` where the projector takes several layers' outputs, where a token's patches are no block,
+    or where the tower cannot express `proportional`; `BudgetError` for what halving before every layer cannot reach;
+    `InputError` for pictures with padding inside the tower, and for features made without or with another strategy.
+
+    Args:
+        keep: share of a picture's decoder tokens that remain at the end of the tower, or their number.
+        first: the first tower layer to merge before.
+        proportional: add log(size) to the attention logits of a merged token, so that it weighs as much as the tokens
+            it stands for (arXiv 2210.09461, eq. 1). Only for towers whose layers take an attention mask, with eager
+            or sdpa attention.
+    """
+
+    first: int = 0
+    proportional: bool = False
+    scope: Scope = field(default="crop", kw_only=True)
+    stage: ClassVar[Stage] = Stage.TOWER
+    rounding = round
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.first, bool) or not isinstance(self.first, int) or self.first < 0:
+            raise BudgetError(f"first={self.first!r} is no layer of a vision tower; give 0 for the first, or more")
+        if self.scope != "crop":
+            raise BudgetError(f"{self.name} merges within each picture of the tower; leave scope out or use 'crop'")
+        if self.threshold is not None:
+            raise BudgetError(f"{self.name} merges down to a budget, so it takes no threshold")
+
+    def counts(self, tokens: int, steps: int) -> list[int]:
+        """Tokens of a picture that remain after each of `steps` mergers, of `tokens` there were.
+
+        The numbers that leave are as equal as they can be: the i-th leaves `tokens - i * (tokens - kept) // steps`,
+        or `kept * 2 ** (steps - i)` where that is less, since a merger can only halve.
+
+        Raises:
+            BudgetError: halving every time leaves too many.
+        """
+        kept = self.count(0, tokens)
+        if tokens > kept * 2**steps:
+            least = -(-tokens // 2**steps)
+            raise BudgetError(
+                f"keep={self.keep} asks for {kept} of {tokens} tokens of a picture, but {steps} mergers that halve at "
+                f"most leave {least}; the smallest possible here is keep={least}"
+            )
+        even = (tokens - i * (tokens - kept) // steps for i in range(1, steps + 1))
+        return [min(n, kept * 2 ** (steps - i)) for i, n in enumerate(even, 1)]
+
+    def merge(self, keys: torch.Tensor, sizes: torch.Tensor, count: int) -> Merge:
+        """Which tokens become one before a tower layer.
+
+        Args:
+            keys: `[units, tokens, head_dim]`, keys of the coming layer, averaged over heads and a token's patches.
+            sizes: `[units, tokens]`, how many of the picture's tokens each stands for.
+            count: how many must leave.
+
+        Returns:
+            A `Merge` of these tokens: its `mask` False on `count` of them, each the `source` of one entry whose `slot`
+            is a token that stays.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define merge")
+
+    def select(self, ctx: "Context") -> Keep:
+        return Keep(first_of_groups(ctx.tower_groups()))
 
 
 class LayerStrategy(Strategy):

@@ -26,6 +26,7 @@ STRATEGIES = {
     "vidcom2": sl.VidCom2(keep=0.4),
     "priortr_2f": sl.PriorTR2F(keep=0.4),
     "router": sl.Router({2: sl.FastV(keep=0.5), 4: sl.PyramidDrop(keep=0.3, layer=4)}),
+    "tome": sl.ToMe(keep=0.6),
 }
 EVERYTHING = {
     "random": sl.Random(keep=1.0),
@@ -45,11 +46,13 @@ EVERYTHING = {
     "vidcom2": sl.VidCom2(keep=1.0),
     "priortr_2f": sl.PriorTR2F(keep=1.0),
     "router": sl.Router({2: sl.FastV(keep=1.0), 4: sl.PriorTR(keep=1.0)}),
+    "tome": sl.ToMe(keep=1.0),
 }
 NULL_TOKEN = ("priortr", "priortr_2f")  # read the first token after the image
 LEAVES_STILLS_ALONE = ("evs",)
 NEEDS_TEXT = (*NULL_TOKEN, "sparsevlm")  # after the last image
 FLOORED = ("priortr", "pyramiddrop", "clse", "dart", "holov", "sparsevlm", "evs", "vidcom2", "priortr_2f")
+CUT_AFTER_THE_TOWER = ("llava_next", "llava_onevision")  # beginnings of names: padding of tiles leaves, or shrinks
 CASES = [(tiny, kind) for tiny in TINIES for kind in tiny.kinds]
 PLACEHOLDERS = [IMAGE, VIDEO]
 NEW_TOKENS = 5

@@ -6,6 +6,7 @@ import pytest
 import torch
 from matrix import (
     CASES,
+    CUT_AFTER_THE_TOWER,
     EVERY_CROP_AN_IMAGE,
     EVERYTHING,
     FLOORED,
@@ -214,7 +215,13 @@ def test_budget_is_met_exactly_and_no_text_is_touched(tiny, case, name):
     parts = strategy.parts()
     for number, stage in enumerate(run.report.stages):
         part, index = (parts[number], 0) if len(parts) > 1 else (strategy, number)
-        assert stage.n_after == [wanted(part, index, own, model, row) for row in rows]
+        for have, row in zip(stage.n_after, rows, strict=True):
+            units = unit_sizes(part, own, model, row)
+            if name == "tome" and own.name.startswith(CUT_AFTER_THE_TOWER) and len(set(units)) > 1:
+                whole = part.count(0, max(units))  # its budget is that of whole tiles
+                assert len(units) <= have <= sum(min(n, whole) for n in units)
+            else:
+                assert have == wanted(part, index, own, model, row)
         assert [len(kept) for kept in stage.kept] == stage.n_after
         for kept in stage.kept:
             assert kept.tolist() == sorted(set(kept.tolist()))

@@ -27,8 +27,10 @@ from seeless.core.positions import gather_tokens
 from seeless.core.reporting import build_report
 from seeless.core.second_forward import SecondForward
 from seeless.core.session import PlannedStage, Session
+from seeless.core.tower import check_tower
 from seeless.errors import InputError
 from seeless.report import Report
+from seeless.strategy import TowerStrategy
 
 
 @dataclass
@@ -50,6 +52,11 @@ class Reducer:
 
     def __init__(self, view: ModelView, stages: list[PlannedStage], on_report: Callable[[Report], None]) -> None:
         self.view, self.stages, self.on_report = view, stages, on_report
+        self.tower: TowerStrategy | None = None
+        for stage in stages:
+            if isinstance(stage.strategy, TowerStrategy) and not stage.strategy.keeps_all(0):
+                self.tower = stage.strategy
+                check_tower(view, stage.strategy)
         self.hooks = HookSet()
         self.active = False
         self.pictures: Pictures | None = None
@@ -61,7 +68,7 @@ class Reducer:
     def attach(self) -> None:
         base, decoder, untraced = self.view.base, self.view.language_model, torch.compiler.disable
         self.hooks.override(decoder, "forward", untraced(decoder.forward))
-        noting = Noting(self.view, self._note)
+        noting = Noting(self.view, self.tower, self._note)
         kinds: list[Kind] = ["image", "video"] if self.view.takes_videos else ["image"]
         for kind in kinds:
             name = f"get_{kind}_features"
@@ -177,6 +184,7 @@ class Reducer:
             valid = None if valid.all() else valid
         if valid is not None and not bool(valid.any(1).all()):
             raise InputError("a row of the batch is all padding")
+        self._check_merged(pictures)
         layout = pictures.layout(valid, family.runs)
         before = running.logical - length
         blocks = self._blocks(valid, before, length)
@@ -216,6 +224,15 @@ class Reducer:
         layers = PrefillLayers(session, later, positions, gapped)
         hook_layers(self.view.layers, layers.needed(self.view.depth), layers.before, running.hooks)
         return kwargs
+
+    def _check_merged(self, pictures: Pictures) -> None:
+        for tap in pictures.vision.taps:
+            made = None if tap.merged is None else tap.merged.strategy
+            if made != self.tower:
+                raise InputError(
+                    f"these image features were made with {made or 'nothing'} inside the vision tower, but this handle "
+                    f"has {self.tower or 'nothing'} there; pass pixel_values, or call get_image_features again"
+                )
 
     def _blocks(self, valid: torch.Tensor | None, before: int, length: int) -> torch.Tensor | None:
         """Which tokens see each other both ways, `[batch, seq]`; None if attention is plainly causal."""

@@ -24,9 +24,13 @@ class Family:
         video_tower: the tower of videos, if it is another one.
         layers, rotary, final_norm: attributes of the language model; norm, attention: of its layers.
         tower_layers: path from the tower to its layers; the first that exists.
-        tower_attentions: attribute of a tower layer; the first that exists.
+        tower_attentions, tower_norms: attributes of a tower layer, its attention and the norm before that; the first
+            that exists.
+        tower_readers: attribute of the tower with a list of modules that take in what layers before the last give.
         class_token_towers: `vision_config.model_type` of towers whose first token is a class token.
         merge: path in the config to the patches per side that make one token, or to that number's inverse.
+        video_merge: the same for the frames of videos, or their number itself, where the model pools them after the
+            tower.
         tokens: attribute of the config with the number of tokens per picture, where that decides the merge.
         merged: whether a token's patches are a square "blocks" of the picture, or stand "consecutive" in the tower.
         projected: whether the projector takes in one vector per token; else `vision_features` are what it gives.
@@ -63,8 +67,11 @@ class Family:
     attention: str = "self_attn"
     tower_layers: tuple[str, ...] = ("encoder.layers", "vision_model.encoder.layers", "transformer.layers")
     tower_attentions: tuple[str, ...] = ("self_attn",)
+    tower_norms: tuple[str, ...] = ("layer_norm1",)
+    tower_readers: str | None = None
     class_token_towers: tuple[str, ...] = ("clip_vision_model",)
     merge: str | None = None
+    video_merge: str | int | None = None
     tokens: str | None = None
     merged: Merged = "blocks"
     projected: bool = True
@@ -194,6 +201,24 @@ class ModelView:
                 return module
         raise UnsupportedModel(f"{type(layer).__name__} has none of {self.family.tower_attentions}")
 
+    def tower_norm(self, layer: Any) -> Any:
+        """The norm before it."""
+        for name in self.family.tower_norms:
+            if (module := _follow(layer, name)) is not None:
+                return module
+        raise UnsupportedModel(f"{type(layer).__name__} has none of {self.family.tower_norms}")
+
+    def tapped_layers(self, kind: str, choice: int | list[int] | None = None) -> list[int]:
+        """The tower layers whose output the projector takes; -1 is the embeddings.
+
+        Args:
+            choice: indices among the tower's hidden states, `vision_feature_layer`; None = the config's.
+        """
+        states = len(self.tower_layers(kind)) + 1
+        choice = getattr(self.config, "vision_feature_layer", -1) if choice is None else choice
+        chosen = [choice] if isinstance(choice, int) else choice
+        return [index % states - 1 for index in chosen]
+
     @property
     def final_norm(self) -> Any:
         """The norm before the head."""
@@ -211,12 +236,22 @@ class ModelView:
     @property
     def merge(self) -> int | None:
         """Patches per side that make one token, where the config says so."""
-        if self.family.merge is None:
-            return None
+        return None if self.family.merge is None else self._number(self.family.merge)
+
+    def _number(self, path: str) -> int:
         value = self.config
-        for name in self.family.merge.split("."):
+        for name in path.split("."):
             value = getattr(value, name)
         return round(1 / value) if value < 1 else int(value)
+
+    def block(self, kind: str, patches: int) -> int:
+        """Patches per side that make one token, of a picture of so many patches."""
+        family = self.family
+        if kind == "video" and family.video_merge is not None:
+            return family.video_merge if isinstance(family.video_merge, int) else self._number(family.video_merge)
+        if family.tokens is not None:
+            return round((patches / getattr(self.config, family.tokens)) ** 0.5)
+        return self.merge or 1
 
     @property
     def takes_videos(self) -> bool:

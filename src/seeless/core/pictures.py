@@ -16,9 +16,11 @@ from transformers.vision_utils import get_vision_window_index
 
 from seeless.core.family import ModelView
 from seeless.core.hooks import HookSet
+from seeless.core.tower import Merging, merging_layers
 from seeless.core.units import NO_PATCH, Image, Layout, Placeholders, packed_images
 from seeless.core.vision import Side, Vision, VisionTap, token_side
 from seeless.errors import InputError
+from seeless.strategy import TowerStrategy
 
 _NOTE = "_seeless_note"
 Kind = Literal["image", "video"]
@@ -139,11 +141,12 @@ class Noting:
     """Puts a note on everything the model's own `get_image_features` and `get_video_features` return.
 
     Args:
+        tower: merges tokens inside the tower; None = nobody does.
         on_note: called with the kind and the note of every run.
     """
 
-    def __init__(self, view: ModelView, on_note: Callable[[Kind, Note], None]) -> None:
-        self.view, self.on_note = view, on_note
+    def __init__(self, view: ModelView, tower: TowerStrategy | None, on_note: Callable[[Kind, Note], None]) -> None:
+        self.view, self.tower, self.on_note = view, tower, on_note
         self.busy = False
 
     def wrap(self, kind: Kind, encode: Callable) -> Callable:
@@ -166,8 +169,11 @@ class Noting:
         given = {**bound.arguments, **bound.arguments.get("kwargs", {})}
         vision, packed = VisionTap(view), []  # type: ignore[var-annotated]
         asked = given.get("vision_feature_layer")
-        default = getattr(view.config, "vision_feature_layer", -1)
-        _tap_tower(view, kind, vision, hooks, default if asked is None else asked)
+        vision.patches = _given_grids(view, kind, given)
+        if self.tower is not None:
+            merging = Merging(view, kind, self.tower, merging_layers(view, kind, self.tower, asked), vision)
+            merging.attach(hooks)
+        _tap_tower(view, kind, vision, hooks, view.tapped_layers(kind, asked)[-1])
         if view.family.packer is not None and kind == "image":
             _tap_packer(view, view.family.packer, packed.extend, hooks)
         try:
@@ -177,6 +183,8 @@ class Noting:
         features = output.pooler_output if hasattr(output, "pooler_output") else output
         features = list(features)
         images = _describe(view, kind, vision, features, packed, given)
+        if self.tower is not None:
+            vision.merged = merging.outcome()
         note = Note(images, len(features), vision)
         vision.keep_features(features, images)
         vars(output)[_NOTE] = note
@@ -186,13 +194,10 @@ class Noting:
         return output
 
 
-def _tap_tower(view: ModelView, kind: Kind, vision: VisionTap, hooks: HookSet, choice: int | list[int]) -> None:
-    layers = view.tower_layers(kind)
-    choice = choice if isinstance(choice, int) else choice[-1]
-    index = (choice if choice >= 0 else len(layers) + 1 + choice) - 1
+def _tap_tower(view: ModelView, kind: Kind, vision: VisionTap, hooks: HookSet, index: int) -> None:
     if index >= 0:
         vision.layer = index
-        vision.attention = view.tower_attention(layers[index])
+        vision.attention = view.tower_attention(view.tower_layers(kind)[index])
 
         def see_attention(module: nn.Module, args: tuple, kwargs: dict) -> None:
             vision.hidden = (args[0] if args else kwargs["hidden_states"]).detach()
@@ -230,23 +235,29 @@ def _tap_packer(view: ModelView, name: str, found: Callable[[list[Image]], None]
     hooks.override(view.base, name, packing)
 
 
+def _given_grids(view: ModelView, kind: Kind, given: dict) -> tuple[Side, ...]:
+    """The patch grids of all pictures, where they come with the pixels; none where all have one size."""
+    if (name := view.family.grids.get(kind)) is not None:
+        return tuple((h, w) for t, h, w in given[name].tolist() for _ in range(t))
+    if view.family.sizes is not None and given.get(view.family.sizes) is not None:
+        patch = view.config.vision_config.patch_size
+        return tuple((int(h) // patch, int(w) // patch) for h, w in given[view.family.sizes])
+    return ()
+
+
 def _describe(
     view: ModelView, kind: Kind, vision: VisionTap, features: list[torch.Tensor], packed: list[Image], given: dict
 ) -> list[Image]:
     """The images behind the features; also completes the tap with the grids of all pictures."""
     frames: list[int] | None = None
     if (name := view.family.grids.get(kind)) is not None:
-        grid = given[name].tolist()
-        frames = [t for t, _, _ in grid]
-        vision.patches = tuple((h, w) for t, h, w in grid for _ in range(t))
+        frames = given[name][:, 0].tolist()
         if view.family.windows:
             size = view.config.vision_config
             vision.windows, _ = get_vision_window_index(
                 given[name], size.spatial_merge_size, size.window_size, size.patch_size
             )
-    elif view.family.sizes is not None and given.get(view.family.sizes) is not None:
-        patch = view.config.vision_config.patch_size
-        vision.patches = tuple((int(h) // patch, int(w) // patch) for h, w in given[view.family.sizes])
+    elif vision.patches:
         frames = [1] * len(vision.patches)
     else:
         vision.patches = _uniform(view, vision)

@@ -72,6 +72,8 @@ def build_report(session: Session, spans: list[Span], view: ModelView, cached: b
     seen = _visual_counts(session, original, depth)
     held = _held_counts(session, depth)
     pictures = [height * width for tap in session.vision.taps for height, width in tap.patches]
+    everything = [[patches] * size.tower_layers for patches in pictures]
+    left = [seen for tap in session.vision.taps if tap.merged is not None for seen in tap.merged.seen] or everything
     projected = sum(tap.count for tap in session.vision.taps)
     past = [session.past[layer] for layer in range(depth)]
     width = session.embeds.element_size() if cached else 0
@@ -82,8 +84,8 @@ def build_report(session: Session, spans: list[Span], view: ModelView, cached: b
     full = [original] * depth
     unreduced = [session.conversation] * depth
     before, after = (
-        prefill_cost(size, total(counts), cached_before, pictures, projected, view.has_class_token)
-        for counts, cached_before in ((full, unreduced), (seen, past))
+        prefill_cost(size, total(counts), cached_before, pictures, inside, projected, view.has_class_token)
+        for counts, cached_before, inside in ((full, unreduced, everything), (seen, past, left))
     )
     second = sum(layers * decoder_layer_flops(size, tokens) for tokens, layers in session.second_runs)
     after = replace(after, decoder=after.decoder + second)

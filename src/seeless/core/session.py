@@ -17,9 +17,9 @@ from seeless.core.taps import GroupSources, LayerTap
 from seeless.core.units import Layout, Unit
 from seeless.core.vision import Vision
 from seeless.decision import Decision, Extend, Merge
-from seeless.errors import InputError, UnsupportedModel
+from seeless.errors import BudgetError, InputError, UnsupportedModel
 from seeless.report import StageReport
-from seeless.strategy import Strategy
+from seeless.strategy import Strategy, TowerStrategy
 
 NOTHING_TO_LEARN = -100  # the label that transformers leaves out of the loss
 
@@ -39,13 +39,17 @@ class PlannedStage:
 
 
 def plan_stages(strategies: list[Strategy], view: ModelView) -> list[PlannedStage]:
-    """All stages in the order of the flow; at the same layer, in the order given.
+    """All stages in the order of the flow; at the same layer, those of the tower first, else in the order given.
 
     Raises:
         UnsupportedModel: positions are to be renumbered, but the model's have several axes.
+        BudgetError: several strategies act inside the tower.
     """
     stages = []
-    for strategy in (part for given in strategies for part in given.parts()):
+    parts = [part for given in strategies for part in given.parts()]
+    if len(inside := [strategy for strategy in parts if isinstance(strategy, TowerStrategy)]) > 1:
+        raise BudgetError(f"{inside} all act inside the vision tower, where one strategy can merge; give one of them")
+    for strategy in parts:
         positions = strategy.positions or ("keep" if view.family.mrope else strategy.own_positions)
         if positions == "renumber" and view.family.mrope:
             raise UnsupportedModel(
@@ -54,7 +58,7 @@ def plan_stages(strategies: list[Strategy], view: ModelView) -> list[PlannedStag
             )
         for index, layer in enumerate(strategy.layers(view.depth)):
             stages.append(PlannedStage(layer, strategy, index, positions == "renumber"))
-    return sorted(stages, key=lambda stage: stage.layer)
+    return sorted(stages, key=lambda stage: (stage.layer, not isinstance(stage.strategy, TowerStrategy)))
 
 
 @dataclass

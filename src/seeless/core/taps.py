@@ -297,3 +297,6 @@ class GroupSources:
 
     def vision_keys(self) -> torch.Tensor:
         return self.vision.keys[self._sources()].transpose(1, 2)
+
+    def tower_groups(self) -> torch.Tensor:
+        return self.vision.groups[self._sources()]

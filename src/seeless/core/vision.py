@@ -12,8 +12,24 @@ from seeless.core.units import NO_PATCH, Image
 from seeless.errors import InputError
 from seeless.ops.attention import attention_rows, received_attention, rotate
 from seeless.ops.pooling import pool_blocks
+from seeless.strategy import TowerStrategy
 
 Side = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What merging made of the tokens of one run of the tower.
+
+    Args:
+        strategy: who decided.
+        group: `[tokens]` of all pictures, the number of the token that carries each one's group.
+        seen: per picture, the patches that each layer of the tower saw.
+    """
+
+    strategy: TowerStrategy
+    group: torch.Tensor
+    seen: list[list[int]]
 
 
 @dataclass
@@ -30,6 +46,7 @@ class VisionTap:
         projected: what the projector took in.
         patches, tokens: (height, width) of every picture's grid in the tower, and in the decoder.
         features: `[tokens, dim]`, the features that enter the decoder, of all pictures, without newlines.
+        merged: what became of the tokens, if they were merged inside the tower.
     """
 
     view: ModelView
@@ -44,6 +61,7 @@ class VisionTap:
     tokens: tuple[Side, ...] = ()
     windows: torch.Tensor | None = None
     features: torch.Tensor | None = field(default=None, repr=False)
+    merged: Merged | None = field(default=None, repr=False)
 
     @property
     def count(self) -> int:
@@ -59,7 +77,7 @@ class VisionTap:
 
     # Patches: everything `[patches of all pictures, ...]`.
 
-    def _project(self, name: str) -> torch.Tensor:
+    def project(self, name: str) -> torch.Tensor:
         """Queries or keys `[patches, heads, head_dim]`, rotated if the tower rotates, class tokens included."""
         if self.hidden is None:
             raise InputError(
@@ -107,7 +125,7 @@ class VisionTap:
 
     def _attention(self) -> torch.Tensor:
         """`[patches, heads]`: from the class token, or from all patches of the piece on average; class tokens out."""
-        query, keys = self._project("q"), self._project("k")
+        query, keys = self.project("q"), self.project("k")
         result = torch.zeros(len(keys), self.heads, device=keys.device)
         for piece in self._pieces(len(keys)):
             own_keys = keys[piece].transpose(1, 2)
@@ -149,7 +167,7 @@ class VisionTap:
     @cached_property
     def token_keys(self) -> torch.Tensor:
         """`[tokens, heads, head_dim]`."""
-        return self._to_tokens(self._without_class_tokens(self._project("k")))
+        return self._to_tokens(self._without_class_tokens(self.project("k")))
 
     @cached_property
     def token_features(self) -> torch.Tensor:
@@ -190,6 +208,16 @@ class Vision:
     @cached_property
     def keys(self) -> torch.Tensor:
         return torch.cat([tap.token_keys for tap in self.taps])
+
+    @cached_property
+    def groups(self) -> torch.Tensor:
+        parts, base = [], 0
+        for tap in self.taps:
+            if tap.merged is None:
+                raise InputError("these image features were made without merging inside the tower; encode them again")
+            parts.append(tap.merged.group + base)
+            base += tap.count
+        return torch.cat(parts)
 
     @property
     def signal(self) -> str:

@@ -7,6 +7,7 @@ FAMILY = Family(
     model_types=("internvl",),
     tower_layers=("encoder.layer",),
     tower_attentions=("attention",),
+    tower_norms=("layernorm_before",),
     class_token_towers=("internvl_vision",),
     merge="downsample_ratio",
     runs=True,

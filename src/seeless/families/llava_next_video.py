@@ -7,4 +7,5 @@ FAMILY = Family(
     model_types=("llava_next_video",),
     packer="pack_image_features",
     video_token="video_token_id",
+    video_merge="spatial_pool_stride",
 )

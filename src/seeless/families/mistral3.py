@@ -6,6 +6,7 @@ FAMILY = Family(
     title="Mistral 3",
     model_types=("mistral3",),
     tower_attentions=("attention",),
+    tower_norms=("attention_norm",),
     merge="spatial_merge_size",
     projected=False,
     sizes="image_sizes",

@@ -9,6 +9,7 @@ FAMILY = Family(
     projector="visual.merger",
     tower_layers=("blocks",),
     tower_attentions=("attn",),
+    tower_norms=("norm1",),
     merge="vision_config.spatial_merge_size",
     merged="consecutive",
     projected=False,

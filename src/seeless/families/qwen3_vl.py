@@ -9,5 +9,6 @@ FAMILY = replace(
     title="Qwen3-VL",
     model_types=("qwen3_vl", "qwen3_vl_moe"),
     injector="_deepstack_process",
+    tower_readers="deepstack_merger_list",
     note="every frame of a video stands alone between its timestamps; all of them are one image to the scopes",
 )
