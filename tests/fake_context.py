@@ -16,6 +16,8 @@ class FakeSources:
         of_attention: `[units, heads, queries, visual]`.
         of_keys, of_text_keys, of_vision_keys: `[units, heads, tokens, dim]`.
         of_vision_attention: `[units, heads, visual]`.
+        of_class_token: `[units, dim]` or None.
+        of_reader_attention, of_text_similarity: `[units, visual]`; of_reader_keys: `[units, visual, width]`.
     """
 
     of_visual: torch.Tensor | None = None
@@ -30,6 +32,10 @@ class FakeSources:
     of_vision_attention: torch.Tensor | None = None
     of_vision_features: torch.Tensor | None = None
     of_vision_keys: torch.Tensor | None = None
+    of_class_token: torch.Tensor | None = None
+    of_reader_attention: torch.Tensor | None = None
+    of_reader_keys: torch.Tensor | None = None
+    of_text_similarity: torch.Tensor | None = None
 
     def visual(self):
         return self.of_visual
@@ -60,6 +66,18 @@ class FakeSources:
 
     def vision_keys(self):
         return self.of_vision_keys
+
+    def class_token(self):
+        return self.of_class_token
+
+    def reader_attention(self):
+        return self.of_reader_attention
+
+    def reader_keys(self):
+        return self.of_reader_keys
+
+    def text_similarity(self, clip, question):
+        return self.of_text_similarity
 
 
 def fake_context(n_keep, units, visual, /, *, layer=1, stage_index=0, grid=None, **tensors):

@@ -14,6 +14,7 @@ from seeless.errors import (
 )
 from seeless.registry import available, from_dict, get, register
 from seeless.report import Report, StageReport
+from seeless.strategies.cdpruner import CDPruner
 from seeless.strategies.clse import CLSE
 from seeless.strategies.dart import Dart
 from seeless.strategies.divprune import DivPrune
@@ -23,17 +24,20 @@ from seeless.strategies.fastv import FastV
 from seeless.strategies.holov import HoloV
 from seeless.strategies.pool import Pool
 from seeless.strategies.priortr import PriorTR
+from seeless.strategies.prumerge import PruMerge, PruMergePlus
 from seeless.strategies.pyramiddrop import PyramidDrop
 from seeless.strategies.random import Random
 from seeless.strategies.sparsevlm import SparseVLM
 from seeless.strategies.uniform import Uniform
 from seeless.strategies.vidcom2 import VidCom2
+from seeless.strategies.visionzip import VisionZip
 from seeless.strategies.vispruner import VisPruner
 from seeless.strategy import EntryStrategy, LayerStrategy, Strategy
 
 __all__ = [  # noqa: RUF022 (plain order; ruff takes CLSE and EVS for constants)
     "AlreadyApplied",
     "BudgetError",
+    "CDPruner",
     "CLSE",
     "Context",
     "Dart",
@@ -52,6 +56,8 @@ __all__ = [  # noqa: RUF022 (plain order; ruff takes CLSE and EVS for constants)
     "MissingExtra",
     "Pool",
     "PriorTR",
+    "PruMerge",
+    "PruMergePlus",
     "PyramidDrop",
     "Random",
     "Report",
@@ -64,6 +70,7 @@ __all__ = [  # noqa: RUF022 (plain order; ruff takes CLSE and EVS for constants)
     "UnsupportedModel",
     "VidCom2",
     "VisPruner",
+    "VisionZip",
     "apply",
     "available",
     "from_dict",

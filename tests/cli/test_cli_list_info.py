@@ -102,6 +102,7 @@ def test_info_says_what_sets_a_family_apart(seeless, tmp_path):
         assert (info["videos"], info["visual_tokens"], info["per"], info["anchor"]) == (videos, tokens, per, anchor)
         reason = info["strategies"].pop("priortr")
         assert (reason is None) if missing is None else (missing in reason)
+        assert "is no CLIP" in info["strategies"].pop("cdpruner")
         assert set(info["strategies"].values()) == {None}
         out = seeless("info", folder).out
         assert info["vision_signal"] in out

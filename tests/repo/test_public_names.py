@@ -27,6 +27,10 @@ PAPERS = {
     "sparsevlm": "2410.04417",
     "evs": "2510.14624",
     "vidcom2": "2505.14454",
+    "visionzip": "2412.04467",
+    "prumerge": "2403.15388",
+    "prumerge_plus": "2403.15388",
+    "cdpruner": "2506.10967",
 }
 
 

@@ -46,6 +46,7 @@ class Reducer:
         self.pictures: Pictures | None = None
         self.padding: torch.Tensor | None = None
         self.types: torch.Tensor | None = None
+        self.ids: torch.Tensor | None = None
         self.running: list[_Running] = []
 
     def attach(self) -> None:
@@ -75,6 +76,7 @@ class Reducer:
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         self.padding = given.get("attention_mask")
         self.types = given.get("token_type_ids")
+        self.ids = given.get("input_ids")
         self.pictures = find_pictures(self.view, given)
         if self.pictures is None and (embeds := given.get("inputs_embeds")) is not None and embeds.shape[1] > 1:
             raise InputError(
@@ -160,7 +162,8 @@ class Reducer:
         layout = pictures.layout(valid, family.runs)
         before = running.logical - length
         blocks = self._blocks(valid, before, length)
-        session = Session(self.view, layout, pictures.vision, valid, embeds, record, cache, past_mask, before, blocks)
+        vision = pictures.vision
+        session = Session(self.view, layout, vision, valid, embeds, record, cache, past_mask, before, blocks, self.ids)
         running.session = session
 
         hidden, gapped, changed = embeds, False, record is not None

@@ -17,7 +17,7 @@ from transformers.vision_utils import get_vision_window_index
 from seeless.core.family import ModelView
 from seeless.core.hooks import HookSet
 from seeless.core.units import NO_PATCH, Image, Layout, Placeholders, packed_images
-from seeless.core.vision import Side, Vision, VisionTap, token_side
+from seeless.core.vision import AttentionTap, Side, Vision, VisionTap, token_side
 from seeless.errors import InputError
 
 _NOTE = "_seeless_note"
@@ -188,30 +188,42 @@ class Noting:
 
 def _tap_tower(view: ModelView, kind: Kind, vision: VisionTap, hooks: HookSet, choice: int | list[int]) -> None:
     layers = view.tower_layers(kind)
-    choice = choice if isinstance(choice, int) else choice[-1]
-    index = (choice if choice >= 0 else len(layers) + 1 + choice) - 1
-    if index >= 0:
-        vision.layer = index
-        vision.attention = view.tower_attention(layers[index])
-
-        def see_attention(module: nn.Module, args: tuple, kwargs: dict) -> None:
-            vision.hidden = (args[0] if args else kwargs["hidden_states"]).detach()
-            vision.rotary = kwargs.get("position_embeddings")
-            if (ends := kwargs.get("cu_seqlens")) is not None:
-                vision.lengths = ends.diff().tolist()
-
-        hooks.before(vision.attention, see_attention)
+    choices = [choice] if isinstance(choice, int) else list(choice)
+    made = (choices[-1] if choices[-1] >= 0 else len(layers) + 1 + choices[-1]) - 1
+    if made >= 0:
+        vision.made = _tap_attention(view, layers, made, hooks)
+    if made + 1 < len(layers):
+        vision.reader = _tap_attention(view, layers, made + 1, hooks)
 
     def see_tower(module: nn.Module, args: tuple, kwargs: dict) -> None:
         seen = kwargs.get("patch_attention_mask")
         if seen is not None and not bool(seen.all()):
             vision.seen = seen.flatten(1).bool()
 
+    def see_class_token(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        if (states := getattr(output, "hidden_states", None)) is not None:
+            vision.class_token = torch.cat([states[index][:, 0] for index in choices], -1)
+
     def see_features(module: nn.Module, args: tuple, kwargs: dict) -> None:
-        vision.projected = (args[0] if args else next(iter(kwargs.values()))).detach()
+        vision.projected = args[0] if args else next(iter(kwargs.values()))
 
     hooks.before(view.tower(kind), see_tower)
+    if view.has_class_token:
+        hooks.after(view.tower(kind), see_class_token)
     hooks.before(view.projector, see_features)
+
+
+def _tap_attention(view: ModelView, layers: Any, index: int, hooks: HookSet) -> AttentionTap:
+    tap = AttentionTap(index, view.tower_attention(layers[index]))
+
+    def see(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        tap.hidden = (args[0] if args else kwargs["hidden_states"]).detach()
+        tap.rotary = kwargs.get("position_embeddings")
+        if (ends := kwargs.get("cu_seqlens")) is not None:
+            tap.lengths = ends.diff().tolist()
+
+    hooks.before(tap.module, see)
+    return tap
 
 
 def _tap_packer(view: ModelView, name: str, found: Callable[[list[Image]], None], hooks: HookSet) -> None:
@@ -262,10 +274,11 @@ def _describe(
 
 def _uniform(view: ModelView, vision: VisionTap) -> tuple[Side, ...]:
     """The patch grids of pictures of one size, from what the tower's layer, or the projector, took in."""
-    taken = vision.hidden if vision.hidden is not None else vision.projected
+    seen = None if vision.made is None else vision.made.hidden
+    taken = seen if seen is not None else vision.projected
     if taken is None or taken.ndim != 3:
         raise InputError("the vision tower did not run picture by picture, as it does in every supported model")
-    count = taken.shape[1] - int(view.has_class_token and vision.hidden is not None)
+    count = taken.shape[1] - int(view.has_class_token and seen is not None)
     side = round(count**0.5)
     return ((side, side) if side * side == count else (1, count),) * taken.shape[0]
 

@@ -69,6 +69,7 @@ class Session:
         record: of the reduced cache this forward continues, if it does.
         past_mask: `[batch, past]` bool of the input's 2-D attention mask, None = all ones.
         conversation: tokens cached before this forward, dropped ones included.
+        ids: `[batch, seq]`, the input; None if it came as embeddings.
         blocks: `[batch, seq]`, tokens of one block (0 and up) see each other both ways; None = plainly causal.
         seen, held: from which layer on which tokens are seen, and held in the cache.
     """
@@ -83,6 +84,7 @@ class Session:
     past_mask: torch.Tensor | None
     conversation: int
     blocks: torch.Tensor | None
+    ids: torch.Tensor | None
     stages: list[StageReport] = field(default_factory=list)
     seen: dict[int, TokenRow] = field(default_factory=dict)
     held: dict[int, TokenRow] = field(default_factory=dict)
@@ -136,9 +138,9 @@ class Session:
             for group in self._groups(units, tokens):
                 members = [units[i] for i in group], [tokens[i] for i in group]
                 decision, sources = self._decide(stage, *members, slot_of, hidden, taps)
-                decisions.append((group, decision))
-                signal = self.vision.signal if sources.asked else signal
-        return self._apply(stage, units, tokens, decisions, slot_of, hidden, signal)
+                decisions.append((group, decision, sources))
+                signal = sources.signal or signal
+        return self._apply(stage, units, tokens, decisions, hidden, signal)
 
     def alive_tokens(self, row: int) -> torch.Tensor:
         """`[visual]` bool over the row's original visual tokens."""
@@ -209,6 +211,8 @@ class Session:
             blind=not self.view.family.prefix,
             final_norm=self.view.final_norm,
             vision=self.vision,
+            view=self.view,
+            text_ids=None if self.ids is None else self.ids.to(rows.device)[rows, torch.stack(text_columns)],
         )
         index = torch.searchsorted(torch.stack([unit.tokens for unit in units]), dense)
         original = len(units[0].tokens)
@@ -232,6 +236,11 @@ class Session:
             )
         if not bool(mask.any(1).all()):
             raise InputError(f"{type(strategy).__name__} keeps no token of some unit; every unit keeps at least one")
+        if isinstance(decision, Merge) and decision.features == "vision" and (stage.layer > 0 or self.merges):
+            raise InputError(
+                f"{type(strategy).__name__} merges what the tower gave, which only the first merging stage at the "
+                "entry can do; put it first, and before layer 0"
+            )
         return decision, sources
 
     def _apply(
@@ -239,8 +248,7 @@ class Session:
         stage: PlannedStage,
         units: list[Unit],
         tokens: list[torch.Tensor],
-        decisions: list[tuple[list[int], Decision]],
-        slot_of: torch.Tensor,
+        decisions: list[tuple[list[int], Decision, GroupSources]],
         hidden: torch.Tensor,
         signal: str | None,
     ) -> Cut | None:
@@ -248,7 +256,8 @@ class Session:
         covered = torch.zeros_like(self.alive)
         scores = torch.full(self.alive.shape, torch.nan, device=self.alive.device)
         scored = False
-        for group, decision in decisions:
+        merged = False
+        for group, decision, sources in decisions:
             rows, columns = self._places([units[i] for i in group], [tokens[i] for i in group])
             self.alive[rows, columns] = decision.mask.to(self.alive.device)
             covered[rows, columns] = True
@@ -256,13 +265,12 @@ class Session:
                 scores[rows, columns] = decision.scores.float().to(scores.device)
                 scored = True
             if isinstance(decision, Merge):
-                at = rows.to(hidden.device), slot_of[rows, columns].to(hidden.device)
-                hidden = hidden.index_put(at, decision.values(hidden[at]))
+                hidden = self._merge(decision, sources, hidden)
                 self.merges.append((rows, columns, decision))
+                merged = True
         if not stage.strategy.newlines:  # visual tokens outside all units show no patch
             self.alive &= covered | ~self.layout.visual
         self.stages.append(self._stage_report(stage, before, scores if scored else None, signal))
-        merged = any(isinstance(decision, Merge) for _, decision in decisions)
         if bool((self.alive == before).all()):
             everything = torch.arange(hidden.shape[1], device=hidden.device).expand(len(hidden), -1)
             return Cut(everything, hidden) if merged else None
@@ -271,6 +279,16 @@ class Session:
             stays &= self.row.valid
         order, self.row = self.row.cut(stays, stage.renumber)
         return Cut(order, hidden)
+
+    def _merge(self, merge: Merge, sources: GroupSources, hidden: torch.Tensor) -> torch.Tensor:
+        """`hidden` with the merged tokens of a group of units in it."""
+        rows, slots = sources.rows[:, None].to(hidden.device), sources.slots.to(hidden.device)
+        if merge.features == "hidden" or not self.view.family.projected:
+            return hidden.index_put((rows, slots), merge.values(hidden[rows, slots]))
+        new = merge.mask & merge.receives
+        values = self.view.projector(sources.merged_features(merge)[new])
+        new = new.to(hidden.device)
+        return hidden.index_put((rows.expand_as(slots)[new], slots[new]), values.to(hidden))
 
     def _stage_report(
         self, stage: PlannedStage, before: torch.Tensor, scores: torch.Tensor | None, signal: str | None
