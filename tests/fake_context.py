@@ -19,6 +19,8 @@ class FakeSources:
         of_keys, of_text_keys, of_vision_keys: `[units, heads, tokens, dim]`.
         of_vision_attention: `[units, heads, visual]`.
         of_patch, of_frame, of_tower_groups: `[units, visual]`.
+        of_class_token: `[units, dim]` or None.
+        of_reader_attention, of_text_similarity: `[units, visual]`; of_reader_keys: `[units, visual, width]`.
     """
 
     of_patch: torch.Tensor
@@ -39,6 +41,10 @@ class FakeSources:
     of_vision_features: torch.Tensor | None = None
     of_vision_keys: torch.Tensor | None = None
     of_tower_groups: torch.Tensor | None = None
+    of_class_token: torch.Tensor | None = None
+    of_reader_attention: torch.Tensor | None = None
+    of_reader_keys: torch.Tensor | None = None
+    of_text_similarity: torch.Tensor | None = None
 
     def visual(self):
         return self.of_visual
@@ -82,6 +88,18 @@ class FakeSources:
 
     def patch(self):
         return self.of_patch
+
+    def class_token(self):
+        return self.of_class_token
+
+    def reader_attention(self):
+        return self.of_reader_attention
+
+    def reader_keys(self):
+        return self.of_reader_keys
+
+    def text_similarity(self, clip, question):
+        return self.of_text_similarity
 
     def tower_groups(self):
         return self.of_tower_groups

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+import seeless as sl
 from seeless.ops.pooling import pooling_cells
 from tower_oracle import TowerOracle
 
@@ -45,14 +46,16 @@ class MaskOracle:
         tower: the strategy that merges inside the vision tower, if one does; see `TowerOracle`.
         at_layers: by layer, what the hidden states that it takes in make of anything `[batch, seq, dim]`, those states
             and features that are still to come alike; both worked out by somebody else.
+        watches: `(module, forward hook)`s that they need.
     """
 
-    def __init__(self, model, strategies, turns, attention_mask, merged=None, at_layers=None, tower=None):
+    def __init__(self, model, strategies, turns, attention_mask, merged=None, at_layers=None, tower=None, watches=()):
         self.tower = None if tower is None else TowerOracle(model, tower)
         self.decoder = decoder_of(model)
         self.depth = len(self.decoder.layers)
         self.batch, self.length = attention_mask.shape
         self.merged = merged
+        self.watches = watches
         self.at_layers = at_layers or {}
         axes = getattr(self.decoder.rotary_emb, "mrope_section", None)
         shape = (self.depth, self.batch, self.length, self.length)
@@ -123,6 +126,7 @@ class MaskOracle:
             layer.register_forward_pre_hook(self._before_layer(i), with_kwargs=True)
             for i, layer in enumerate(self.decoder.layers)
         ]
+        handles += [module.register_forward_hook(hook) for module, hook in self.watches]
         handles.append(self.decoder.register_forward_pre_hook(self._embed, with_kwargs=True))
         for handle in handles:
             self.stack.callback(handle.remove)
@@ -154,8 +158,13 @@ def pooled(turn, grids):
     return merge
 
 
-def merges_of(strategy, turn, grids):
-    """`MaskOracle`'s arguments for a strategy that changes what it keeps; none for the others."""
+def merges_of(strategy, turn, grids, model=None, untouched=None, inputs=None):
+    """`MaskOracle`'s arguments for a strategy that changes what it keeps; none for the others.
+
+    `untouched` is the model that the oracle runs; `model`, a copy of it, may carry a handle here.
+    """
+    if strategy.name in ("visionzip", "prumerge", "prumerge_plus"):
+        return summed(strategy, turn, model, untouched, inputs)
     if strategy.name == "pool":
         return {"merged": pooled(turn, grids)}
     if strategy.name == "sparsevlm" and strategy.version == "1.0":
@@ -229,3 +238,164 @@ def plain_peaks(points, count, noise):
     for i in range(n):
         members[i if i in members else min(centres, key=lambda c: far[i][c])].append(i)
     return list(members.items())
+
+
+def tower_signals(model, inputs):
+    """Per crop, what the tower shows of it: `(row, places among the row's visual tokens, its signals)`."""
+    seen = []
+
+    class Spy(sl.EntryStrategy):
+        def select(self, ctx):
+            units = zip(ctx.sources.units, ctx.vision_attention(), ctx.vision_keys(), strict=True)
+            for i, (unit, attention, keys) in enumerate(units):
+                signals = {"attention": attention, "keys": keys, "reader": ctx.reader_attention()[i]}
+                seen.append((unit.row, unit.tokens, {**signals, "reader_keys": ctx.reader_keys()[i]}))
+            return sl.Keep(torch.ones(ctx.index.shape, dtype=torch.bool))
+
+    with torch.no_grad(), sl.apply(model, Spy(keep=10**6, scope="crop")):
+        model(**inputs)
+    return seen
+
+
+class TowerWatch:
+    """What an untouched model's projectors took in and gave, call after call, and the towers' class tokens."""
+
+    def __init__(self, model):
+        self.calls, self.leads, base = [], [], model.model
+        self.clip = model.config.vision_config.model_type == "clip_vision_model"
+        self.layer = getattr(model.config, "vision_feature_layer", None)
+        self.projector = base.multi_modal_projector
+        names = ("vision_tower", "image_tower", "video_tower")
+        towers = [getattr(base, name) for name in names if hasattr(base, name)]
+        self.watches = [(self.projector, self._projected)]
+        self.watches += [(tower, self._encoded) for tower in towers if self.clip]
+
+    def _projected(self, module, args, output):
+        self.calls.append((args[0], output))
+
+    def _encoded(self, module, args, output):
+        self.leads.append(output.hidden_states[self.layer][:, 0])
+
+    def take(self):
+        """All features `[tokens, dim]`, what came of them `[tokens, hidden]`, and each one's class token or None."""
+        calls, leads = self.calls, self.leads
+        self.calls, self.leads = [], []
+        given = torch.cat([taken.flatten(0, -2) for taken, _ in calls])
+        became = torch.cat([output.flatten(0, -2) for _, output in calls])
+        if not self.clip:
+            return given, became, None
+        return (
+            given,
+            became,
+            torch.cat([own.repeat_interleave(taken.shape[1], 0) for own, (taken, _) in zip(leads, calls, strict=True)]),
+        )
+
+
+def summed(strategy, turn, model, untouched, inputs):
+    """Sums of what the projector takes in, through the model's own projector; elsewhere sums of the embeddings.
+
+    Which tokens are summed is worked out again from the tower's signals. Which features belong to a token is found by
+    what became of them.
+    """
+    whole = not hasattr(untouched.model, "multi_modal_projector") or untouched.config.model_type in WHOLE
+    watch = None if whole else TowerWatch(untouched)
+    crops = tower_signals(model, inputs)
+
+    def merge(embeds):
+        result = embeds.clone()
+        given, became, leads = (None, None, None) if whole else watch.take()
+        for row, tokens, signals in crops:
+            columns = turn.columns[row][tokens]
+            own, lead = embeds[row, columns], None
+            if not whole:
+                origin = torch.cdist(own.detach(), became.detach()).argmin(1)
+                assert torch.allclose(own, became[origin], atol=1e-6)
+                own, lead = given[origin], None if leads is None else leads[origin[0]]
+            sums = plain_sums(strategy, signals, lead is not None)
+            kept = set(turn.columns[row][turn.report.stages[0].kept[row]].tolist())
+            if sums:
+                assert kept & set(columns.tolist()) == {int(columns[place]) for place in sums}
+            for place, weights in sums.items():
+                value = sum(weight * (lead if i == len(own) else own[i]) for i, weight in weights.items())
+                result[row, columns[place]] = value if whole else watch.projector(value[None])[0]
+        return result
+
+    return {"merged": merge, "watches": [] if whole else watch.watches}
+
+
+WHOLE = ("mistral3", "gemma3", "llava_onevision")  # projectors that take more than one vector per token
+
+
+def plain_sums(strategy, signals, led):
+    """By kept place, the weight of every token in its sum; nothing if all tokens stay as they are."""
+    visual = signals["attention"].shape[-1]
+    budget = None if strategy.keep is None else strategy.count(0, visual)
+    if strategy.name == "visionzip":
+        scores, keys = signals["attention"].double().mean(0).tolist(), signals["keys"].double().mean(0).tolist()
+        return plain_zip(scores, keys, budget, strategy.contextual_share, led, strategy.positions == "keep")
+    scores, keys = signals["reader"].double().tolist(), signals["reader_keys"].double().tolist()
+    return plain_prumerge(scores, keys, budget, strategy.neighbours, strategy.name == "prumerge_plus")
+
+
+def plain_cosine(a, b):
+    size = math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
+    return sum(x * y for x, y in zip(a, b, strict=True)) / size if size else 0.0
+
+
+def plain_zip(scores, keys, budget, share, led, in_place=False):
+    """methods.md 8 with lists; the class token is number `len(scores)`."""
+    visual = len(scores)
+    if budget >= visual:
+        return {}
+    contextual = min(round(budget * share), budget - 1)
+    ranked = sorted(range(visual), key=lambda i: (-scores[i], i))
+    dominant = sorted(ranked[: budget - contextual - led])
+    rest = sorted(ranked[budget - contextual - led :])
+    target = rest[:: max(1, len(rest) // contextual)][:contextual] if contextual else []
+    joined = {t: [] for t in target}
+    for i in rest if target else []:
+        if i not in joined:
+            joined[max(target, key=lambda t: (plain_cosine(keys[i], keys[t]), -t))].append(i)
+    sums = [{i: 1.0} for i in dominant]
+    sums += [{t: 1.0, **{i: 1 / len(own) for i in own}} for t, own in joined.items()]
+    places = dominant + target
+    if led:
+        sums.insert(0, {visual: 1.0})
+        places.insert(0, min(set(range(visual)) - set(places)))
+        places = places if in_place else sorted(places)
+    return dict(zip(places, sums, strict=True))
+
+
+def plain_quantile(values, share):
+    """Linear between the two nearest of the sorted values."""
+    ranked, at = sorted(values), share * (len(values) - 1)
+    low = math.floor(at)
+    return ranked[low] + (at - low) * (ranked[min(low + 1, len(values) - 1)] - ranked[low])
+
+
+def plain_prumerge(scores, keys, budget, neighbours, plus):
+    """methods.md 10 with lists; `budget` None: as many as stand out."""
+    visual = len(scores)
+    if budget is not None and budget >= visual:
+        return {}
+    ranked = sorted(range(visual), key=lambda i: (-scores[i], i))
+    if budget is None:
+        low, high = plain_quantile(scores, 0.25), plain_quantile(scores, 0.75)
+        count = max(1, sum(c > high + 1.5 * (high - low) for c in scores))
+        kept = set(ranked[:count])
+        if plus:
+            kept |= set(range(0, visual - 1, max(1, visual // count // 3)))
+    elif plus:
+        count = max(1, (budget - 1) // 4)
+        rest, spread = sorted(ranked[count:]), budget - 1 - count
+        kept = set(ranked[:count]) | {rest[i * len(rest) // spread] for i in range(spread)}
+    else:
+        kept = set(ranked[: max(1, budget - 1)])
+    sums = {}
+    for i in sorted(kept):
+        others = sorted((j for j in range(visual) if j != i), key=lambda j: (-plain_cosine(keys[i], keys[j]), j))
+        sums[i] = {i: 1.0, **{j: scores[j] for j in others[:neighbours]}}
+    gone = sorted(set(range(visual)) - kept)
+    if gone and budget != 1:
+        sums[gone[-1]] = {j: scores[j] for j in gone}
+    return sums

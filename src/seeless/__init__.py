@@ -14,6 +14,7 @@ from seeless.errors import (
 )
 from seeless.registry import available, from_dict, get, register
 from seeless.report import Report, StageReport
+from seeless.strategies.cdpruner import CDPruner
 from seeless.strategies.clse import CLSE
 from seeless.strategies.dart import Dart
 from seeless.strategies.divprune import DivPrune
@@ -24,6 +25,7 @@ from seeless.strategies.holov import HoloV
 from seeless.strategies.pool import Pool
 from seeless.strategies.priortr import PriorTR
 from seeless.strategies.priortr_2f import PriorTR2F
+from seeless.strategies.prumerge import PruMerge, PruMergePlus
 from seeless.strategies.pyramiddrop import PyramidDrop
 from seeless.strategies.random import Random
 from seeless.strategies.router import Router
@@ -31,12 +33,14 @@ from seeless.strategies.sparsevlm import SparseVLM
 from seeless.strategies.tome import ToMe
 from seeless.strategies.uniform import Uniform
 from seeless.strategies.vidcom2 import VidCom2
+from seeless.strategies.visionzip import VisionZip
 from seeless.strategies.vispruner import VisPruner
 from seeless.strategy import EntryStrategy, LayerStrategy, Strategy, TowerStrategy
 
 __all__ = [  # noqa: RUF022 (plain order; ruff takes CLSE and EVS for constants)
     "AlreadyApplied",
     "BudgetError",
+    "CDPruner",
     "CLSE",
     "Context",
     "Dart",
@@ -56,6 +60,8 @@ __all__ = [  # noqa: RUF022 (plain order; ruff takes CLSE and EVS for constants)
     "Pool",
     "PriorTR",
     "PriorTR2F",
+    "PruMerge",
+    "PruMergePlus",
     "PyramidDrop",
     "Random",
     "Report",
@@ -71,6 +77,7 @@ __all__ = [  # noqa: RUF022 (plain order; ruff takes CLSE and EVS for constants)
     "UnsupportedModel",
     "VidCom2",
     "VisPruner",
+    "VisionZip",
     "apply",
     "available",
     "from_dict",

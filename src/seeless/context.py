@@ -38,6 +38,10 @@ class Sources(Protocol):
     def vision_features(self) -> torch.Tensor: ...
     def vision_keys(self) -> torch.Tensor: ...
     def tower_groups(self) -> torch.Tensor: ...
+    def class_token(self) -> torch.Tensor | None: ...
+    def reader_attention(self) -> torch.Tensor: ...
+    def reader_keys(self) -> torch.Tensor: ...
+    def text_similarity(self, clip: str | None, question: str | None) -> torch.Tensor: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,3 +226,40 @@ class Context:
     def tower_groups(self) -> torch.Tensor:
         """Number of the group each token belongs to, `[units, visual]`, where a `TowerStrategy` merged in the tower."""
         return self.sources.tower_groups()
+
+    def class_token(self) -> torch.Tensor | None:
+        """The class token of each unit's picture where `vision_features` has the patches, `[units, dim]`.
+
+        None on towers without one, and where the projector takes in several patches at once. For the scope "crop".
+        """
+        return self.sources.class_token()
+
+    def reader_attention(self) -> torch.Tensor:
+        """Attention to each token in the tower layer that reads what the projector also takes, `[units, visual]`.
+
+        softmax(q k^T / sqrt(width)), float32, as if that layer had one head of its whole width: the class token's row,
+        or on towers without one the attention each patch receives on average; where several patches make one token,
+        their mean. Features of the tower's last layer are read by none: then it is the layer that made them. The
+        stage's report says which it was.
+        """
+        return self.sources.reader_attention()
+
+    def reader_keys(self) -> torch.Tensor:
+        """Key vectors of the layer that `reader_attention` reads, all heads in one, `[units, visual, width]`."""
+        return self.sources.reader_keys()
+
+    def text_similarity(self, clip: str | None, question: str | None = None) -> torch.Tensor:
+        """Cosine of each patch to the question in CLIP's common space, `[units, visual]`, float32.
+
+        The mean over the question's segments, as many tokens long as CLIP's text tower takes. Patches are
+        `vision_features` through that CLIP model's last norm and projection.
+
+        Args:
+            clip: folder or hub name of the CLIP model that the vision tower came from.
+            question: None reads it from the prompt: the text after the last image up to where the answer begins.
+
+        Raises:
+            UnsupportedModel: the tower is no CLIP, or another one than that model's, or `clip` is None.
+            InputError: there is no question, or no tokenizer to read it with.
+        """
+        return self.sources.text_similarity(clip, question)

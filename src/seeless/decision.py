@@ -1,6 +1,7 @@
 """What a strategy answers: which visual tokens stay, and what the ones that stay become."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -33,10 +34,14 @@ class Merge:
 
     Args:
         mask: `[units, visual]` bool, True = this token's place stays.
-        source: `[units, entries]`, which token gives.
+        source: `[units, entries]`, which token gives. With "vision" features the number of visual tokens, one past the
+            last, is the class token of the unit's picture, where `Context.class_token` has one.
         slot: `[units, entries]`, which (kept) token receives.
         weight: `[units, entries]`.
         scores: `[units, visual]` or None; only reported.
+        features: what is summed up: the "hidden" states at the stage, or, at the entry only, the "vision" features that
+            the projector takes in (`Context.vision_features`); the sums then go through the model's own projector.
+            Where the projector does not take one vector per token, both are the same.
     """
 
     mask: torch.Tensor
@@ -44,15 +49,24 @@ class Merge:
     slot: torch.Tensor
     weight: torch.Tensor
     scores: torch.Tensor | None = None
+    features: Literal["hidden", "vision"] = "hidden"
+
+    @property
+    def receives(self) -> torch.Tensor:
+        """`[units, visual]` bool, the tokens that get a new value."""
+        return torch.zeros_like(self.mask).scatter(1, self.slot, True)
 
     def values(self, visual: torch.Tensor) -> torch.Tensor:
-        """New values `[units, visual, dim]` of all tokens (only those of kept places matter)."""
-        dim = visual.shape[-1]
+        """New values `[units, visual, dim]` of all tokens (only those of kept places matter).
+
+        Args:
+            visual: `[units, visual, dim]` or, with the class token after them, `[units, visual + 1, dim]`.
+        """
+        tokens, dim = self.mask.shape[1], visual.shape[-1]
         given = visual.gather(1, self.source[..., None].expand(-1, -1, dim)) * self.weight[..., None].to(visual.dtype)
         slot = self.slot[..., None].expand(-1, -1, dim)
-        merged = torch.zeros_like(visual).scatter_add(1, slot, given)
-        touched = torch.zeros_like(self.mask).scatter(1, self.slot, True)
-        return torch.where(touched[..., None], merged, visual)
+        merged = torch.zeros_like(visual[:, :tokens]).scatter_add(1, slot, given)
+        return torch.where(self.receives[..., None], merged, visual[:, :tokens])
 
 
 @dataclass(frozen=True, eq=False)

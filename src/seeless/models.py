@@ -10,6 +10,7 @@ from torch import nn
 from seeless.api import apply
 from seeless.context import Context, Onto, Queries, Tokens
 from seeless.core.family import ModelView, unwrap
+from seeless.core.relevance import check_clip
 from seeless.core.reporting import dimensions
 from seeless.core.taps import NO_NULL_TOKEN
 from seeless.errors import SeelessError, UnsupportedModel
@@ -308,3 +309,17 @@ class _Probe:
 
     def tower_groups(self) -> torch.Tensor:
         return self.patch()
+
+    def class_token(self) -> torch.Tensor | None:
+        fits = self.view.has_class_token and self.view.merge is None and self.view.family.projected
+        return self._random(self.size.tower_hidden) if fits else None
+
+    def reader_attention(self) -> torch.Tensor:
+        return self._random(self.tokens)
+
+    def reader_keys(self) -> torch.Tensor:
+        return self._random(self.tokens, self.size.tower_hidden)
+
+    def text_similarity(self, clip: str | None, question: str | None) -> torch.Tensor:
+        check_clip(self.view, clip)
+        return self._random(self.tokens)

@@ -1,12 +1,18 @@
 """The contract matrix: strategies under contract, tiny models with their prompts, and the pairs that cannot work."""
 
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from tiny_clip import save_clip
+
 import seeless as sl
 from tinies import IMAGE, RAGGED, RAGGED_VIDEO, TINIES, VIDEO, make_pieces
+
+_folder = tempfile.TemporaryDirectory()  # until the process ends
+CLIP = save_clip(_folder.name)
 
 STRATEGIES = {
     "random": sl.Random(keep=0.5),
@@ -27,6 +33,10 @@ STRATEGIES = {
     "priortr_2f": sl.PriorTR2F(keep=0.4),
     "router": sl.Router({2: sl.FastV(keep=0.5), 4: sl.PyramidDrop(keep=0.3, layer=4)}),
     "tome": sl.ToMe(keep=0.6),
+    "visionzip": sl.VisionZip(keep=7, contextual_share=0.3),
+    "cdpruner": sl.CDPruner(keep=0.4, clip=CLIP, question="how many digit are there ?"),
+    "prumerge": sl.PruMerge(keep=5, neighbours=3),
+    "prumerge_plus": sl.PruMergePlus(keep=0.6, neighbours=4),
 }
 EVERYTHING = {
     "random": sl.Random(keep=1.0),
@@ -47,6 +57,10 @@ EVERYTHING = {
     "priortr_2f": sl.PriorTR2F(keep=1.0),
     "router": sl.Router({2: sl.FastV(keep=1.0), 4: sl.PriorTR(keep=1.0)}),
     "tome": sl.ToMe(keep=1.0),
+    "visionzip": sl.VisionZip(keep=1.0),
+    "cdpruner": sl.CDPruner(keep=1.0),
+    "prumerge": sl.PruMerge(keep=1.0),
+    "prumerge_plus": sl.PruMergePlus(keep=1.0),
 }
 NULL_TOKEN = ("priortr", "priortr_2f")  # read the first token after the image
 LEAVES_STILLS_ALONE = ("evs",)
@@ -56,6 +70,7 @@ CUT_AFTER_THE_TOWER = ("llava_next", "llava_onevision")  # beginnings of names: 
 CASES = [(tiny, kind) for tiny in TINIES for kind in tiny.kinds]
 PLACEHOLDERS = [IMAGE, VIDEO]
 NEW_TOKENS = 5
+CLIP_TOWERS = ("llava-llama", "llava-mistral", "llava-qwen2", "llava_next", "video_llava")
 EVERY_CROP_AN_IMAGE = ("smolvlm", "idefics3", "gemma3")
 
 
@@ -71,6 +86,8 @@ def gap(tiny, name, backend):
     """Why a pair cannot work: a piece of the sentence it is refused with; None if it must work."""
     if name in NULL_TOKEN and tiny.name.startswith("paligemma"):
         return "blind to the question"
+    if name == "cdpruner" and not tiny.name.startswith(CLIP_TOWERS):
+        return "is no CLIP"
     if backend == "fused" and tiny.name.startswith(("gemma3", "paligemma")):
         return "see each other both ways"
     return None

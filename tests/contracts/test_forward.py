@@ -102,7 +102,8 @@ def test_oracle_prefill_and_decode(tiny, case, name):
         if want is None:
             full = {**own.extend(inputs, NEW_TOKENS), "input_ids": out.sequences}
             turn = turn_of(run.reports[0], inputs["input_ids"], PLACEHOLDERS)
-            merges = merges_of(strategy, turn, grids(untouched, own, rows_of(kind), inputs["input_ids"]))
+            places = grids(untouched, own, rows_of(kind), inputs["input_ids"])
+            merges = merges_of(strategy, turn, places, model, untouched, inputs)
             with MaskOracle(untouched, [strategy], [turn], full["attention_mask"], **merges):
                 want = untouched(**full, use_cache=False).logits
             kept = [[row.tolist() for row in stage.kept] for stage in run.reports[0].stages]

@@ -108,7 +108,7 @@ def test_hidden_states_are_the_oracles(tiny, variant, name):
     with sl.apply(model, STRATEGIES[name]) as run:
         states = model(**inputs, output_hidden_states=True).hidden_states
     turn = turn_of(run.report, inputs["input_ids"], IMAGE)
-    merges = merges_of(STRATEGIES[name], turn, None)
+    merges = merges_of(STRATEGIES[name], turn, None, model, untouched, inputs)
     with MaskOracle(untouched, [STRATEGIES[name]], [turn], inputs["attention_mask"], **merges):
         want = untouched(**inputs, output_hidden_states=True, use_cache=False).hidden_states
     text = (inputs["input_ids"] != IMAGE) & inputs["attention_mask"].bool()
@@ -194,7 +194,8 @@ def test_training_loss_and_gradients_are_the_oracles(variant, name, checkpointin
         loss = exact_loss(out.logits)
         loss.backward()
     turn = turn_of(run.report, inputs["input_ids"], IMAGE)
-    merges = merges_of(STRATEGIES[name], turn, row_grids(untouched, variant, rows, inputs["input_ids"]))
+    places = row_grids(untouched, variant, rows, inputs["input_ids"])
+    merges = merges_of(STRATEGIES[name], turn, places, model, untouched, inputs)
     with MaskOracle(untouched, [STRATEGIES[name]], [turn], inputs["attention_mask"], **merges):
         want = exact_loss(untouched(**inputs, use_cache=False).logits)
         want.backward()

@@ -29,6 +29,10 @@ PAPERS = {
     "vidcom2": "2505.14454",
     "priortr_2f": "2606.24156",
     "tome": "2210.09461",
+    "visionzip": "2412.04467",
+    "prumerge": "2403.15388",
+    "prumerge_plus": "2403.15388",
+    "cdpruner": "2506.10967",
 }
 
 

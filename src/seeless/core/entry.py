@@ -63,6 +63,7 @@ class Reducer:
         self.padding: torch.Tensor | None = None
         self.types: torch.Tensor | None = None
         self.labels: torch.Tensor | None = None
+        self.ids: torch.Tensor | None = None
         self.running: list[_Running] = []
 
     def attach(self) -> None:
@@ -102,6 +103,7 @@ class Reducer:
         given = _named(module, args, kwargs)
         self.padding = given.get("attention_mask")
         self.types = given.get("token_type_ids")
+        self.ids = given.get("input_ids")
         self.pictures = find_pictures(self.view, given)
         if self.pictures is None and (embeds := given.get("inputs_embeds")) is not None and embeds.shape[1] > 1:
             raise InputError(
@@ -188,8 +190,9 @@ class Reducer:
         layout = pictures.layout(valid, family.runs)
         before = running.logical - length
         blocks = self._blocks(valid, before, length)
+        given = self.labels, self.ids
         session = Session(
-            self.view, layout, pictures.vision, valid, embeds, record, cache, past_mask, before, blocks, self.labels
+            self.view, layout, pictures.vision, valid, embeds, record, cache, past_mask, before, blocks, *given
         )
         running.session = session
         injected = kwargs.get("deepstack_visual_embeds")

@@ -18,7 +18,7 @@ from seeless.core.family import ModelView
 from seeless.core.hooks import HookSet
 from seeless.core.tower import Merging, merging_layers
 from seeless.core.units import NO_PATCH, Image, Layout, Placeholders, packed_images
-from seeless.core.vision import Side, Vision, VisionTap, token_side
+from seeless.core.vision import AttentionTap, Side, Vision, VisionTap, token_side
 from seeless.errors import InputError
 from seeless.strategy import TowerStrategy
 
@@ -173,7 +173,7 @@ class Noting:
         if self.tower is not None:
             merging = Merging(view, kind, self.tower, merging_layers(view, kind, self.tower, asked), vision)
             merging.attach(hooks)
-        _tap_tower(view, kind, vision, hooks, view.tapped_layers(kind, asked)[-1])
+        _tap_tower(view, kind, vision, hooks, view.tapped_layers(kind, asked))
         if view.family.packer is not None and kind == "image":
             _tap_packer(view, view.family.packer, packed.extend, hooks)
         try:
@@ -194,29 +194,42 @@ class Noting:
         return output
 
 
-def _tap_tower(view: ModelView, kind: Kind, vision: VisionTap, hooks: HookSet, index: int) -> None:
-    if index >= 0:
-        vision.layer = index
-        vision.attention = view.tower_attention(view.tower_layers(kind)[index])
-
-        def see_attention(module: nn.Module, args: tuple, kwargs: dict) -> None:
-            vision.hidden = (args[0] if args else kwargs["hidden_states"]).detach()
-            vision.rotary = kwargs.get("position_embeddings")
-            if (ends := kwargs.get("cu_seqlens")) is not None:
-                vision.lengths = ends.diff().tolist()
-
-        hooks.before(vision.attention, see_attention)
+def _tap_tower(view: ModelView, kind: Kind, vision: VisionTap, hooks: HookSet, chosen: list[int]) -> None:
+    layers, made = view.tower_layers(kind), chosen[-1]
+    if made >= 0:
+        vision.made = _tap_attention(view, layers, made, hooks)
+    if made + 1 < len(layers):
+        vision.reader = _tap_attention(view, layers, made + 1, hooks)
 
     def see_tower(module: nn.Module, args: tuple, kwargs: dict) -> None:
         seen = kwargs.get("patch_attention_mask")
         if seen is not None and not bool(seen.all()):
             vision.seen = seen.flatten(1).bool()
 
+    def see_class_token(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        if (states := getattr(output, "hidden_states", None)) is not None:
+            vision.class_token = torch.cat([states[index + 1][:, 0] for index in chosen], -1)
+
     def see_features(module: nn.Module, args: tuple, kwargs: dict) -> None:
-        vision.projected = (args[0] if args else next(iter(kwargs.values()))).detach()
+        vision.projected = args[0] if args else next(iter(kwargs.values()))
 
     hooks.before(view.tower(kind), see_tower)
+    if view.has_class_token:
+        hooks.after(view.tower(kind), see_class_token)
     hooks.before(view.projector, see_features)
+
+
+def _tap_attention(view: ModelView, layers: Any, index: int, hooks: HookSet) -> AttentionTap:
+    tap = AttentionTap(index, view.tower_attention(layers[index]))
+
+    def see(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        tap.hidden = (args[0] if args else kwargs["hidden_states"]).detach()
+        tap.rotary = kwargs.get("position_embeddings")
+        if (ends := kwargs.get("cu_seqlens")) is not None:
+            tap.lengths = ends.diff().tolist()
+
+    hooks.before(tap.module, see)
+    return tap
 
 
 def _tap_packer(view: ModelView, name: str, found: Callable[[list[Image]], None], hooks: HookSet) -> None:
@@ -273,10 +286,11 @@ def _describe(
 
 def _uniform(view: ModelView, vision: VisionTap) -> tuple[Side, ...]:
     """The patch grids of pictures of one size, from what the tower's layer, or the projector, took in."""
-    taken = vision.hidden if vision.hidden is not None else vision.projected
+    seen = None if vision.made is None else vision.made.hidden
+    taken = seen if seen is not None else vision.projected
     if taken is None or taken.ndim != 3:
         raise InputError("the vision tower did not run picture by picture, as it does in every supported model")
-    count = taken.shape[1] - int(view.has_class_token and vision.hidden is not None)
+    count = taken.shape[1] - int(view.has_class_token and seen is not None)
     side = round(count**0.5)
     return ((side, side) if side * side == count else (1, count),) * taken.shape[0]
 

@@ -79,6 +79,7 @@ class Session:
         past_mask: `[batch, past]` bool of the input's 2-D attention mask, None = all ones.
         conversation: tokens cached before this forward, dropped ones included.
         labels: `[batch, seq]` in training on answers, -100 = nothing to be learnt; else None.
+        ids: `[batch, seq]`, the input; None if it came as embeddings.
         blocks: `[batch, seq]`, tokens of one block (0 and up) see each other both ways; None = plainly causal.
         whole: the row of all tokens; `row` is this very one while none has left.
         watched: per layer, what entered it, and the slots of all columns then.
@@ -100,6 +101,7 @@ class Session:
     conversation: int
     blocks: torch.Tensor | None
     labels: torch.Tensor | None
+    ids: torch.Tensor | None
     second_runs: list[tuple[int, int]] = field(default_factory=list)
     stages: list[StageReport] = field(default_factory=list)
     seen: dict[int, TokenRow] = field(default_factory=dict)
@@ -201,8 +203,8 @@ class Session:
             for group in self._groups(units, tokens, stage.strategy.one_by_one):
                 members = [units[i] for i in group], [tokens[i] for i in group]
                 context, sources = self._context(stage, *members, slot_of, hidden, taps)
-                decisions.append((group, self._decide(stage, context)))
-                signal = self.vision.signal if sources.asked else signal
+                decisions.append((group, self._decide(stage, context), sources))
+                signal = sources.signal or signal
         return self._apply(stage, units, tokens, decisions, slot_of, hidden, signal)
 
     def alive_tokens(self, row: int) -> torch.Tensor:
@@ -294,6 +296,8 @@ class Session:
             blind=not self.view.family.prefix,
             final_norm=self.view.final_norm,
             vision=self.vision,
+            view=self.view,
+            text_ids=None if self.ids is None else self.ids.to(rows.device)[rows, torch.stack(text_columns)],
             run_second=second,
         )
         index = torch.searchsorted(torch.stack([unit.tokens for unit in units]), dense)
@@ -315,8 +319,7 @@ class Session:
         )
         return context, sources
 
-    @staticmethod
-    def _decide(stage: PlannedStage, context: Context) -> Decision:
+    def _decide(self, stage: PlannedStage, context: Context) -> Decision:
         strategy, index = stage.strategy, context.index
         decision = strategy.reduce(context)
         mask = getattr(decision, "mask", None)
@@ -328,6 +331,11 @@ class Session:
             )
         if not strategy.may_drop_all and not bool(mask.any(1).all()):
             raise InputError(f"{type(strategy).__name__} keeps no token of some unit; every unit keeps at least one")
+        if isinstance(decision, Merge) and decision.features == "vision" and (stage.layer > 0 or self.merges):
+            raise InputError(
+                f"{type(strategy).__name__} merges what the tower gave, which only the first merging stage at the "
+                "entry can do; put it first, and before layer 0"
+            )
         return decision
 
     def _apply(
@@ -335,7 +343,7 @@ class Session:
         stage: PlannedStage,
         units: list[Unit],
         tokens: list[torch.Tensor],
-        decisions: list[tuple[list[int], Decision]],
+        decisions: list[tuple[list[int], Decision, GroupSources]],
         slot_of: torch.Tensor,
         hidden: torch.Tensor,
         signal: str | None,
@@ -344,7 +352,8 @@ class Session:
         covered = torch.zeros_like(self.alive)
         scores = torch.full(self.alive.shape, torch.nan, device=self.alive.device)
         scored = False
-        for group, decision in decisions:
+        merged = False
+        for group, decision, sources in decisions:
             rows, columns = self._places([units[i] for i in group], [tokens[i] for i in group])
             self.alive[rows, columns] = decision.mask.to(self.alive.device)
             covered[rows, columns] = True
@@ -353,14 +362,14 @@ class Session:
                 scored = True
             if isinstance(decision, Extend):
                 hidden = add_tokens(self, stage, rows, columns, decision, slot_of, hidden)
+                merged = True
             if isinstance(decision, Merge):
-                at = rows.to(hidden.device), slot_of[rows, columns].to(hidden.device)
-                hidden = hidden.index_put(at, decision.values(hidden[at]))
+                hidden = self._merge(decision, sources, hidden)
                 self.merges.append((rows, columns, decision))
+                merged = True
         if not stage.strategy.newlines:  # visual tokens outside all units show no patch
             self.alive &= covered | ~self.layout.visual
         self.stages.append(self._stage_report(stage, before, scores if scored else None, signal))
-        merged = any(isinstance(decision, Merge | Extend) for _, decision in decisions)
         if bool((self.alive == before).all()):
             everything = torch.arange(hidden.shape[1], device=hidden.device).expand(len(hidden), -1)
             return Cut(everything, hidden) if merged else None
@@ -378,6 +387,16 @@ class Session:
             return alive
         tokens = self.row.token[row, self.row.slot_of(self.length)[row, columns[alive]]]
         return torch.searchsorted(columns, tokens[tokens < self.length])
+
+    def _merge(self, merge: Merge, sources: GroupSources, hidden: torch.Tensor) -> torch.Tensor:
+        """`hidden` with the merged tokens of a group of units in it."""
+        rows, slots = sources.rows[:, None].to(hidden.device), sources.slots.to(hidden.device)
+        if merge.features == "hidden" or not self.view.family.projected:
+            return hidden.index_put((rows, slots), merge.values(hidden[rows, slots]))
+        new = merge.mask & merge.receives
+        values = self.view.projector(sources.merged_features(merge)[new])
+        new = new.to(hidden.device)
+        return hidden.index_put((rows.expand_as(slots)[new], slots[new]), values.to(hidden))
 
     def _stage_report(
         self, stage: PlannedStage, before: torch.Tensor, scores: torch.Tensor | None, signal: str | None

@@ -11,8 +11,10 @@ from torch import nn
 
 from seeless.context import Onto, Queries, Tokens
 from seeless.core.family import ModelView
+from seeless.core.relevance import check_clip, load_clip, read_question, text_similarity
 from seeless.core.units import NO_PATCH, Layout, Unit
 from seeless.core.vision import Vision
+from seeless.decision import Merge
 from seeless.errors import InputError, UnsupportedModel
 from seeless.ops.attention import attention_rows, rotate
 
@@ -109,9 +111,10 @@ class GroupSources:
         blocks: `[batch, slots]`, tokens of one block (0 and up) see each other both ways; None = plainly causal.
         final_norm: the decoder's, before its head.
         moved: whether tokens were added, so that places among the original ones mean nothing any more.
+        text_ids: `[units, text]`, token ids of the text after the row's last visual token; None if they are unknown.
         blind: whether a token after the image cannot have seen the question.
         run_second: runs a second prompt around the images of a row; None once layers are running.
-        asked: whether the tower's attention was asked for.
+        signal: which attention of the tower was asked for last, in words.
     """
 
     layout: Layout
@@ -137,8 +140,10 @@ class GroupSources:
     blind: bool
     final_norm: nn.Module
     vision: Vision
+    view: ModelView
+    text_ids: torch.Tensor | None
     run_second: Callable[..., torch.Tensor] | None = None
-    asked: bool = False
+    signal: str | None = None
 
     def _at(self, x: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
         return x.detach()[self.rows.to(x.device)[:, None], slots.to(x.device)]
@@ -273,8 +278,8 @@ class GroupSources:
         return sources
 
     def vision_attention(self) -> torch.Tensor:
-        self.asked = True
-        return self.vision.attention[self._sources()].transpose(1, 2)
+        attention, self.signal = self.vision.attention, self.vision.signal
+        return attention[self._sources()].transpose(1, 2)
 
     def patch(self) -> torch.Tensor:
         self._check_unmoved()
@@ -284,13 +289,13 @@ class GroupSources:
         return torch.stack([self.layout.frame(u.row)[own] for u, own in zip(self.units, self.tokens, strict=True)])
 
     def crop_attention(self) -> torch.Tensor:
-        self.asked = True
+        attention, self.signal = self.vision.attention, self.vision.signal
         first = (self._sources() - self.patch())[:, :1]
         placed = next(p for p in self.layout.images[self.units[0].row] if bool((p.tokens == self.tokens[0, 0]).any()))
         crop = int(placed.image.crop[placed.tokens == self.tokens[0, 0]])
         height, width = placed.image.sides[crop]
         everything = first + torch.arange(height * width, device=first.device)
-        return self.vision.attention[everything].transpose(1, 2)
+        return attention[everything].transpose(1, 2)
 
     def vision_features(self) -> torch.Tensor:
         return self.vision.features[self._sources()]
@@ -300,3 +305,43 @@ class GroupSources:
 
     def tower_groups(self) -> torch.Tensor:
         return self.vision.groups[self._sources()]
+
+    def class_token(self) -> torch.Tensor | None:
+        own = self._class_token_with_gradient()
+        return None if own is None else own.detach()
+
+    def reader_attention(self) -> torch.Tensor:
+        attention, self.signal = self.vision.reader_attention, self.vision.reader_signal
+        return attention[self._sources()]
+
+    def reader_keys(self) -> torch.Tensor:
+        return self.vision.reader_keys[self._sources()]
+
+    def text_similarity(self, clip: str | None, question: str | None) -> torch.Tensor:
+        model, tokenizer = load_clip(check_clip(self.view, clip))
+        questions = [question] * len(self.units) if question is not None else self._questions()
+        return text_similarity(model, tokenizer, self.vision_features(), questions)
+
+    def _questions(self) -> list[str]:
+        """Of every unit's row."""
+        if self.text_ids is None:
+            raise InputError("a forward without input_ids does not say what is asked; give the text with question=")
+        return [read_question(self.view.config._name_or_path, ids) for ids in self.text_ids]
+
+    def _class_token_with_gradient(self) -> torch.Tensor | None:
+        if (all_pictures := self.vision.class_tokens_with_gradient()) is None:
+            return None
+        picture = self.vision.picture(self._sources())
+        if bool((picture != picture[:, :1]).any()):
+            raise InputError("a unit of several pictures has several class tokens; use scope='crop'")
+        return all_pictures[picture[:, 0].to(all_pictures.device)]
+
+    def merged_features(self, merge: Merge) -> torch.Tensor:
+        """What the projector is to take in for the merged tokens, `[units, visual, dim]`, with gradient."""
+        features = self.vision.features_with_gradient()
+        features = features[self._sources().to(features.device)]
+        if bool((merge.source == features.shape[1]).any()):
+            if (own := self._class_token_with_gradient()) is None:
+                raise InputError("the projector of this model takes no class token, so none can be given to it")
+            features = torch.cat([features, own[:, None]], 1)
+        return merge.values(features)

@@ -9,7 +9,7 @@ from torch import nn
 from seeless.core.family import ModelView
 from seeless.core.hooks import HookSet
 from seeless.core.layers import hook_layers
-from seeless.core.vision import Merged, VisionTap
+from seeless.core.vision import AttentionTap, Merged, VisionTap
 from seeless.errors import BudgetError, InputError, UnsupportedModel
 from seeless.strategy import TowerStrategy
 
@@ -211,8 +211,9 @@ class Merging:
             patches = self.members[self.alive].flatten()
             rotary = tuple(x.flatten(0, -2)[patches.to(x.device)] for x in rotary)
         normed = self.view.tower_norm(layer)(blocks.flatten(0, 1))
-        look = VisionTap(self.view, index, self.view.tower_attention(layer), normed, rotary)
-        return look.project("k").float().mean(1).unflatten(0, (-1, blocks.shape[1])).mean(1)
+        look = VisionTap(self.view)
+        taken = AttentionTap(index, self.view.tower_attention(layer), normed, rotary)
+        return look.project("k", taken).float().mean(1).unflatten(0, (-1, blocks.shape[1])).mean(1)
 
     # The layers' other arguments, at the patches that are left.
 

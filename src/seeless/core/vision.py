@@ -33,30 +33,45 @@ class Merged:
 
 
 @dataclass
-class VisionTap:
-    """What one run of the tower showed: one layer's attention input, the projector's input, and the outcome.
+class AttentionTap:
+    """What the attention of one tower layer took in.
 
     Args:
-        layer: whose attention is read: the one that produced the features the projector takes.
-        attention: its attention module.
-        hidden: what that took in, `[pictures, patches, dim]`, or `[patches, dim]` of all pictures in one sequence.
+        layer: its number.
+        module: the attention module.
+        hidden: `[pictures, patches, dim]`, or `[patches, dim]` of all pictures in one sequence.
         rotary: cos and sin `[patches, dim]` for towers with rotary embeddings.
         lengths: how the one sequence falls into pieces that attend to themselves only.
+    """
+
+    layer: int
+    module: Any
+    hidden: torch.Tensor | None = None
+    rotary: tuple[torch.Tensor, torch.Tensor] | None = None
+    lengths: list[int] | None = None
+
+
+@dataclass
+class VisionTap:
+    """What one run of the tower showed: two layers' attention input, the projector's input, and the outcome.
+
+    Args:
+        made: the attention of the layer that produced the features the projector takes.
+        reader: that of the layer after it, which takes the same features in; None where it is the tower's last.
         seen: `[pictures, patches]` bool, False = padding of the picture; None if there is none.
-        projected: what the projector took in.
+        projected: what the projector took in, with its gradient.
+        class_token: `[pictures, dim]`, the tower's class token at the same depth, with its gradient; None without one.
         patches, tokens: (height, width) of every picture's grid in the tower, and in the decoder.
         features: `[tokens, dim]`, the features that enter the decoder, of all pictures, without newlines.
         merged: what became of the tokens, if they were merged inside the tower.
     """
 
     view: ModelView
-    layer: int = -1
-    attention: Any = None
-    hidden: torch.Tensor | None = None
-    rotary: tuple[torch.Tensor, torch.Tensor] | None = None
-    lengths: list[int] | None = None
+    made: AttentionTap | None = None
+    reader: AttentionTap | None = None
     seen: torch.Tensor | None = None
     projected: torch.Tensor | None = None
+    class_token: torch.Tensor | None = None
     patches: tuple[Side, ...] = ()
     tokens: tuple[Side, ...] = ()
     windows: torch.Tensor | None = None
@@ -77,43 +92,38 @@ class VisionTap:
 
     # Patches: everything `[patches of all pictures, ...]`.
 
-    def project(self, name: str) -> torch.Tensor:
-        """Queries or keys `[patches, heads, head_dim]`, rotated if the tower rotates, class tokens included."""
-        if self.hidden is None:
+    def _opened(self, tap: AttentionTap | None) -> AttentionTap:
+        if tap is None or tap.hidden is None:
             raise InputError(
                 "this strategy reads the vision tower, but none of its layers produced these features; "
                 "set vision_feature_layer to the output of a layer"
             )
-        flat = self.hidden.detach().flatten(0, -2)
-        heads = self.heads
-        if (fused := getattr(self.attention, "qkv", None)) is not None:
+        return tap
+
+    def project(self, name: str, tap: AttentionTap) -> torch.Tensor:
+        """Queries or keys `[patches, heads, head_dim]`, rotated if the tower rotates, class tokens included."""
+        assert tap.hidden is not None
+        flat, module = tap.hidden.flatten(0, -2), tap.module
+        heads = module.num_heads if hasattr(module, "num_heads") else self.view.tower_heads
+        if (fused := getattr(module, "qkv", None)) is not None:
             projected = fused(flat).view(len(flat), 3, heads, -1)[:, "qk".index(name)]
         else:
-            projected = getattr(self.attention, f"{name}_proj")(flat)
-            if (norm := getattr(self.attention, f"{name}_norm", None)) is not None:
+            projected = getattr(module, f"{name}_proj")(flat)
+            if (norm := getattr(module, f"{name}_norm", None)) is not None:
                 projected = norm(projected)
             projected = projected.view(len(flat), heads, -1)
-        if self.rotary is None:
+        if tap.rotary is None:
             return projected
-        cos, sin = (x.detach().flatten(0, -2).float()[None] for x in self.rotary)
+        cos, sin = (x.detach().flatten(0, -2).float()[None] for x in tap.rotary)
         return rotate(projected.float().transpose(0, 1)[None], cos, sin)[0].transpose(0, 1).to(projected.dtype)
 
-    @property
-    def heads(self) -> int:
-        return self.attention.num_heads if hasattr(self.attention, "num_heads") else self.view.tower_heads
-
-    @property
-    def _scaling(self) -> float:
-        return self.attention.scaling if hasattr(self.attention, "scaling") else self.attention.scale
-
-    def _pieces(self, flat: int) -> list[torch.Tensor]:
+    def _pieces(self, tap: AttentionTap) -> list[torch.Tensor]:
         """Patches that attend to each other: `[pieces, patches]` for every length of piece there is."""
-        assert self.hidden is not None
-        device = self.hidden.device
-        lengths = self.lengths
+        assert tap.hidden is not None
+        device, flat, lengths = tap.hidden.device, tap.hidden.shape[:-1].numel(), tap.lengths
         if lengths is None:
             lengths = [flat // len(self.patches)] * len(self.patches)
-            if self.hidden.ndim == 2 or (self.hidden.shape[0] == 1 and len(self.patches) > 1):
+            if tap.hidden.ndim == 2 or (tap.hidden.shape[0] == 1 and len(self.patches) > 1):
                 lengths = [height * width for height, width in self.patches]
         if sum(lengths) != flat:
             raise InputError(f"the vision tower saw {flat} patches, but its pictures have {sum(lengths)}")
@@ -123,19 +133,18 @@ class VisionTap:
             start += length
         return [torch.stack(pieces) for pieces in groups.values()]
 
-    def _attention(self) -> torch.Tensor:
+    def _attention(self, tap: AttentionTap, query: torch.Tensor, keys: torch.Tensor, scaling: float) -> torch.Tensor:
         """`[patches, heads]`: from the class token, or from all patches of the piece on average; class tokens out."""
-        query, keys = self.project("q"), self.project("k")
-        result = torch.zeros(len(keys), self.heads, device=keys.device)
-        for piece in self._pieces(len(keys)):
+        result = torch.zeros(keys.shape[:2], device=keys.device)
+        for piece in self._pieces(tap):
             own_keys = keys[piece].transpose(1, 2)
             seen = None if self.seen is None else self.seen.flatten()[piece]
             if self.view.has_class_token:
                 columns = torch.arange(piece.shape[1], device=keys.device).expand(len(piece), -1)
                 class_query = query[piece[:, :1]].transpose(1, 2)
-                weights = attention_rows(class_query, own_keys, self._scaling, None, columns)[:, :, 0]
+                weights = attention_rows(class_query, own_keys, scaling, None, columns)[:, :, 0]
             else:
-                weights = received_attention(query[piece].transpose(1, 2), own_keys, self._scaling, seen)
+                weights = received_attention(query[piece].transpose(1, 2), own_keys, scaling, seen)
             result[piece] = weights.transpose(1, 2)
         return self._without_class_tokens(result)
 
@@ -162,33 +171,63 @@ class VisionTap:
     @cached_property
     def token_attention(self) -> torch.Tensor:
         """`[tokens, heads]`, float32."""
-        return self._to_tokens(self._attention())
+        tap = self._opened(self.made)
+        scaling = tap.module.scaling if hasattr(tap.module, "scaling") else tap.module.scale
+        return self._to_tokens(self._attention(tap, self.project("q", tap), self.project("k", tap), scaling))
 
     @cached_property
     def token_keys(self) -> torch.Tensor:
         """`[tokens, heads, head_dim]`."""
-        return self._to_tokens(self._without_class_tokens(self.project("k")))
+        return self._to_tokens(self._without_class_tokens(self.project("k", self._opened(self.made))))
 
     @cached_property
-    def token_features(self) -> torch.Tensor:
+    def reader_attention(self) -> torch.Tensor:
+        """`[tokens]`, float32: of the layer that reads the features, as if it had one head of its whole width."""
+        tap = self._opened(self.reader or self.made)
+        query, keys = (self.project(name, tap).flatten(1)[:, None] for name in "qk")
+        return self._to_tokens(self._attention(tap, query, keys, keys.shape[-1] ** -0.5))[:, 0]
+
+    @cached_property
+    def reader_keys(self) -> torch.Tensor:
+        """`[tokens, width]`, of the same layer."""
+        keys = self.project("k", self._opened(self.reader or self.made)).flatten(1)
+        return self._to_tokens(self._without_class_tokens(keys))
+
+    def features_with_gradient(self) -> torch.Tensor:
         """`[tokens, dim]`: what the projector took in, or where that is not one vector per token, what it gave."""
         if not self.view.family.projected:
             assert self.features is not None
             return self.features
         if self.projected is None:
             raise InputError("the projector did not run, so nothing is known about the features it took in")
-        taken, (height, width) = self.projected.detach(), self.patches[0]
+        taken, (height, width) = self.projected, self.patches[0]
         if self.view.has_class_token and taken.ndim == 3 and taken.shape[1] == height * width + 1:
             taken = taken[:, 1:]
         return taken.flatten(0, -2)
 
+    def class_tokens_with_gradient(self) -> torch.Tensor | None:
+        """`[pictures, dim]` of the space of the features; None where the projector cannot take class tokens."""
+        taken, own = self.projected, self.class_token
+        fits = self.view.family.projected and own is not None and taken is not None
+        return own if fits and own.shape[-1] == taken.shape[-1] else None  # type: ignore[union-attr]
+
     @property
     def signal(self) -> str:
         """What `token_attention` is, in words."""
+        return self._in_words("", self._opened(self.made).layer, "")
+
+    @property
+    def reader_signal(self) -> str:
+        """What `reader_attention` is, in words."""
+        tap = self._opened(self.reader or self.made)
+        role = ", which reads the features" if self.reader else ", which made the features (none reads them)"
+        return self._in_words("single-head ", tap.layer, role)
+
+    def _in_words(self, kind: str, layer: int, role: str) -> str:
         merged = "" if self.patches == self.tokens else ", averaged over the patches of a token"
         if self.view.has_class_token:
-            return f"the class token's attention in tower layer {self.layer}{merged}"
-        return f"the mean attention received in tower layer {self.layer} (no class token){merged}"
+            return f"the class token's {kind}attention in tower layer {layer}{role}{merged}"
+        return f"the mean {kind}attention received in tower layer {layer}{role} (no class token){merged}"
 
 
 @dataclass
@@ -203,7 +242,10 @@ class Vision:
 
     @cached_property
     def features(self) -> torch.Tensor:
-        return torch.cat([tap.token_features for tap in self.taps])
+        return self.features_with_gradient().detach()
+
+    def features_with_gradient(self) -> torch.Tensor:
+        return torch.cat([tap.features_with_gradient() for tap in self.taps])
 
     @cached_property
     def keys(self) -> torch.Tensor:
@@ -219,9 +261,32 @@ class Vision:
             base += tap.count
         return torch.cat(parts)
 
+    @cached_property
+    def reader_attention(self) -> torch.Tensor:
+        return torch.cat([tap.reader_attention for tap in self.taps])
+
+    @cached_property
+    def reader_keys(self) -> torch.Tensor:
+        return torch.cat([tap.reader_keys for tap in self.taps])
+
+    def class_tokens_with_gradient(self) -> torch.Tensor | None:
+        """`[pictures, dim]`; None unless every run has them."""
+        found = [own for tap in self.taps if (own := tap.class_tokens_with_gradient()) is not None]
+        return torch.cat(found) if len(found) == len(self.taps) else None
+
+    def picture(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The picture that each of some places in the table shows."""
+        sizes = [height * width for tap in self.taps for height, width in tap.tokens]
+        ends = torch.tensor(sizes, device=tokens.device).cumsum(0)
+        return torch.searchsorted(ends, tokens, right=True)
+
     @property
     def signal(self) -> str:
         return " and ".join(dict.fromkeys(tap.signal for tap in self.taps))
+
+    @property
+    def reader_signal(self) -> str:
+        return " and ".join(dict.fromkeys(tap.reader_signal for tap in self.taps))
 
 
 def token_side(patches: Side, tokens: int) -> Side | None:

@@ -1,0 +1,138 @@
+"""How much patches have to do with the question, by the CLIP model that the vision tower came from."""
+
+import re
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from seeless.core.family import ModelView
+from seeless.errors import InputError, UnsupportedModel
+
+SHORT_ANSWER = "Answer the question using a single word or phrase."
+ANSWER_BEGINS = re.compile(r"\bassistant:|\n(?:assistant|model)\b|\[/INST\]", re.IGNORECASE)
+
+
+def check_clip(view: ModelView, clip: str | None) -> str:
+    """`clip`, if the tower is a CLIP tower whose own text tower it can name.
+
+    Raises:
+        UnsupportedModel: it is none, or no CLIP model is named.
+    """
+    if view.config.vision_config.model_type != "clip_vision_model" or not view.family.projected:
+        raise UnsupportedModel(
+            "this strategy compares patches with the question by CLIP's text tower, but the vision tower of this model "
+            "is no CLIP; use a strategy that reads no text tower"
+        )
+    if clip is None:
+        raise UnsupportedModel(
+            "this strategy compares patches with the question by CLIP's text tower, which vision-language checkpoints "
+            "do not carry; pass clip=, the folder or hub name of the CLIP model the tower came from "
+            "(openai/clip-vit-large-patch14-336 for most)"
+        )
+    return clip
+
+
+@cache
+def load_clip(clip: str) -> tuple[Any, Any]:
+    """The text tower and both projections of a CLIP model, float32, and its tokenizer; once per process.
+
+    Raises:
+        UnsupportedModel: there is no such model.
+    """
+    from transformers import AutoConfig, AutoTokenizer, CLIPModel
+
+    try:
+        if (kind := AutoConfig.from_pretrained(clip).model_type) != "clip":
+            raise ValueError(f"it is of type {kind!r}")
+        model = CLIPModel.from_pretrained(clip, dtype=torch.float32).eval()
+        tokenizer = AutoTokenizer.from_pretrained(clip)
+    except (OSError, ValueError) as error:
+        raise UnsupportedModel(
+            f"clip={clip!r} cannot be loaded as a CLIP model with its tokenizer ({error}); "
+            "give a folder or hub name that transformers' CLIPModel and AutoTokenizer load"
+        ) from error
+    model.vision_model.encoder = nn.Identity()  # the model's own tower has done its work
+    return model.requires_grad_(False), tokenizer
+
+
+@cache
+def load_tokenizer(name: str) -> Any:
+    """The tokenizer of a vision-language model, by the name it was loaded from.
+
+    Raises:
+        InputError: it has none.
+    """
+    from transformers import AutoTokenizer
+
+    if not name:
+        raise InputError(
+            "the question cannot be read from the prompt, because the model was loaded from no checkpoint with a "
+            "tokenizer; give the text with question="
+        )
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"the question cannot be read from the prompt, because {name!r} has no tokenizer ({error}); "
+            "give the text with question="
+        ) from error
+
+
+def read_question(name: str, ids: torch.Tensor) -> str:
+    """The question among the tokens after the image, `ids` `[text]`.
+
+    Decoded without special tokens and cut where the answer begins: at "ASSISTANT:" (in any case), at a line that begins
+    with "assistant" or "model", or at "[/INST]".
+    """
+    return ANSWER_BEGINS.split(load_tokenizer(name).decode(ids.tolist(), skip_special_tokens=True))[0]
+
+
+def without_short_answer(question: str) -> str:
+    """The question without the usual demand for a short answer at its end.
+
+    Raises:
+        InputError: nothing is left.
+    """
+    question = question.strip().removesuffix(SHORT_ANSWER).strip()
+    if not question:
+        raise InputError("there is no question to compare the image with; give the text with question=")
+    return question
+
+
+def segments(ids: list[int], length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A text in pieces of `length` tokens: ids and mask `[segments, length]`, zero where the last is shorter."""
+    count = -(-len(ids) // length)
+    cut = torch.zeros(2, count * length, dtype=torch.long)
+    cut[0, : len(ids)], cut[1, : len(ids)] = torch.tensor(ids), 1
+    tokens, mask = cut.view(2, count, length)
+    return tokens, mask
+
+
+def text_similarity(model: Any, tokenizer: Any, features: torch.Tensor, questions: list[str]) -> torch.Tensor:
+    """Cosine of each patch to its unit's question in CLIP's common space, mean over the question's segments.
+
+    Args:
+        model, tokenizer: from `load_clip`.
+        features: `[units, visual, dim]`, hidden states of the tower's patches.
+        questions: one per unit.
+
+    Returns:
+        `[units, visual]`, float32.
+    """
+    if (width := model.config.vision_config.hidden_size) != features.shape[-1]:
+        raise UnsupportedModel(
+            f"the tower of clip={model.config._name_or_path!r} is {width} wide, but this model's is "
+            f"{features.shape[-1]}; name the CLIP model this tower came from"
+        )
+    model = model.to(features.device)
+    patches = F.normalize(model.visual_projection(model.vision_model.post_layernorm(features.float())), dim=-1)
+    found = {}
+    for question in dict.fromkeys(questions):
+        ids = tokenizer(without_short_answer(question), truncation=False, verbose=False)["input_ids"]
+        tokens, mask = segments(ids, model.config.text_config.max_position_embeddings)
+        pooled = model.text_model(tokens.to(features.device), mask.to(features.device)).pooler_output
+        found[question] = F.normalize(model.text_projection(pooled), dim=-1).mean(0)
+    return torch.einsum("uvd,ud->uv", patches, torch.stack([found[question] for question in questions]))
