@@ -31,12 +31,13 @@ style: .venv/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Every table and picture in the README is written by this, from results/ and the registry.
+# Every table and picture in the README and in docs/ is written by this, from results/ and the registry.
 tables: .venv/dev
 	$(BIN)/python docs/make_tables.py
 
 bench: .venv/dev
 	$(BIN)/python -m seeless.bench.prefill --output results/prefill.jsonl
+	$(BIN)/python -m seeless.bench.selectors --output results/selectors.json
 
 # Train the embedded model again from nothing (half an hour on two cores).
 tiny: .venv/dev

@@ -1,7 +1,7 @@
-"""Write the generated parts of README.md: the method x model table, the accuracy table and the picture.
+"""Write the generated parts of README.md and docs/: the tables, and the picture.
 
 python docs/make_tables.py           # rewrite
-python docs/make_tables.py --check   # exit 1 if the README is stale
+python docs/make_tables.py --check   # exit 1 if a page is stale
 """
 
 import json
@@ -17,12 +17,15 @@ from PIL import Image, ImageDraw
 import seeless as sl
 import seeless.tiny
 from seeless.models import supported_models
+from seeless.vtr.backbones import BACKBONES, OTHER, Backbone
 from tinies import TINIES, make_inputs
 from tiny_models import BACKENDS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+GUESTS = ROOT / "docs" / "add-a-method.md"
 RESULTS = ROOT / "results" / "tiny_accuracy.jsonl"
+SELECTORS = ROOT / "results" / "selectors.json"
 FLASH = BACKENDS[-1]  # the tests' stand-in for flash attention: the same masks, computed on any machine
 
 
@@ -95,6 +98,63 @@ def accuracy_table() -> str:
     return "\n".join(lines)
 
 
+def selectors_table() -> str:
+    """What choosing costs, per method and number of visual tokens: share of the prefill, and memory."""
+    if not SELECTORS.is_file():
+        return "Not measured yet: `python -m seeless.bench.selectors --output results/selectors.json`."
+    data = json.loads(SELECTORS.read_text())
+    prefill, model = data["prefill_seconds"], data["model"]
+    shown = {count: f"{int(count):,}" for count in prefill}
+
+    def cell(row: dict) -> str:
+        return "–" if "skipped" in row else f"{100 * row['share']:.2g} % ({row['peak_bytes'] / 2**20:.3g} MiB)"
+
+    lines = [
+        "Time to choose a quarter of the tokens, as a share of the untouched prefill, and the memory it takes (MiB).",
+        "",
+        "| method | " + " | ".join(f"{count} tokens" for count in shown.values()) + " |",
+        "|---|" + "---|" * len(prefill),
+        "| *prefill* | " + " | ".join(f"*{seconds:.2g} s*" for seconds in prefill.values()) + " |",
+    ]
+    reasons = []
+    for name, rows in data["methods"].items():
+        lines.append(f"| `{name}` | " + " | ".join(cell(rows[count]) for count in prefill) + " |")
+        missing = dict.fromkeys(row["skipped"] for row in rows.values() if "skipped" in row)
+        reasons += [f"`{name}`: {reason}" for reason in missing]
+    note = (
+        f"Made by `{data['command']}` on {data['machine']}, torch {data['torch']}: a random LLaVA with "
+        f"{model['layers']} layers of {model['hidden']}, {data['rounds']} rounds."
+    )
+    return "\n".join([*lines, "", note, *([f"Left out: {'; '.join(reasons)}."] if reasons else [])])
+
+
+def backbones_table() -> str:
+    """The defaults of `VTRConfig` per backbone, that is, of the copies of PriorTR's framework."""
+    kinds: dict[Backbone, list[str]] = {}
+    for kind, backbone in [*BACKBONES.items(), ("all others", OTHER)]:
+        kinds.setdefault(backbone, []).append(kind if backbone is OTHER else f"`{kind}`")
+
+    def cells(backbone: Backbone) -> list[str]:
+        tokens = backbone.keep_tokens
+        last = "with" if backbone.last_row else "without"
+        queries = {"auto": "question for PriorTR, else last"}
+        return [
+            f"`{backbone.strategy}`",
+            str(backbone.prune_layer),
+            f"{tokens} tokens" if tokens is not None else f"ratio {backbone.keep_ratio}",
+            queries.get(backbone.query, backbone.query),
+            {0: "the first after the image", 1: "the second"}[backbone.null_row],
+            f"{last} the last",
+            f"at least {backbone.least}" if backbone.least else "may be none",
+        ]
+
+    heads = ["`model_type`", "`strategy`", "K", "budget", "`query_aggregation`", "PriorTR's null token"]
+    heads += ["PriorTR's question rows", "tokens a ratio leaves"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    lines += ["| " + " | ".join([", ".join(names), *cells(b)]) + " |" for b, names in kinds.items()]
+    return "\n".join(lines)
+
+
 def picture() -> Image.Image:
     """A held-out scene, and what three methods keep of it at a quarter of the tokens, with the model's answers."""
     model, processor = seeless.tiny.load_tiny()
@@ -128,12 +188,23 @@ def fill(text: str, name: str, table: str) -> str:
     return f"{before}{start}\n{table}\n{end}{after}"
 
 
+PAGES = {
+    README: {"support": support_table, "accuracy": accuracy_table, "selectors": selectors_table},
+    GUESTS: {"backbones": backbones_table},
+}
+
+
 def main() -> None:
-    text = README.read_text()
-    fresh = fill(fill(text, "support", support_table()), "accuracy", accuracy_table())
+    texts = {page: page.read_text() for page in PAGES}
+    fresh = dict(texts)
+    for page, tables in PAGES.items():
+        for name, table in tables.items():
+            fresh[page] = fill(fresh[page], name, table())
     if "--check" in sys.argv:
-        sys.exit(0 if fresh == text else "README.md is stale: run make tables")
-    README.write_text(fresh)
+        stale = [str(page.relative_to(ROOT)) for page in PAGES if fresh[page] != texts[page]]
+        sys.exit(f"{', '.join(stale)} stale: run make tables" if stale else 0)
+    for page, text in fresh.items():
+        page.write_text(text)
     picture().save(ROOT / "docs" / "kept.png")
 
 

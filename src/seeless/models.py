@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from seeless.api import apply
+from seeless.api import apply, resolved
 from seeless.context import Context, Onto, Queries, Tokens
 from seeless.core.family import ModelView, unwrap
 from seeless.core.relevance import check_clip
 from seeless.core.reporting import dimensions
-from seeless.core.taps import NO_NULL_TOKEN
-from seeless.errors import SeelessError, UnsupportedModel
+from seeless.core.taps import NO_NULL_TOKEN, NO_PATCH_SHOWN
+from seeless.errors import BudgetError, SeelessError, UnsupportedModel
 from seeless.families import families, family_of
 from seeless.registry import available, get, strategy_class
-from seeless.strategy import Strategy
+from seeless.strategy import Recipe, Scope, Strategy
 
 PROBE_TEXT = 8
 PROBE_TOKENS = 64
@@ -114,15 +114,20 @@ def crop_tokens(model: nn.Module) -> int | None:
     return _crop_tokens(_view(model))
 
 
-def check_strategy(model: nn.Module, strategy: Strategy) -> None:
+def check_strategy(model: nn.Module, strategy: Strategy | Recipe) -> None:
     """Raise what would come up in the first forward if `strategy` cannot work on `model` (or on its skeleton).
 
     Raises:
         UnsupportedModel: the model, or a signal of it that the strategy needs, cannot be had.
-        BudgetError: a layer outside the model.
+        BudgetError: a layer outside the model, or none at all to act before; a budget or field it cannot take.
     """
+    strategy = resolved(strategy, model)
     apply(model, strategy).remove()
     view = _view(model)
+    if not any(part.layers(view.depth) for part in strategy.parts()):
+        raise BudgetError(
+            f"{strategy.name} would leave this model as it is: it acts before none of its layers 1 to {view.depth - 1}"
+        )
     tokens = _crop_tokens(view) or PROBE_TOKENS
     for part in strategy.parts():
         _check_part(view, part, tokens)
@@ -140,12 +145,14 @@ def _check_part(view: ModelView, strategy: Strategy, tokens: int) -> None:
             n_original=tokens,
             grid=(1, side, side) if side * side == tokens else (1, 1, tokens),
             memory=memory,
-            sources=_Probe(view, tokens),
+            sources=_Probe(view, tokens, strategy.scope),
             axes=3 if view.family.mrope else 1,
         )
         try:
-            strategy.reduce(replace(context, prepared=strategy.prepare(replace(context, stage_index=0, layer=0))))
-        except UnsupportedModel:
+            with torch.random.fork_rng(devices=[]):  # a strategy may draw from the global generator
+                prepared = strategy.prepare(replace(context, stage_index=0, layer=0))
+                strategy.reduce(replace(context, prepared=prepared))
+        except (UnsupportedModel, BudgetError):
             raise
         except Exception:  # made-up numbers may surprise a strategy; only its refusal counts here
             return
@@ -230,8 +237,9 @@ def _reason_against(model: nn.Module, name: str) -> str | None:
 class _Probe:
     """Answers a `Context` with random numbers in the model's shapes, and refuses what the model does not have."""
 
-    def __init__(self, view: ModelView, tokens: int) -> None:
+    def __init__(self, view: ModelView, tokens: int, scope: Scope) -> None:
         self.view, self.tokens, self.size = view, tokens, dimensions(view)
+        self.newlines = view.family.packer is not None and scope in ("row", "image")
         self.generator = torch.Generator().manual_seed(0)
 
     def _random(self, *shape: int) -> torch.Tensor:
@@ -288,7 +296,12 @@ class _Probe:
     def normed(self, tokens: Tokens) -> torch.Tensor:
         return self.text() if tokens == "text" else self.visual()
 
+    def _check_patches(self) -> None:
+        if self.newlines:  # the packer puts them between the tiles of every image
+            raise UnsupportedModel(NO_PATCH_SHOWN)
+
     def vision_attention(self) -> torch.Tensor:
+        self._check_patches()
         return self._random(self.view.tower_heads, self.tokens)
 
     def patch(self) -> torch.Tensor:
@@ -301,9 +314,11 @@ class _Probe:
         return self.vision_attention()
 
     def vision_features(self) -> torch.Tensor:
+        self._check_patches()
         return self._random(self.tokens, self.size.tower_hidden)
 
     def vision_keys(self) -> torch.Tensor:
+        self._check_patches()
         heads = self.view.tower_heads
         return self._random(heads, self.tokens, self.size.tower_hidden // heads)
 

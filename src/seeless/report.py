@@ -73,12 +73,12 @@ class Report:
     @property
     def n_before(self) -> list[int]:
         """Visual tokens of each row when they entered."""
-        return self.stages[0].n_before
+        return self.stages[0].n_before if self.stages else self.visual[0]
 
     @property
     def n_after(self) -> list[int]:
         """Visual tokens of each row in the last layer."""
-        return self.stages[-1].n_after
+        return self.stages[-1].n_after if self.stages else self.visual[-1]
 
     @property
     def average_tokens(self) -> float:
@@ -114,7 +114,7 @@ class Report:
         before, after = self.flops_before, self.flops_after
         signals = dict.fromkeys(f"{stage.strategy} ranks by {stage.signal}" for stage in self.stages if stage.signal)
         lines = [
-            f"{', '.join(steps)} · {average}",
+            f"{', '.join(steps) or 'nothing dropped'} · {average}",
             *signals,
             f"decoder {before.decoder / 1e9:.3g} -> {after.decoder / 1e9:.3g} GFLOPs, "
             f"whole prefill {before.total / 1e9:.3g} -> {after.total / 1e9:.3g} GFLOPs "
@@ -144,8 +144,9 @@ class Report:
         cut = self.centre_crop if centre_crop is None else centre_crop
         boxes = self.boxes[row]
         start = sum(len(b) for b in boxes[:picture])
-        kept = torch.zeros(sum(map(len, boxes)), dtype=torch.bool)
-        kept[self.stages[stage].kept[row].cpu()] = True
+        kept = torch.full((sum(map(len, boxes)),), not self.stages)
+        if self.stages:
+            kept[self.stages[stage].kept[row].cpu()] = True
         return draw_overlay(image, boxes[picture], kept[start : start + len(boxes[picture])], cut)
 
 

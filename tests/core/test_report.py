@@ -5,9 +5,11 @@ import json
 import pytest
 import torch
 from by_hand import SIDE, tile_cells
+from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 import seeless as sl
+from seeless.vtr import VTRConfig
 from tiny_models import CROP, LAYERS, PATCH, RAGGED, VARIANTS, make_inputs, picture
 
 every = pytest.mark.parametrize("variant", VARIANTS, ids=str)
@@ -32,6 +34,16 @@ def test_tokens_by_hand(tiny):
     assert report.share == pytest.approx((2 * 64 + 4 * 32) / (6 * 64))
     first = str(report).splitlines()[0]
     assert first == "16-32 -> 8-16 from layer 2 (fastv) · 14 visual tokens per layer on average (67 %)"
+
+
+def test_without_stages(tiny):
+    """A layer outside the model never fires in PriorTR's framework: the report says that nothing was dropped."""
+    model = tiny(LLAVA, "sdpa")
+    report, _ = prefill(model, VTRConfig(prune_layer=99), make_inputs(model, LLAVA, [RAGGED[0]]))
+    assert (report.stages, report.n_before, report.n_after) == ([], [16], [16])
+    assert str(report).startswith("nothing dropped · 16 visual tokens per layer on average (100 %)")
+    image = Image.new("RGB", (64, 64), "white")
+    assert list(report.overlay(image).getdata()) == list(image.getdata())
 
 
 def test_several_stages_by_hand(tiny):

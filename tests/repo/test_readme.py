@@ -1,11 +1,13 @@
-"""Every python block of the README runs, one after another, unless it is marked `no-run`."""
+"""Every python block of the README and of docs/ runs, page by page, one after another, unless it is marked `no-run`."""
 
 import re
+import sys
+from types import ModuleType
 
 import pytest
 from source import ROOT
 
-README = ROOT / "README.md"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=indent)``` *$", re.MULTILINE | re.DOTALL)
 
 
@@ -21,10 +23,6 @@ def python_blocks(text):
     return found
 
 
-def readme_blocks():
-    return python_blocks(README.read_text()) if README.is_file() else []
-
-
 def test_the_reader_finds_blocks():
     text = "a\n```python\nx = 1\n```\n```bash\nls\n```\n"
     text += "- b\n  ```python no-run\n  if x:\n      y\n  ```\n```python\nz\n```\n"
@@ -36,24 +34,27 @@ def test_the_reader_finds_blocks():
     assert python_blocks("") == python_blocks("no code") == []
 
 
-def test_every_block_parses():
-    for line, _, code in readme_blocks():
-        compile("\n" * (line - 1) + code, str(README), "exec")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_parses(page):
+    for line, _, code in python_blocks(page.read_text()):
+        compile("\n" * (line - 1) + code, str(page), "exec")
 
 
-def test_blocks_run(tmp_path, monkeypatch):
-    blocks = [(line, code) for line, options, code in readme_blocks() if "no-run" not in options]
-    if not blocks:
-        pytest.skip("the README has no python to run")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_blocks_run(page, tmp_path, monkeypatch):
     from seeless import registry
+    from seeless.vtr import VTR_REGISTRY
 
     registry._scan()
-    known = dict(registry._strategies)
+    known, guests = dict(registry._strategies), dict(VTR_REGISTRY)
     monkeypatch.chdir(tmp_path)
-    space = {"__name__": "readme"}
+    space = ModuleType("page")  # dataclasses look their module up
+    monkeypatch.setitem(sys.modules, "page", space)
     try:
-        for line, code in blocks:
-            exec(compile("\n" * (line - 1) + code, str(README), "exec"), space)  # errors show the README's own lines
+        for line, options, code in python_blocks(page.read_text()):
+            if "no-run" not in options:  # errors show the page's own lines
+                exec(compile("\n" * (line - 1) + code, str(page), "exec"), vars(space))
     finally:
-        registry._strategies.clear()
-        registry._strategies.update(known)
+        for names, before in ((registry._strategies, known), (VTR_REGISTRY, guests)):
+            names.clear()
+            names.update(before)

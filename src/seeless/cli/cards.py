@@ -6,8 +6,11 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, get_type_hints
 
 import seeless as sl
-from seeless.cli.knobs import default_of, knobs_of, takes
+from seeless.cli.knobs import default_of, takes
+from seeless.cli.names import Choice, choose
 from seeless.registry import strategy_class
+from seeless.vtr import VTRConfig
+from seeless.vtr.registry import guest_class
 
 
 @dataclass(frozen=True)
@@ -30,9 +33,10 @@ class FieldCard:
 
 @dataclass(frozen=True)
 class Card:
-    """One strategy; `doc` is its docstring without the section on arguments."""
+    """One strategy or `guest`; `doc` is its docstring without the section on arguments, `stage` where it acts."""
 
     name: str
+    guest: bool
     stage: str
     doc: str
     paper: str
@@ -44,7 +48,7 @@ class Card:
 
 
 def card_of(name: str) -> Card:
-    """The card of a registered strategy.
+    """The card of a strategy or guest, by the name `seeless.cli.names.choose` takes.
 
     >>> card_of("fastv").paper
     'arXiv 2403.06764'
@@ -52,16 +56,22 @@ def card_of(name: str) -> Card:
     Raises:
         UnknownStrategy: no such name.
     """
-    cls = strategy_class(name)
-    doc = inspect.getdoc(cls) or ""
-    return Card(name, cls.stage.value, doc.split("\nArgs:\n")[0].strip(), cls.paper, _field_cards(cls))
+    choice = choose(name)
+    if choice.guest is None:
+        cls = strategy_class(name)
+        stage, doc, paper = cls.stage.value, inspect.getdoc(cls) or "", cls.paper
+    else:
+        guest = guest_class(choice.guest)  # its base classes explain the contract, not the method: no inherited text
+        stage = "entry" if getattr(guest, "before_decoder", False) else "layer"
+        doc, paper = inspect.cleandoc(guest.__doc__ or ""), getattr(guest, "paper", "")
+    return Card(name, choice.guest is not None, stage, doc.split("\nArgs:\n")[0].strip(), paper, _field_cards(choice))
 
 
-def _field_cards(cls: type[sl.Strategy]) -> list[FieldCard]:
-    hints, meanings = get_type_hints(cls), _meanings(cls)
-    shared = {knob.name: default_of(knob) for knob in fields(sl.Strategy)}
+def _field_cards(choice: Choice) -> list[FieldCard]:
+    hints, meanings = get_type_hints(choice.flags_of), _meanings(choice.flags_of)
+    shared = {knob.name: default_of(knob) for knob in fields(sl.Strategy if choice.guest is None else VTRConfig)}
     cards = []
-    for knob in knobs_of(cls):
+    for knob in choice.knobs():
         default = default_of(knob)
         required = default is MISSING
         common = knob.name in shared and shared[knob.name] == default and knob.name != "keep"
@@ -76,7 +86,7 @@ def _meanings(cls: type) -> dict[str, str]:
     """What the `Args:` sections of a class and its bases say about each field; the class has the last word."""
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        section = inspect.cleandoc(base.__doc__ or "").partition("\nArgs:\n")[2]
+        section = inspect.cleandoc(base.__doc__ or "").partition("\nArgs:\n")[2].partition("\n\n")[0]
         for entry in re.split(r"\n(?= {4}\w)", "\n" + section):
             names, colon, text = entry.strip().partition(":")
             if colon:

@@ -1,7 +1,7 @@
 """`seeless info`: the card of a strategy, or what seeless knows about a model."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -9,9 +9,10 @@ import seeless as sl
 from seeless import models
 from seeless.cli.cards import card_of
 from seeless.cli.console import print_json, print_table, say
+from seeless.cli.errors import one_line
 from seeless.cli.loading import load_config, resolve_name
+from seeless.cli.names import choose, guest_names
 from seeless.cli.plugins import load_plugins
-from seeless.registry import strategy_class
 
 
 def info(
@@ -28,12 +29,11 @@ def info(
     Without a name: the embedded model.
     """
     load_plugins(plugin or [])
-    if name in sl.available():
-        _show_strategy(name, as_json)
-    elif name is None or "/" in name or Path(name).exists():
+    known = name in (*sl.available(), *guest_names())
+    if name is None or (not known and ("/" in name or Path(name).exists())):
         _show_model(name, as_json)
     else:
-        strategy_class(name)  # no path and no hub id: says which strategies there are
+        _show_strategy(name, as_json)  # or says which strategies there are, if it is no path and no hub id either
 
 
 def _show_strategy(name: str, as_json: bool) -> None:
@@ -41,7 +41,8 @@ def _show_strategy(name: str, as_json: bool) -> None:
     if as_json:
         print_json(card.to_dict())
         return
-    say(f"{card.name} · acts at the {card.stage} stage" + (f" · {card.paper}" if card.paper else ""))
+    guest = " · guest of seeless.vtr, run as PriorTR's framework runs it" if card.guest else ""
+    say(f"{card.name}{guest} · acts at the {card.stage} stage" + (f" · {card.paper}" if card.paper else ""))
     say(f"\n{card.doc}\n")
     rows = [
         [field.flag, "required" if field.required else str(field.default), field.takes, field.help]
@@ -52,9 +53,11 @@ def _show_strategy(name: str, as_json: bool) -> None:
 
 def _show_model(model: str | None, as_json: bool) -> None:
     name = resolve_name(model)
-    description = models.describe_config(load_config(name))
+    skeleton = models.skeleton(load_config(name))
+    description = models.describe(skeleton)
+    guests = {guest: _reason_against(skeleton, guest) for guest in guest_names()}
     if as_json:
-        print_json({"model": name, **description.to_dict()})
+        print_json({"model": name, **description.to_dict(), "guests": guests})
         return
     tokens = "as many as the picture's size asks for"
     if description.visual_tokens is not None:
@@ -74,3 +77,12 @@ def _show_model(model: str | None, as_json: bool) -> None:
     say(name if model else f"the embedded model ({name})")
     print_table(["", ""], rows)
     print_table(["strategy", ""], [[key, reason or "works"] for key, reason in description.strategies.items()])
+    print_table(["guest", ""], [[key, reason or "works"] for key, reason in guests.items()])
+
+
+def _reason_against(model: Any, guest: str) -> str | None:
+    try:
+        models.check_strategy(model, choose(guest).build({}))
+    except sl.SeelessError as error:
+        return one_line(error)
+    return None

@@ -1,12 +1,14 @@
 """Flags on the command line from the fields of strategies, and back."""
 
+import difflib
 import types
 from collections.abc import Iterable
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import seeless as sl
-from seeless.registry import strategy_class
+from seeless.cli.names import Choice, choose, guest_names
+from seeless.strategy import Recipe
 
 DEFAULT_KEEP = 0.25
 OFF_LIMITS = "a value that cannot be given on the command line"
@@ -33,22 +35,22 @@ def read_flags(arguments: list[str]) -> Flags:
     return flags
 
 
-def build_strategies(names: list[str], flags: Flags) -> list[sl.Strategy]:
-    """The strategies, each with those flags that are its fields.
+def build_strategies(names: list[str], flags: Flags) -> list[sl.Strategy | Recipe]:
+    """The strategies, each with those flags that are its fields; a guest as its configuration.
 
-    A flag is the name of a field, or `strategy.field` for one strategy only. Where no budget is given and the
-    strategy has none of its own, `keep=0.25`.
+    A flag is the name of a field, or `strategy.field` for one strategy only. Where no budget is given and a strategy
+    of seeless' own has none, `keep=0.25`; a guest has the default of its framework.
 
     Raises:
         UnknownStrategy: no such name.
         BudgetError: a flag that none of them has, or a value that a field cannot take.
     """
-    classes = [strategy_class(name) for name in names]
-    known = {spelling for cls in classes for knob in knobs_of(cls) for spelling in _spellings(cls, knob)}
+    choices = [choose(name) for name in names]
+    known = {spelling for choice in choices for knob in choice.knobs() for spelling in _spellings(choice, knob)}
     for flag in flags:
         if flag not in known:
-            _refuse(flag, names)
-    return [_build(cls, flags) for cls in classes]
+            _refuse(flag, choices)
+    return [_build(choice, flags) for choice in choices]
 
 
 def parse_value(text: str, annotation: Any) -> Any:
@@ -61,17 +63,17 @@ def parse_value(text: str, annotation: Any) -> Any:
     (64, 1.0, [8, 16])
     """
     choices = _choices(annotation)
+    named = [value for choice in choices if get_origin(choice) is Literal for value in get_args(choice)]
+    if text in map(str, named):  # also where "none" is a name
+        return next(value for value in named if str(value) == text)
     if type(None) in choices and text.lower() == "none":
         return None
     lists = [choice for choice in choices if get_origin(choice) is list]
-    if lists and ("," in text or len(lists) == len(choices)):
+    alone = all(choice in lists or choice is type(None) for choice in choices)
+    if lists and ("," in text or alone):
         return [parse_value(item.strip(), get_args(lists[0])[0]) for item in text.split(",") if item.strip()]
     for choice in sorted(choices, key=_order):
-        if get_origin(choice) is Literal:
-            for value in get_args(choice):
-                if str(value) == text:
-                    return value
-        elif choice is bool and text.lower() in ("true", "false"):
+        if choice is bool and text.lower() in ("true", "false"):
             return text.lower() == "true"
         elif choice in (int, float, str):
             try:
@@ -96,12 +98,8 @@ def takes(annotation: Any) -> str:
             parts.append("comma-separated list")
         else:
             parts.append(words.get(choice, OFF_LIMITS))
+    parts = list(dict.fromkeys(parts))
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} or {parts[-1]}"
-
-
-def knobs_of(cls: type[sl.Strategy]) -> list[Field]:
-    """The fields of a strategy that can be set."""
-    return [knob for knob in fields(cls) if knob.init]
 
 
 def default_of(knob: Field) -> Any:
@@ -109,29 +107,30 @@ def default_of(knob: Field) -> Any:
     return knob.default_factory() if knob.default_factory is not MISSING else knob.default
 
 
-def _build(cls: type[sl.Strategy], flags: Flags) -> sl.Strategy:
-    hints = get_type_hints(cls)
+def _build(choice: Choice, flags: Flags) -> sl.Strategy | Recipe:
+    hints = get_type_hints(choice.flags_of)
     values = {}
-    for knob in knobs_of(cls):
-        for spelling in _spellings(cls, knob):
+    for knob in choice.knobs():
+        for spelling in _spellings(choice, knob):
             if spelling in flags:
                 values[knob.name] = _value(spelling, flags[spelling], hints[knob.name])
-    for knob in [knob for knob in knobs_of(cls) if default_of(knob) is MISSING]:
+    missing = [knob for knob in choice.knobs() if choice.guest is None and default_of(knob) is MISSING]
+    for knob in missing:
         if knob.name == "keep":
             values.setdefault("keep", DEFAULT_KEEP)
         elif OFF_LIMITS in takes(hints[knob.name]):
             raise sl.BudgetError(
-                f"{cls.name} needs {knob.name}, {OFF_LIMITS}; write it in Python: "
-                f"sl.apply(model, sl.{cls.__name__}({knob.name}=...))"
+                f"{choice.name} needs {knob.name}, {OFF_LIMITS}; write it in Python: "
+                f"sl.apply(model, sl.{choice.flags_of.__name__}({knob.name}=...))"
             )
-    return sl.get(cls.name, **values)
+    return choice.build(values)
 
 
-def _spellings(cls: type[sl.Strategy], knob: Field) -> list[str]:
+def _spellings(choice: Choice, knob: Field) -> list[str]:
     """All names of a flag, the ones that win last."""
-    names = [knob.name, f"{cls.name}.{knob.name}"]
-    if get_type_hints(cls)[knob.name] is bool:
-        names = [names[0], f"no_{knob.name}", names[1], f"{cls.name}.no_{knob.name}"]
+    names = [knob.name, f"{choice.prefix}.{knob.name}"]
+    if get_type_hints(choice.flags_of)[knob.name] is bool:
+        names = [names[0], f"no_{knob.name}", names[1], f"{choice.prefix}.no_{knob.name}"]
     return names
 
 
@@ -147,15 +146,26 @@ def _value(spelling: str, text: str | None, annotation: Any) -> Any:
         raise sl.BudgetError(f"{flag} {text} is not possible; {error}") from error
 
 
-def _refuse(flag: str, names: list[str]) -> None:
-    strategy, _, knob = flag.rpartition(".")
-    if strategy and strategy not in names:
-        raise sl.BudgetError(f"--{flag} is for {strategy!r}, but what runs is {', '.join(names)}")
-    if strategy or len(names) == 1:
-        sl.get(strategy or names[0], **{knob: None})
-    owners = [name for name in sl.available() if knob in {f.name for f in knobs_of(strategy_class(name))}]
-    hint = f" ({knob} belongs to {', '.join(owners)})" if owners else ""
-    raise sl.BudgetError(f"none of {', '.join(names)} has a field {knob!r}{hint}")
+def _refuse(flag: str, choices: list[Choice]) -> None:
+    prefix, _, knob = flag.rpartition(".")
+    meant = [choice for choice in choices if prefix in ("", choice.prefix)]
+    names = ", ".join(choice.name for choice in choices)
+    if not meant:
+        raise sl.BudgetError(f"--{flag} is for {prefix!r}, but what runs is {names}")
+    message = f"{meant[0].name} has no field {knob!r}" if len(meant) == 1 else f"none of {names} has a field {knob!r}"
+    everyone = map(choose, [*sl.available(), *guest_names()])
+    if owners := [choice.name for choice in everyone if knob in _names(choice)]:
+        message += f" ({knob} belongs to {', '.join(owners)})"
+    known = list(dict.fromkeys(name for choice in meant for name in _names(choice)))
+    if near := difflib.get_close_matches(knob, known, n=3, cutoff=0.5):
+        message += f"; did you mean {' or '.join(near)}?"
+    elif len(meant) == 1:
+        message += f"; its fields are {', '.join(known)}"
+    raise sl.BudgetError(message)
+
+
+def _names(choice: Choice) -> list[str]:
+    return [knob.name for knob in choice.knobs()]
 
 
 def _choices(annotation: Any) -> list[Any]:

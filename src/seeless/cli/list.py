@@ -8,6 +8,7 @@ import typer
 import seeless as sl
 from seeless.cli.cards import Card, card_of
 from seeless.cli.console import print_json, print_table, say
+from seeless.cli.names import guest_names
 from seeless.cli.plugins import load_plugins
 
 
@@ -17,15 +18,22 @@ def list_strategies(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list on stdout.")] = False,
 ) -> None:
-    """All strategies with their fields, defaults and papers."""
+    """All strategies with their fields, defaults and papers, and the guests of seeless.vtr."""
     load_plugins(plugin or [])
-    cards = [card_of(name) for name in sl.available()]
+    own, guests = ([card_of(name) for name in names] for names in (sl.available(), guest_names()))
     if as_json:
-        print_json([card.to_dict() for card in cards])
+        print_json([card.to_dict() for card in own + guests])
         return
-    rows = [[card.name, card.stage, _fields(card), card.doc.partition("\n")[0], card.paper] for card in cards]
+    rows = [[card.name, card.stage, _fields(card), _summary(card), card.paper] for card in own]
     print_table(["name", "stage", "fields", "what stays", "paper"], rows)
     say("\nEvery strategy also has the fields that `seeless info NAME` lists; each is a flag of `seeless run`.")
+    say("\nGuests of seeless.vtr, run as PriorTR's framework runs them; their flags: `seeless info NAME`.\n")
+    rows = [[card.name, card.stage, _fields(card), _summary(card)] for card in guests]
+    print_table(["name", "stage", "own fields", "what it is"], rows)
+
+
+def _summary(card: Card) -> str:
+    return card.doc.partition("\n")[0]
 
 
 def _fields(card: Card) -> str:

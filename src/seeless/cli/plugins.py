@@ -8,7 +8,7 @@ from seeless.cli.errors import UnusablePlugin, one_line
 
 
 def load_plugins(files: list[Path]) -> None:
-    """Import the files, in order, so that their `@sl.register(...)` runs.
+    """Import the files, in order, so that their `@sl.register(...)` and `@register_strategy(...)` run.
 
     Raises:
         UnusablePlugin: a file is missing, or fails while it is imported.

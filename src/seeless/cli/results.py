@@ -1,27 +1,41 @@
 """What a run found, as a table and as JSON."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import seeless as sl
 from seeless.cli.console import print_table
+from seeless.cli.knobs import default_of
 from seeless.cli.timing import Times
+from seeless.strategy import Recipe
+from seeless.vtr import VTRConfig
 
 
 @dataclass(frozen=True)
 class Result:
-    """One strategy on one question; the untouched model has neither strategy nor report."""
+    """One strategy on one question, by the `name` it was asked for; the untouched model, `none`, has neither strategy
+    nor report."""
 
-    strategy: sl.Strategy | None
+    name: str
+    strategy: sl.Strategy | Recipe | None
     answer: str
     report: sl.Report | None
     times: Times | None
 
     @property
-    def name(self) -> str:
-        """The strategy's name; `none` for the untouched model."""
-        return "none" if self.strategy is None else self.strategy.name
+    def settings(self) -> dict[str, Any] | None:
+        """The strategy's fields as plain values."""
+        return self.strategy.to_dict() if isinstance(self.strategy, sl.Strategy | VTRConfig) else None
+
+    @property
+    def headline(self) -> str:
+        """The strategy with its fields; of a guest's configuration only those that were set."""
+        if not isinstance(self.strategy, VTRConfig):
+            return str(self.strategy)
+        given = self.strategy.to_dict()
+        changed = [f"{k.name}={given[k.name]!r}" for k in fields(self.strategy) if given[k.name] != default_of(k)]
+        return f"{type(self.strategy).__name__}({', '.join(changed)})"
 
 
 def result_dict(result: Result, first: sl.Report, right_answer: str | None) -> dict[str, Any]:
@@ -33,7 +47,7 @@ def result_dict(result: Result, first: sl.Report, right_answer: str | None) -> d
     report = result.report
     return {
         "strategy": result.name,
-        "fields": None if result.strategy is None else result.strategy.to_dict(),
+        "fields": result.settings,
         "answer": result.answer,
         "right": None if right_answer is None else result.answer == right_answer,
         "visual_tokens": first.n_before[0] if report is None else report.n_after[0],

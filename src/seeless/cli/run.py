@@ -10,13 +10,15 @@ import seeless as sl
 import seeless.tiny
 from seeless import models
 from seeless.cli.asking import build_inputs, generate_answer
-from seeless.cli.console import print_json, say
+from seeless.cli.console import notice, print_json, say
 from seeless.cli.knobs import build_strategies, read_flags
 from seeless.cli.loading import LoadedModel, load_config, load_embedded, load_image, load_model, resolve_name
+from seeless.cli.names import hidden_guests
 from seeless.cli.pictures import check_target, save_overlays
 from seeless.cli.plugins import load_plugins
 from seeless.cli.results import Result, print_results, result_dict
 from seeless.cli.timing import measure
+from seeless.strategy import Recipe
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -65,12 +67,17 @@ def run(
     The fields of a strategy are flags, too: --keep 0.25, --keep 64, --keep .5,.25,.125, --layer 8,16,24,
     --head-aggregation max, --newlines or --no-newlines; --random.seed 3 sets a field of one strategy only.
     Without --keep: the strategy's own budget, else 0.25.
+
+    A guest, registered through seeless.vtr, has the fields of its configuration: --keep-tokens 64 --prune-layer 3.
+    vtr:NAME is the guest where seeless has a strategy of this name, too.
     """
     load_plugins(plugin or [])
     if strategy is not None and compare is not None:
         raise typer.BadParameter("--strategy and --compare exclude each other")
     names = [strategy or DEFAULT_STRATEGY] if compare is None else _names(compare)
-    strategies = build_strategies(names, read_flags(context.args))
+    strategies = dict(zip(names, build_strategies(names, read_flags(context.args)), strict=True))
+    for hidden in hidden_guests(names):
+        notice(f"{hidden!r} is seeless' own strategy; the plugin's guest of this name is 'vtr:{hidden}'")
     overlay = save_overlay or (DEFAULT_OVERLAY if compare is None and not as_json else None)
     if overlay is not None:
         check_target(overlay)
@@ -78,7 +85,7 @@ def run(
 
     name = resolve_name(model)
     skeleton = models.skeleton(load_config(name))
-    for each in strategies:
+    for each in strategies.values():
         models.check_strategy(skeleton, each)
     loaded = load_embedded() if model is None else load_model(name)
     results = _answer_all(loaded, task, strategies, max_new_tokens, repeats)
@@ -125,20 +132,22 @@ def _task(images: list[str], ask: str | None, seed: int, embedded: bool) -> Task
 
 
 def _answer_all(
-    loaded: LoadedModel, task: Task, strategies: list[sl.Strategy], max_new_tokens: int, repeats: int
+    loaded: LoadedModel, task: Task, strategies: dict[str, sl.Strategy | Recipe], max_new_tokens: int, repeats: int
 ) -> list[Result]:
     """The untouched model first, then every strategy."""
     inputs = build_inputs(loaded, task.images, task.question)
     answers, reports = [], []
-    for strategy in strategies:
+    for strategy in strategies.values():
         with sl.apply(loaded.model, strategy) as handle:
             answers.append(generate_answer(loaded, inputs, max_new_tokens))
-        _check_count(strategy, handle.report, models.crop_tokens(loaded.model))
+        if isinstance(strategy, sl.Strategy):  # a guest's framework keeps all where there are fewer
+            _check_count(strategy, handle.report, models.crop_tokens(loaded.model))
         reports.append(handle.report)
     untouched = generate_answer(loaded, inputs, max_new_tokens)
-    everyone: list[Any] = [None, *strategies]
-    times = measure(loaded.model, inputs, everyone, repeats) if repeats else [None] * len(everyone)
-    return [Result(*line) for line in zip(everyone, [untouched, *answers], [None, *reports], times, strict=True)]
+    everyone: dict[str, Any] = {"none": None, **strategies}
+    times = measure(loaded.model, inputs, list(everyone.values()), repeats) if repeats else [None] * len(everyone)
+    lines = zip(everyone, everyone.values(), [untouched, *answers], [None, *reports], times, strict=True)
+    return [Result(*line) for line in lines]
 
 
 def _check_count(strategy: sl.Strategy, report: sl.Report, crop_tokens: int | None) -> None:
@@ -167,4 +176,4 @@ def _print_run(name: str, task: Task, rows: list[dict], results: list[Result], r
         say(f"times: median of {repeats}, measured just now; prefill = until the first token is there")
     for result in results:
         if result.report is not None:
-            say(f"\n{result.strategy}\n{result.report}")
+            say(f"\n{result.headline}\n{result.report}")

@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 import seeless as sl
+from seeless.strategy import Recipe
 
 DECODE_STEPS = 8
 
@@ -20,7 +21,7 @@ class Times:
     decode: float
 
 
-def measure(model: Any, inputs: Any, strategies: list[sl.Strategy | None], repeats: int) -> list[Times]:
+def measure(model: Any, inputs: Any, strategies: list[sl.Strategy | Recipe | None], repeats: int) -> list[Times]:
     """Median times of `generate` with each of the strategies (None: the untouched model).
 
     The strategies take turns, so that a machine that slows down slows all of them; the first turn is not counted.

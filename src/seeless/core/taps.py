@@ -24,6 +24,10 @@ NO_NULL_TOKEN = (
     "the whole prompt of this model sees itself, so no token after the image is blind to the question "
     "and there is no null token whose attention could be read"
 )
+NO_PATCH_SHOWN = (
+    "some of these visual tokens show no patch (newline or class tokens), so the vision tower says nothing about them; "
+    "use scope='crop'"
+)
 
 _known: "WeakSet[nn.Module]" = WeakSet()  # attention modules whose keys were seen to be what is computed here
 
@@ -271,10 +275,7 @@ class GroupSources:
         self._check_unmoved()
         sources = torch.stack([self.layout.source(u.row)[own] for u, own in zip(self.units, self.tokens, strict=True)])
         if bool((sources == NO_PATCH).any()):
-            raise InputError(
-                "some of these visual tokens show no patch (newline or class tokens), so the vision tower says nothing "
-                "about them; use scope='crop'"
-            )
+            raise InputError(NO_PATCH_SHOWN)
         return sources
 
     def vision_attention(self) -> torch.Tensor:

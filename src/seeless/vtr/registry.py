@@ -65,9 +65,10 @@ def config_class(name: str) -> "type[VTRConfig]":
     cls = guest_class(name)
     if (own := getattr(cls, "config_class", None)) is not None:
         return own
-    found = [
+    module = sys.modules.get(cls.__module__)
+    found = {
         value
-        for value in vars(sys.modules.get(cls.__module__)).values()
+        for value in (vars(module).values() if module is not None else ())
         if isinstance(value, type) and issubclass(value, VTRConfig) and value.__module__ == cls.__module__
-    ]
-    return found[0] if len(found) == 1 and found[0] is not VTRConfig else VTRConfig
+    }
+    return found.pop() if len(found) == 1 else VTRConfig
