@@ -19,7 +19,8 @@ class StageReport:
         layer: before which the tokens left; 0 is the entry.
         strategy: its name.
         kept: one LongTensor per batch row, indices into the row's original visual tokens, ascending.
-        scores: one tensor per row for the tokens there were before the stage (nan: not ranked), or None.
+        scores: one tensor per row for the tokens there were before the stage (nan: not ranked), tokens that were added
+            earlier at the end, or None.
         n_before, n_after: visual tokens per row.
         signal: which attention of the vision tower ranked the tokens; None if none did.
     """
@@ -73,12 +74,12 @@ class Report:
     @property
     def n_before(self) -> list[int]:
         """Visual tokens of each row when they entered."""
-        return self.stages[0].n_before
+        return self.stages[0].n_before if self.stages else self.visual[0]
 
     @property
     def n_after(self) -> list[int]:
         """Visual tokens of each row in the last layer."""
-        return self.stages[-1].n_after
+        return self.stages[-1].n_after if self.stages else self.visual[-1]
 
     @property
     def average_tokens(self) -> float:
@@ -114,7 +115,7 @@ class Report:
         before, after = self.flops_before, self.flops_after
         signals = dict.fromkeys(f"{stage.strategy} ranks by {stage.signal}" for stage in self.stages if stage.signal)
         lines = [
-            f"{', '.join(steps)} · {average}",
+            f"{', '.join(steps) or 'nothing reduced'} · {average}",
             *signals,
             f"decoder {before.decoder / 1e9:.3g} -> {after.decoder / 1e9:.3g} GFLOPs, "
             f"whole prefill {before.total / 1e9:.3g} -> {after.total / 1e9:.3g} GFLOPs "

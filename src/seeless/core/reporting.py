@@ -69,7 +69,8 @@ def build_report(session: Session, spans: list[Span], view: ModelView, cached: b
     original = [session.layout.count(row) for row in range(rows)]
     text = [length - n for length, n in zip(session.row_lengths, original, strict=True)]
     seen = _visual_counts(session, original, depth)
-    held = [seen[min(last, depth - 1)] for last in _held_as(session, depth)]
+    held = [seen[last] for last in _held_as(session, depth)]
+    seen = seen[:depth]
     pictures = [height * width for tap in session.vision.taps for height, width in tap.patches]
     projected = sum(tap.count for tap in session.vision.taps)
     past = [session.past[layer] for layer in range(depth)]
@@ -98,9 +99,9 @@ def build_report(session: Session, spans: list[Span], view: ModelView, cached: b
 
 
 def _visual_counts(session: Session, original: list[int], depth: int) -> list[list[int]]:
-    """Per layer, the visual tokens of every row."""
+    """Per layer, and after the last, the visual tokens of every row."""
     counts = []
-    for layer in range(depth):
+    for layer in range(depth + 1):
         done = [stage for stage in session.stages if stage.layer <= layer]
         counts.append(done[-1].n_after if done else original)
     return counts

@@ -8,7 +8,7 @@ import torch
 from transformers.cache_utils import Cache
 
 from seeless.context import Context
-from seeless.core.adding import add_tokens
+from seeless.core.adding import add_tokens, ranks
 from seeless.core.cache import CacheRecord, Span, cached_length, trim
 from seeless.core.family import ModelView
 from seeless.core.positions import TokenRow
@@ -141,7 +141,7 @@ class Session:
         states = []
         for unit in units:
             slots = slot_of[unit.row, self.layout.columns[unit.row][unit.tokens]]
-            states.append(hidden[unit.row, slots[slots >= 0].to(hidden.device)])
+            states.append(hidden[unit.row, slots[slots >= 0].sort().values.to(hidden.device)])
         return torch.stack(states)
 
     def blocks_of(self, row: TokenRow) -> torch.Tensor | None:
@@ -156,7 +156,7 @@ class Session:
         with torch.no_grad():
             slot_of = self.row.slot_of(self.length)
             units = self.layout.units(stage.strategy.scope)
-            tokens = [unit.tokens[self.alive_tokens(unit.row)[unit.tokens]] for unit in units]
+            tokens = [self._present(unit, slot_of) for unit in units]
             decisions, signal = [], None
             for group in self._groups(units, tokens, stage.strategy.one_by_one):
                 members = [units[i] for i in group], [tokens[i] for i in group]
@@ -164,6 +164,13 @@ class Session:
                 decisions.append((group, decision))
                 signal = self.vision.signal if sources.asked else signal
         return self._apply(stage, units, tokens, decisions, slot_of, hidden, signal)
+
+    def _present(self, unit: Unit, slot_of: torch.Tensor) -> torch.Tensor:
+        """The unit's tokens that are left, in the order of their slots."""
+        tokens = unit.tokens[self.alive_tokens(unit.row)[unit.tokens]]
+        if self.row.token is None:
+            return tokens
+        return tokens[slot_of[unit.row, self.layout.columns[unit.row][tokens]].argsort()]
 
     def alive_tokens(self, row: int) -> torch.Tensor:
         """`[visual]` bool over the row's original visual tokens."""
@@ -210,8 +217,9 @@ class Session:
             present = slot_of[unit.row] >= 0
             if self.valid is not None:
                 present = present & self.valid[unit.row]
-            whole.append(slot_of[unit.row, present])
-            whole_columns.append(present.nonzero()[:, 0])
+            slots, order = slot_of[unit.row, present].sort()
+            whole.append(slots)
+            whole_columns.append(present.nonzero()[order, 0])
             after = own_text[own_text > own[unit.tokens[-1]]]
             step = self.view.family.anchor
             anchors.append(int(slot_of[unit.row, after[step]]) if len(after) > step else None)
@@ -277,7 +285,7 @@ class Session:
         before = self.alive.clone()
         covered = torch.zeros_like(self.alive)
         scores = torch.full(self.alive.shape, torch.nan, device=self.alive.device)
-        scored = False
+        scored, rank = False, None
         for group, decision in decisions:
             rows, columns = self._places([units[i] for i in group], [tokens[i] for i in group])
             self.alive[rows, columns] = decision.mask.to(self.alive.device)
@@ -286,7 +294,8 @@ class Session:
                 scores[rows, columns] = decision.scores.float().to(scores.device)
                 scored = True
             if isinstance(decision, Extend):
-                hidden = add_tokens(self, stage, rows, columns, decision, slot_of, hidden)
+                rank = ranks(self) if rank is None else rank
+                hidden = add_tokens(self, stage, rows, columns, decision, slot_of, hidden, rank)
             if isinstance(decision, Merge):
                 at = rows.to(hidden.device), slot_of[rows, columns].to(hidden.device)
                 hidden = hidden.index_put(at, decision.values(hidden[at]))
@@ -294,14 +303,14 @@ class Session:
         if not stage.strategy.newlines:  # visual tokens outside all units show no patch
             self.alive &= covered | ~self.layout.visual
         self.stages.append(self._stage_report(stage, before, scores if scored else None, signal))
-        merged = any(isinstance(decision, Merge | Extend) for _, decision in decisions)
-        if bool((self.alive == before).all()):
+        merged = any(isinstance(decision, Merge) for _, decision in decisions)
+        if bool((self.alive == before).all()) and rank is None:
             everything = torch.arange(hidden.shape[1], device=hidden.device).expand(len(hidden), -1)
             return Cut(everything, hidden) if merged else None
         stays = self.alive.gather(1, self.row.column)
         if self.row.valid is not None:
             stays &= self.row.valid
-        order, self.row = self.row.cut(stays, stage.renumber)
+        order, self.row = self.row.cut(stays, stage.renumber, rank)
         return Cut(order, hidden)
 
     def _originals(self, row: int) -> torch.Tensor:
@@ -310,8 +319,7 @@ class Session:
         alive = self.alive[row, columns].nonzero()[:, 0]
         if self.row.token is None:
             return alive
-        tokens = self.row.token[row, self.row.slot_of(self.length)[row, columns[alive]]]
-        return torch.searchsorted(columns, tokens[tokens < self.length])
+        return alive[self.row.token[row, self.row.slot_of(self.length)[row, columns[alive]]] < self.length]
 
     def _stage_report(
         self, stage: PlannedStage, before: torch.Tensor, scores: torch.Tensor | None, signal: str | None
@@ -320,7 +328,10 @@ class Session:
         for row, columns in enumerate(self.layout.columns):
             kept.append(self._originals(row))
             if scores is not None:
-                ranked.append(scores[row, columns][before[row, columns]])
+                own = columns[before[row, columns]]
+                if self.row.token is not None:
+                    own = own[self.row.slot_of(self.length)[row, own].argsort()]
+                ranked.append(scores[row, own])
         return StageReport(
             layer=stage.layer,
             strategy=stage.strategy.name or type(stage.strategy).__name__,
@@ -366,7 +377,8 @@ class Session:
 
     def spans(self) -> list[Span]:
         """What the cache holds after this forward, layer range by layer range."""
-        firsts = set(self.seen) | ({span.first for span in self.record.spans} if self.record is not None else set())
+        firsts = {first for first in self.seen if first < self.view.depth}
+        firsts |= {span.first for span in self.record.spans} if self.record is not None else set()
         spans: list[Span] = []
         for first in sorted(firsts):
             held, seen = self.at(self.held, first), self.at(self.seen, first)

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from seeless.errors import InputError
+from seeless.errors import InputError, UnsupportedModel
 from seeless.vtr.base import PruningStrategy, Range, over_heads
 from seeless.vtr.builtin import BuiltIn
 from seeless.vtr.config import VTRConfig
@@ -21,6 +21,13 @@ class PriorTRStrategy(BuiltIn, PruningStrategy):
     differ by backbone: Q is the first row after the image, on InternVL the second; the question's rows of P include the
     last one on LLaVA, InternVL and Video-LLaVA, not on Qwen.
     """
+
+    def check(self, config: VTRConfig) -> None:
+        if not config.backbone.blind:
+            raise UnsupportedModel(
+                "the whole prompt of this model sees itself, so no token after the image is blind to the question and "
+                "there is no null token whose attention could be read; use another strategy"
+            )
 
     def compute_scores(self, attention: Any, image_token_range: Range, config: VTRConfig, **ctx: Any) -> torch.Tensor:
         posterior = self._aggregate_attention(attention, image_token_range, config)

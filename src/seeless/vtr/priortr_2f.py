@@ -23,6 +23,7 @@ class PriorTR2FStrategy(PriorTRStrategy):
     """
 
     def check(self, config: VTRConfig) -> None:
+        super().check(config)
         if config.prior_mode == "template":
             raise UnsupportedModel(
                 "prior_mode='template' needs a second prompt; use seeless.PriorTR2F with its template instead"
