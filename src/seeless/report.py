@@ -19,7 +19,8 @@ class StageReport:
         layer: before which the tokens left; 0 is the entry.
         strategy: its name.
         kept: one LongTensor per batch row, indices into the row's original visual tokens, ascending.
-        scores: one tensor per row for the tokens there were before the stage (nan: not ranked), or None.
+        scores: one tensor per row for the tokens there were before the stage (nan: not ranked), tokens that were added
+            earlier at the end, or None.
         n_before, n_after: visual tokens per row.
         signal: which attention of the vision tower ranked the tokens; None if none did.
     """

@@ -20,28 +20,37 @@ def add_tokens(
     decision: Extend,
     slot_of: torch.Tensor,
     hidden: torch.Tensor,
+    rank: torch.Tensor,
 ) -> torch.Tensor:
-    """Put new tokens after the kept ones: both move into the columns of kept tokens and of some that leave."""
+    """Put new tokens into slots of tokens that leave, and give them a rank right after the unit's last slot.
+
+    Args:
+        rank: `[batch, slots]`, `ranks` of the slots; changed.
+    """
     if stage.layer == 0 or stage.renumber or stage.strategy.past != "trim":
         raise InputError("tokens can be added at decoder stages only, with positions='keep' and past='trim'")
-    token, place = session.row.tokens.clone(), session.row.places.clone()
+    row_now = session.row
+    token, place = row_now.tokens.clone(), row_now.places.clone()
     for row, column, mask, new in zip(rows[:, 0].tolist(), columns, decision.mask, decision.new, strict=True):
         mask = mask.to(column.device)
         kept, leaving = column[mask], column[~mask]
         if len(new) > len(leaving) or len(kept) == 0:
             raise InputError(f"{len(new)} tokens were added where {len(leaving)} of {len(column)} leave; add fewer")
-        carriers = leaving[len(leaving) - len(new) :]
-        homes = slot_of[row, torch.cat([kept, carriers]).sort().values]
-        before = slot_of[row, kept]
-        numbers = session.length + session.added + torch.arange(len(new), device=token.device)
+        homes = leaving[len(leaving) - len(new) :]
+        slots, number = slot_of[row, homes], torch.arange(len(new), device=token.device)
+        rank[row, slots] = rank[row, slot_of[row, column]].max() + 1 + number
+        token[row, slots] = session.length + session.added + number
+        place[row, slots] = row_now.places[row, slot_of[row, kept[-1]]]
         session.added += len(new)
-        tokens = torch.cat([session.row.tokens[row, before], numbers])
-        places = session.row.places[row, before]
-        token[row, homes], place[row, homes] = tokens, torch.cat([places, places[-1:].expand(len(new))])
-        at = homes.to(hidden.device)
-        values = torch.cat([hidden[row, before.to(hidden.device)], new.to(hidden.device, hidden.dtype)])
-        hidden = hidden.index_put((torch.full_like(at, row), at), values)
-        session.alive[row, column] = False
-        session.alive[row, session.row.column[row, homes]] = True
-    session.row = replace(session.row, token=token, place=place)
+        at = slots.to(hidden.device)
+        hidden = hidden.index_put((torch.full_like(at, row), at), new.to(hidden.device, hidden.dtype))
+        session.alive[row, homes] = True
+    session.row = replace(row_now, token=token, place=place)
     return hidden
+
+
+def ranks(session: "Session") -> torch.Tensor:
+    """`[batch, slots]`, one number per slot in their order, with room for new tokens between any two."""
+    column = session.row.column
+    numbers = torch.arange(column.shape[1], device=column.device) * (session.length + 1)
+    return numbers.expand_as(column).clone()

@@ -226,6 +226,8 @@ class Reducer:
         later = [stage for stage in self.stages if stage.layer > 0]
         layers = PrefillLayers(session, later, positions, gapped)
         hook_layers(self.view.layers, layers.needed(self.view.depth), layers.before, running.hooks)
+        if any(stage.layer == self.view.depth for stage in later):
+            running.hooks.before(self.view.final_norm, layers.after)
         return kwargs
 
     def _check_merged(self, pictures: Pictures) -> None:

@@ -94,6 +94,7 @@ class PrefillLayers:
         self.session, self.stages, self.positions, self.gapped = session, stages, positions, gapped
         self.inputs: dict[str, LayerInputs] | None = None  # after a cut, by kind of layer
         self.tapped: dict[int, tuple[torch.Tensor, tuple]] = {}
+        self.over = False
         self.watched = {i for stage in stages for i in stage.strategy.watches(session.view.depth)}
 
     def needed(self, depth: int) -> list[int]:
@@ -111,9 +112,31 @@ class PrefillLayers:
         given = kwargs["position_embeddings"]
         if session.record is not None and index in {span.first for span in session.record.spans[1:]}:
             self.inputs = {}
+        hidden = self._run_stages(index, hidden, given)
+        if index in self.watched:
+            session.watch(index, hidden)
+        if any(stage.layer == index + 1 for stage in self.stages):
+            self.tapped = {index: (hidden, self._rotary(index, hidden, given))}
+        if self.inputs is not None:
+            inputs = self._inputs(index, hidden, given)
+            kwargs = {**kwargs, "attention_mask": inputs.mask, "position_embeddings": inputs.rotary}
+        if self.inputs is not None or self.gapped:
+            kwargs = {**kwargs, "position_ids": None}
+        return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
+
+    def after(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        """Ahead of the final norm: stages after the last layer, which cut nothing but the caches."""
+        if not self.over:  # a strategy may call the norm itself
+            self.over = True
+            self._run_stages(self.session.view.depth, args[0] if args else kwargs["hidden_states"], None)
+
+    def _run_stages(self, index: int, hidden: torch.Tensor, given: tuple | None) -> torch.Tensor:
+        """What is left of `hidden` after all stages before a layer; `given` is None after the last layer."""
+        session = self.session
         for stage in [stage for stage in self.stages if stage.layer == index]:
             taps = {i: self._tap(i, *kept) for i, kept in self.tapped.items() if i == index - 1}
-            taps[index] = self._tap(index, hidden, self._rotary(index, hidden, given))
+            if given is not None:
+                taps[index] = self._tap(index, hidden, self._rotary(index, hidden, given))
             cut = session.run_stage(stage, hidden, taps)
             if cut is not None:
                 hidden = gather_tokens(cut.hidden, cut.order)
@@ -125,16 +148,7 @@ class PrefillLayers:
                 session.uninjected = None
                 self.inputs = {}
         session.uninjected = None
-        if index in self.watched:
-            session.watch(index, hidden)
-        if any(stage.layer == index + 1 for stage in self.stages):
-            self.tapped = {index: (hidden, self._rotary(index, hidden, given))}
-        if self.inputs is not None:
-            inputs = self._inputs(index, hidden, given)
-            kwargs = {**kwargs, "attention_mask": inputs.mask, "position_embeddings": inputs.rotary}
-        if self.inputs is not None or self.gapped:
-            kwargs = {**kwargs, "position_ids": None}
-        return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
+        return hidden
 
     def _inputs(self, index: int, hidden: torch.Tensor, given: tuple) -> LayerInputs:
         """Mask and rotary embedding of a layer; made once for all layers of a kind."""

@@ -10,13 +10,13 @@ class TokenRow:
     """The tokens that one depth of the decoder sees.
 
     Args:
-        column: `[batch, slots]`, the column of the forward's input each slot holds, ascending over the valid slots.
+        column: `[batch, slots]`, the column of the forward's input each slot holds, ascending over the valid slots but
+            for tokens that were added, which have the column of one that left.
         valid: `[batch, slots]` bool, False = padding; None if there is none.
         closed: `[batch, slots]`, by how much "renumber" has lowered each slot's position; None = 0.
         closed_after: `[batch, 1]`, by how much it lowers every later position.
-        token: `[batch, slots]`, the column each slot's token came from, or a number of its own (from the length of the
-            input on) for a token that was added; None: that of `column`. After tokens were added others stand in
-            columns that are not their own.
+        token: `[batch, slots]`, `column`, or a number of its own (from the length of the input on) for a token that was
+            added; None while there is none.
         place: `[batch, slots]`, the column whose position each slot has; None: that of `column`.
     """
 
@@ -31,12 +31,15 @@ class TokenRow:
     def full(cls, batch: int, length: int, valid: torch.Tensor | None, device: torch.device) -> "TokenRow":
         return cls(torch.arange(length, device=device).expand(batch, -1), valid)
 
-    def cut(self, stays: torch.Tensor, renumber: bool) -> tuple[torch.Tensor, "TokenRow"]:
+    def cut(
+        self, stays: torch.Tensor, renumber: bool, rank: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, "TokenRow"]:
         """Drop slots.
 
         Args:
             stays: `[batch, slots]` bool; slots of padding must be False.
             renumber: close the gaps in the positions.
+            rank: `[batch, slots]`, the order in which the slots that stay come to stand; None = as they stand.
 
         Returns:
             `order` `[batch, new slots]`, the slot each new slot is taken from, and the row after the cut. Rows that
@@ -44,7 +47,10 @@ class TokenRow:
         """
         counts = stays.sum(1)
         longest = int(counts.max())
-        order = stays.byte().argsort(dim=1, stable=True)[:, stays.shape[1] - longest :]
+        if rank is None:
+            order = stays.byte().argsort(dim=1, stable=True)[:, stays.shape[1] - longest :]
+        else:
+            order = rank.masked_fill(~stays, -1).argsort(dim=1, stable=True)[:, stays.shape[1] - longest :]
         valid = None
         if int(counts.min()) < longest:
             valid = stays.gather(1, order)
@@ -83,7 +89,10 @@ class TokenRow:
 
     def restore(self, hidden: torch.Tensor, length: int) -> torch.Tensor:
         """Back to full length `[batch, length, dim]`; a dropped token carries the last kept token before it."""
-        filled = self.slot_of(length).cummax(1).values
+        slots = self.slot_of(length)
+        if self.token is not None:
+            slots = slots.masked_fill(self.token.gather(1, slots.clamp(min=0)) >= length, -1)
+        filled = slots.cummax(1).values
         first = torch.where(filled < 0, filled.shape[1], filled).amin(1, keepdim=True)
         slot = torch.where(filled < 0, first, filled)
         return hidden.gather(1, slot[..., None].expand(-1, -1, hidden.shape[-1]))

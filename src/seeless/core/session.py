@@ -3,13 +3,13 @@
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import torch
 from transformers.cache_utils import Cache
 
 from seeless.context import Context
-from seeless.core.adding import add_tokens
+from seeless.core.adding import add_tokens, ranks
+from seeless.core.asking import context_of, group_units, places_of
 from seeless.core.cache import CacheRecord, Span, cached_length, trim
 from seeless.core.family import ModelView
 from seeless.core.positions import TokenRow
@@ -20,8 +20,6 @@ from seeless.decision import Decision, Extend, Merge
 from seeless.errors import BudgetError, InputError, UnsupportedModel
 from seeless.report import StageReport
 from seeless.strategy import Strategy, TowerStrategy
-
-NOTHING_TO_LEARN = -100  # the label that transformers leaves out of the loss
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,19 +145,6 @@ class Session:
         """Remember what enters a layer."""
         self.watched[layer] = hidden.detach(), self.row.slot_of(self.length)
 
-    def _entered(self, layer: int, units: list[Unit]) -> torch.Tensor:
-        """`[units, visual then, dim]`, the units' tokens as they entered a watched layer."""
-        if layer not in self.watched:
-            raise InputError(
-                f"what entered layer {layer} is not known here; it must come before the stage and be watched"
-            )
-        hidden, slot_of = self.watched[layer]
-        states = []
-        for unit in units:
-            slots = slot_of[unit.row, self.layout.columns[unit.row][unit.tokens]]
-            states.append(hidden[unit.row, slots[slots >= 0].to(hidden.device)])
-        return torch.stack(states)
-
     def blocks_of(self, row: TokenRow) -> torch.Tensor | None:
         """`blocks` of the tokens of a row, `[batch, slots]`."""
         return None if self.blocks is None else self.blocks.to(row.column.device).gather(1, row.column)
@@ -173,11 +158,11 @@ class Session:
             if type(strategy).prepare is Strategy.prepare or all(strategy.keeps_all(stage.index) for stage in own):
                 continue
             units = self.layout.units(strategy.scope)
-            for group in self._groups(units, [unit.tokens for unit in units], strategy.one_by_one):
+            for group in group_units(self, units, [unit.tokens for unit in units], strategy.one_by_one):
                 members = [units[i] for i in group]
                 first = replace(own[0], layer=0)
                 tokens = [unit.tokens for unit in members]
-                context, _ = self._context(first, members, tokens, slot_of, self.embeds, {}, second)
+                context, _ = context_of(self, first, members, tokens, slot_of, self.embeds, {}, second)
                 prepared = strategy.prepare(context)
                 if prepared is None:
                     continue
@@ -198,126 +183,25 @@ class Session:
         with torch.no_grad():
             slot_of = self.row.slot_of(self.length)
             units = self.layout.units(stage.strategy.scope)
-            tokens = [unit.tokens[self.alive_tokens(unit.row)[unit.tokens]] for unit in units]
+            tokens = [self._present(unit, slot_of) for unit in units]
             decisions, signal = [], None
-            for group in self._groups(units, tokens, stage.strategy.one_by_one):
+            for group in group_units(self, units, tokens, stage.strategy.one_by_one):
                 members = [units[i] for i in group], [tokens[i] for i in group]
-                context, sources = self._context(stage, *members, slot_of, hidden, taps)
+                context, sources = context_of(self, stage, *members, slot_of, hidden, taps)
                 decisions.append((group, self._decide(stage, context), sources))
                 signal = sources.signal or signal
         return self._apply(stage, units, tokens, decisions, slot_of, hidden, signal)
 
+    def _present(self, unit: Unit, slot_of: torch.Tensor) -> torch.Tensor:
+        """The unit's tokens that are left, in the order of their slots."""
+        tokens = unit.tokens[self.alive_tokens(unit.row)[unit.tokens]]
+        if self.row.token is None:
+            return tokens
+        return tokens[slot_of[unit.row, self.layout.columns[unit.row][tokens]].argsort()]
+
     def alive_tokens(self, row: int) -> torch.Tensor:
         """`[visual]` bool over the row's original visual tokens."""
         return self.alive[row, self.layout.columns[row]]
-
-    def _groups(self, units: list[Unit], tokens: list[torch.Tensor], alone: bool) -> list[list[int]]:
-        """Units that fill dense tensors: equal tokens and budgets, in rows of equal length and equal text."""
-        groups: dict[tuple, list[int]] = defaultdict(list)
-        for i, unit in enumerate(units):
-            if len(tokens[i]) == 0:
-                continue
-            answers = self._answers(unit.row)
-            surroundings = self._row_slots_count(unit.row), self._text_after(unit.row)
-            more = None if answers is None else len(answers), i if alone else 0
-            groups[(len(tokens[i]), len(unit.tokens), unit.grid, *surroundings, *more)].append(i)
-        return list(groups.values())
-
-    def _places(self, units: list[Unit], tokens: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows `[units, 1]` and columns `[units, visual]` of the input at which the tokens of some units stand."""
-        rows = torch.tensor([unit.row for unit in units], device=self.alive.device)[:, None]
-        columns = [self.layout.columns[unit.row][own] for unit, own in zip(units, tokens, strict=True)]
-        return rows, torch.stack(columns)
-
-    def _row_slots_count(self, row: int) -> int:
-        return self.row_lengths[row] - self.layout.count(row) + int(self.alive_tokens(row).sum())
-
-    def _answers(self, row: int) -> torch.Tensor | None:
-        """Columns of the tokens right before an answer, of what is left of a row; None in inference."""
-        if self.labels is None:
-            return None
-        real = self.alive[row] | ~self.layout.visual[row]
-        columns = (real if self.valid is None else real & self.valid[row].to(real.device)).nonzero()[:, 0]
-        learnt = self.labels[row].to(columns.device)[columns] != NOTHING_TO_LEARN
-        return columns[:-1][learnt[1:] & ~learnt[:-1]]
-
-    def _text_after(self, row: int) -> int:
-        return int((self.text_columns[row] > self.layout.columns[row][-1]).sum())
-
-    def _context(
-        self,
-        stage: PlannedStage,
-        units: list[Unit],
-        tokens: list[torch.Tensor],
-        slot_of: torch.Tensor,
-        hidden: torch.Tensor,
-        taps: dict[int, LayerTap],
-        second: Callable | None = None,
-    ) -> tuple[Context, GroupSources]:
-        strategy, dense = stage.strategy, torch.stack(tokens)
-        rows, columns = self._places(units, tokens)
-        text, text_columns, whole, whole_columns, anchors, answers = [], [], [], [], [], []
-        for unit in units:
-            own_text, own = self.text_columns[unit.row], self.layout.columns[unit.row]
-            text_columns.append(own_text[own_text > own[-1]])
-            text.append(slot_of[unit.row, text_columns[-1]])
-            present = slot_of[unit.row] >= 0
-            if self.valid is not None:
-                present = present & self.valid[unit.row]
-            whole.append(slot_of[unit.row, present])
-            whole_columns.append(present.nonzero()[:, 0])
-            after = own_text[own_text > own[unit.tokens[-1]]]
-            step = self.view.family.anchor
-            if (before := self._answers(unit.row)) is not None:
-                answers.append(slot_of[unit.row, before])
-            anchors.append(int(slot_of[unit.row, after[step]]) if len(after) > step else None)
-        complete = dense.shape[1] == len(units[0].tokens)
-        sources = GroupSources(
-            layout=self.layout,
-            units=units,
-            rows=rows[:, 0],
-            tokens=dense,
-            slots=slot_of[rows, columns],
-            text_slots=torch.stack(text),
-            row_slots=torch.stack(whole),
-            anchors=anchors,
-            answer_slots=torch.stack(answers) if answers else None,
-            hidden_states=hidden,
-            uninjected_states=hidden if self.uninjected is None else self.uninjected,
-            input_embeds=self.embeds,
-            input_slots=columns,
-            input_text_slots=torch.stack(text_columns),
-            input_row_slots=torch.stack(whole_columns),
-            watched=partial(self._entered, units=units),
-            moved=self.row.token is not None,
-            taps=taps,
-            masks={layer: self.mask(layer, self.row) for layer in taps},
-            blocks=self.blocks_of(self.row),
-            blind=not self.view.family.prefix,
-            final_norm=self.view.final_norm,
-            vision=self.vision,
-            view=self.view,
-            text_ids=None if self.ids is None else self.ids.to(rows.device)[rows, torch.stack(text_columns)],
-            run_second=second,
-        )
-        index = torch.searchsorted(torch.stack([unit.tokens for unit in units]), dense)
-        original = len(units[0].tokens)
-        places = [(id(strategy), unit.row, int(unit.tokens[0])) for unit in units]
-        prepared = [self.prepared[place] for place in places if place in self.prepared]
-        context = Context(
-            layer=stage.layer,
-            stage_index=stage.index,
-            n_keep=min(strategy.count(stage.index, original), dense.shape[1]),
-            index=index,
-            n_original=original,
-            grid=units[0].grid if complete else None,
-            answers=len(answers[0]) if answers else None,
-            memory=self.memory[tuple(places)],
-            sources=sources,
-            axes=3 if self.view.family.mrope else 1,
-            prepared=torch.stack(prepared) if prepared else None,
-        )
-        return context, sources
 
     def _decide(self, stage: PlannedStage, context: Context) -> Decision:
         strategy, index = stage.strategy, context.index
@@ -351,18 +235,17 @@ class Session:
         before = self.alive.clone()
         covered = torch.zeros_like(self.alive)
         scores = torch.full(self.alive.shape, torch.nan, device=self.alive.device)
-        scored = False
-        merged = False
+        scored, merged, rank = False, False, None
         for group, decision, sources in decisions:
-            rows, columns = self._places([units[i] for i in group], [tokens[i] for i in group])
+            rows, columns = places_of(self, [units[i] for i in group], [tokens[i] for i in group])
             self.alive[rows, columns] = decision.mask.to(self.alive.device)
             covered[rows, columns] = True
             if decision.scores is not None:
                 scores[rows, columns] = decision.scores.float().to(scores.device)
                 scored = True
             if isinstance(decision, Extend):
-                hidden = add_tokens(self, stage, rows, columns, decision, slot_of, hidden)
-                merged = True
+                rank = ranks(self) if rank is None else rank
+                hidden = add_tokens(self, stage, rows, columns, decision, slot_of, hidden, rank)
             if isinstance(decision, Merge):
                 hidden = self._merge(decision, sources, hidden)
                 self.merges.append((rows, columns, decision))
@@ -370,13 +253,13 @@ class Session:
         if not stage.strategy.newlines:  # visual tokens outside all units show no patch
             self.alive &= covered | ~self.layout.visual
         self.stages.append(self._stage_report(stage, before, scores if scored else None, signal))
-        if bool((self.alive == before).all()):
+        if bool((self.alive == before).all()) and rank is None:
             everything = torch.arange(hidden.shape[1], device=hidden.device).expand(len(hidden), -1)
             return Cut(everything, hidden) if merged else None
         stays = self.alive.gather(1, self.row.column)
         if self.row.valid is not None:
             stays &= self.row.valid
-        order, self.row = self.row.cut(stays, stage.renumber)
+        order, self.row = self.row.cut(stays, stage.renumber, rank)
         return Cut(order, hidden)
 
     def _originals(self, row: int) -> torch.Tensor:
@@ -385,8 +268,7 @@ class Session:
         alive = self.alive[row, columns].nonzero()[:, 0]
         if self.row.token is None:
             return alive
-        tokens = self.row.token[row, self.row.slot_of(self.length)[row, columns[alive]]]
-        return torch.searchsorted(columns, tokens[tokens < self.length])
+        return alive[self.row.token[row, self.row.slot_of(self.length)[row, columns[alive]]] < self.length]
 
     def _merge(self, merge: Merge, sources: GroupSources, hidden: torch.Tensor) -> torch.Tensor:
         """`hidden` with the merged tokens of a group of units in it."""
@@ -405,7 +287,10 @@ class Session:
         for row, columns in enumerate(self.layout.columns):
             kept.append(self._originals(row))
             if scores is not None:
-                ranked.append(scores[row, columns][before[row, columns]])
+                own = columns[before[row, columns]]
+                if self.row.token is not None:
+                    own = own[self.row.slot_of(self.length)[row, own].argsort()]
+                ranked.append(scores[row, own])
         return StageReport(
             layer=stage.layer,
             strategy=stage.strategy.name or type(stage.strategy).__name__,
@@ -451,7 +336,8 @@ class Session:
 
     def spans(self) -> list[Span]:
         """What the cache holds after this forward, layer range by layer range."""
-        firsts = set(self.seen) | ({span.first for span in self.record.spans} if self.record is not None else set())
+        firsts = {first for first in self.seen if first < self.view.depth}
+        firsts |= {span.first for span in self.record.spans} if self.record is not None else set()
         spans: list[Span] = []
         for first in sorted(firsts):
             held, seen = self.at(self.held, first), self.at(self.seen, first)

@@ -179,6 +179,7 @@ class GroupSources:
         return self._at(self.input_embeds, self.input_text_slots)
 
     def row_embeds(self) -> torch.Tensor:
+        self._check_unmoved()
         return self._at(self.input_embeds, self.input_row_slots)
 
     def places(self) -> torch.Tensor:
@@ -287,7 +288,10 @@ class GroupSources:
         return torch.stack([self.layout.patch(u.row)[own] for u, own in zip(self.units, self.tokens, strict=True)])
 
     def frame(self) -> torch.Tensor:
-        return torch.stack([self.layout.frame(u.row)[own] for u, own in zip(self.units, self.tokens, strict=True)])
+        frames = torch.stack([self.layout.frame(u.row)[own] for u, own in zip(self.units, self.tokens, strict=True)])
+        if bool((frames >= 0).any()):
+            self._check_unmoved()
+        return frames
 
     def crop_attention(self) -> torch.Tensor:
         attention, self.signal = self.vision.attention, self.vision.signal

@@ -1,6 +1,6 @@
 """An attention map that looks whole and computes only what is read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -13,62 +13,46 @@ NAMES = ("batch", "heads", "rows", "columns")
 Read = Callable[[torch.Tensor], torch.Tensor]
 
 
-class Maximum(NamedTuple):
-    """What `max(dim=...)` gives: the values; where they stand is not known."""
-
-    values: Any
-    indices: None = None
-
-
 @dataclass(frozen=True, eq=False)
 class LazyAttention:
     """One layer's attention after the softmax, `[1, heads, seq, seq]`, of which only what is asked for is computed.
 
-    Indexing works as on a tensor, and gives a tensor as soon as it names the rows wanted: `attention[:, :, -1, s:e]`,
-    `attention[0][:, e:-1, s:e]`, `attention[:, :, rows]`. Where all rows remain, the result stays lazy:
-    `attention[0]`, `attention.mean(dim=1)`, `attention[..., s:e]`. Means, sums and maxima over rows or columns run
-    through the map a few rows at a time. Anything else needs the whole map: `attention.dense()`, `heads * seq * seq`
-    numbers at once.
+    Indexing works as on a tensor, and gives a tensor where it names at most `ROWS_AT_ONCE` rows:
+    `attention[:, :, -1, s:e]`, `attention[0][:, e:-1, s:e]`, `attention[:, :, rows]`. More rows stay lazy until they
+    are used in any way. So do all rows: `attention[0]`, `attention.mean(dim=1)`, `attention[..., s:e]`; of them only
+    means, sums and maxima can be had, which run through the map a few rows at a time. Anything else needs the whole
+    map: `attention.dense()`, `heads * seq * seq` numbers at once.
 
     Args:
-        read: attention of some rows, `[rows]` -> `[heads, rows, seq]`.
-        heads: how many.
-        length: of the sequence.
+        read: attention of some rows, `[rows]` (in 0 ... `rows` - 1) -> `[heads, rows, columns]`.
+        heads, rows, columns: how many; columns are as many as rows unless told.
         dtype, device: of the result.
         kept: the dimensions that are left, in order.
-        of_heads, of_rows, of_columns: which are left; None = all.
-        over_heads: what the heads were reduced by, if they were.
+        whole: whether all rows are there, and none was named.
     """
 
     read: Read
     heads: int
-    length: int
+    rows: int
     dtype: torch.dtype
     device: torch.device
+    columns: int = -1
     kept: tuple[str, ...] = NAMES
-    of_heads: torch.Tensor | None = None
-    of_rows: torch.Tensor | None = None
-    of_columns: torch.Tensor | None = None
-    over_heads: str | None = None
+    whole: bool = True
+
+    def __post_init__(self) -> None:
+        if self.columns < 0:
+            object.__setattr__(self, "columns", self.rows)
 
     # What it looks like.
 
-    def _sizes(self) -> dict[str, int]:
-        def count(chosen: torch.Tensor | None, everything: int) -> int:
-            return everything if chosen is None else len(chosen)
-
-        return {
-            "batch": 1,
-            "heads": count(self.of_heads, self.heads),
-            "rows": count(self.of_rows, self.length),
-            "columns": count(self.of_columns, self.length),
-        }
+    def _size(self, name: str) -> int:
+        return 1 if name == "batch" else getattr(self, name)
 
     @property
     def shape(self) -> torch.Size:
         """As a tensor's."""
-        sizes = self._sizes()
-        return torch.Size(sizes[name] for name in self.kept)
+        return torch.Size(self._size(name) for name in self.kept)
 
     def size(self, dim: int | None = None) -> Any:
         """As a tensor's."""
@@ -83,8 +67,15 @@ class LazyAttention:
         """As a tensor's."""
         return len(self.kept)
 
+    def numel(self) -> int:
+        """As a tensor's."""
+        return self.shape.numel()
+
     def __len__(self) -> int:
         return self.shape[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
         return f"LazyAttention(shape={tuple(self.shape)}, dtype={self.dtype}, device={self.device})"
@@ -93,69 +84,69 @@ class LazyAttention:
 
     def dense(self) -> torch.Tensor:
         """All that is left as a tensor; of the whole map that is `heads * seq * seq` numbers."""
-        return self._reduced((), False)
+        return self._reduced((), False, "sum")
 
-    def _blocks(self) -> Any:
-        """`[heads or 1, some rows, columns]`, a few rows at a time."""
-        rows = torch.arange(self.length) if self.of_rows is None else self.of_rows
+    def _blocks(self) -> Iterator[torch.Tensor]:
+        """`[heads, some rows, columns]`, a few rows at a time."""
+        rows = torch.arange(self.rows)
         for some in rows.split(ROWS_AT_ONCE) if len(rows) else (rows,):
-            block = self.read(some)
-            block = block if self.of_heads is None else block[self.of_heads.to(block.device)]
-            block = block if self.of_columns is None else block[:, :, self.of_columns.to(block.device)]
-            block = block.to(self.device, self.dtype)
-            yield block if self.over_heads is None else _reduce(block, self.over_heads, (0,))
+            yield self.read(some).to(self.device, self.dtype)
 
-    def _reduced(self, dims: tuple[str, ...], keepdim: bool, how: str = "sum") -> torch.Tensor:
+    def _reduced(self, names: tuple[str, ...], keepdim: bool, how: str) -> torch.Tensor:
         """What is left, reduced over some dimensions, without ever holding more than the result and a few rows."""
-        inner = tuple(i for i, name in enumerate(("heads", "rows", "columns")) if name in dims and name != "rows")
-        parts, total, rows = [], None, 0
+        inner = tuple(i for i, name in enumerate(("heads", "rows", "columns")) if name in names and name != "rows")
+        parts: list[torch.Tensor] = []
+        total: Any = None
         for block in self._blocks():
-            rows += block.shape[1]
-            if "rows" not in dims:
-                parts.append(_reduce(block, how, inner) if inner else block)
-                continue
-            if how == "amax":
-                part = _reduce(block, "amax", (*inner, 1))
+            if "rows" not in names:
+                parts.append(getattr(block, how)(dim=inner, keepdim=True) if inner else block)
+            elif how == "amax":
+                part = block.amax(dim=(*inner, 1), keepdim=True)
                 total = part if total is None else torch.maximum(total, part)
-            else:  # sums in double keep what a mean over many rows would lose
-                part = _reduce(block.double(), how, inner) if inner else block.double()
+            else:  # in double, which keeps what a sum over many rows would lose
+                part = block.double()
+                part = getattr(part, how)(dim=inner, keepdim=True) if inner else part
                 part = part.sum(1, keepdim=True)
                 total = part if total is None else total + part
-        if "rows" in dims:
-            assert total is not None
-            result = (total / rows if how == "mean" else total).to(self.dtype)
+        if "rows" in names:
+            result = (total / self.rows if how == "mean" else total).to(self.dtype)
         else:
             result = torch.cat(parts, 1)
-        gone = {name for name in NAMES if name not in self.kept} | (set() if keepdim else set(dims))
-        result = result[None]
-        return result.squeeze(tuple(i for i, name in enumerate(NAMES) if name in gone))
+        gone = set(NAMES) - set(self.kept) | (set() if keepdim else set(names))
+        return result[None].squeeze(tuple(i for i, name in enumerate(NAMES) if name in gone))
 
-    def _over(self, how: str, dim: Any, keepdim: bool) -> Any:
-        if dim is None:
-            names = self.kept
-        else:
-            listed = [dim] if isinstance(dim, int) else list(dim)
-            names = tuple(self.kept[d] for d in listed)
-        left = {name for name in self.kept if name not in names}
-        if names == ("heads",) and not keepdim and "rows" in left and self.of_rows is None:
-            return replace(self, kept=tuple(n for n in self.kept if n != "heads"), over_heads=how)
-        if names == ("batch",):
-            return self if keepdim else replace(self, kept=self.kept[1:])
-        return self._reduced(names, keepdim, how)
+    def _over(self, how: str, dim: Any, keepdim: bool, dtype: torch.dtype | None = None) -> Any:
+        if dtype is not None:
+            return self.to(dtype)._over(how, dim, keepdim)
+        listed = [dim] if isinstance(dim, int) else list(dim) if isinstance(dim, list | tuple) else None
+        if listed is None and dim is not None:
+            raise _needs_all(f"a reduction with {type(dim).__name__}")
+        names = tuple(self.kept[d] for d in listed) if listed else self.kept
+        if len(set(names)) < len(names):
+            raise InputError(f"dim={dim} names a dimension twice")
+        if "rows" in names or "columns" in names:
+            return self._reduced(names, keepdim, how)
+        result = self if keepdim else replace(self, kept=tuple(name for name in self.kept if name not in names))
+        if "heads" not in names:
+            return result
+        return replace(result, heads=1, read=lambda rows: getattr(self._some(rows), how)(dim=0, keepdim=True))
 
-    def mean(self, dim: Any = None, keepdim: bool = False) -> Any:
+    def _some(self, rows: torch.Tensor) -> torch.Tensor:
+        return self.read(rows).to(self.device, self.dtype)
+
+    def mean(self, dim: Any = None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Any:
         """As a tensor's; over the heads alone it stays lazy."""
-        return self._over("mean", dim, keepdim)
+        return self._over("mean", dim, keepdim, dtype)
 
-    def sum(self, dim: Any = None, keepdim: bool = False) -> Any:
+    def sum(self, dim: Any = None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Any:
         """As a tensor's; over the heads alone it stays lazy."""
-        return self._over("sum", dim, keepdim)
+        return self._over("sum", dim, keepdim, dtype)
 
     def amax(self, dim: Any = (), keepdim: bool = False) -> Any:
         """As a tensor's; over the heads alone it stays lazy."""
-        return self._over("amax", None if dim == () else dim, keepdim)
+        return self._over("amax", dim, keepdim)
 
-    def max(self, dim: int | None = None, keepdim: bool = False) -> Any:
+    def max(self, dim: Any = None, keepdim: bool = False) -> Any:
         """As a tensor's, but of `max(dim=...)` only the values are known."""
         values = self._over("amax", dim, keepdim)
         return values if dim is None else Maximum(values)
@@ -163,76 +154,106 @@ class LazyAttention:
     # Reading parts.
 
     def __getitem__(self, key: Any) -> Any:
-        keys = list(key) if isinstance(key, tuple) else [key]
+        keys = self._spread(key)
+        lists = [k for k in keys if isinstance(k, torch.Tensor)]
+        if any(k is None for k in keys) or len(lists) > 1 or any(k.ndim > 1 for k in lists):
+            return self._gathered(keys)
+        result, left = self, []
+        for name, k in zip(self.kept, keys, strict=True):
+            if name == "batch" and not isinstance(k, int) and not torch.equal(_places(k, 1), torch.zeros(1).long()):
+                return self._gathered(keys)
+            if not isinstance(k, int):
+                left.append(name)
+            if not (isinstance(k, slice) and k == slice(None)):
+                result = result._taken(name, _places(k, self._size(name)))
+        return replace(result, kept=tuple(left))._settled()
+
+    def _settled(self) -> Any:
+        """Itself while it has more rows than are computed at once, or rows that nobody named; else a tensor."""
+        lazy = "rows" in self.kept and (self.whole or self.rows > ROWS_AT_ONCE)
+        return self if lazy else self.dense()
+
+    def _spread(self, key: Any) -> list:
+        """One int, slice or tensor of places per dimension, and None where a new one comes in."""
+        keys = [_plain(k) for k in (key if isinstance(key, tuple) else (key,))]
         named = sum(1 for k in keys if k is not None and k is not Ellipsis)
         if named > self.ndim:
             raise IndexError(f"too many indices for attention of {self.ndim} dimensions")
+        at = next((i for i, k in enumerate(keys) if k is Ellipsis), len(keys))
+        keys[at : at + 1] = [slice(None)] * (self.ndim - named)
         if any(k is Ellipsis for k in keys):
-            at = next(i for i, k in enumerate(keys) if k is Ellipsis)
-            keys[at : at + 1] = [slice(None)] * (self.ndim - named)
-        keys += [slice(None)] * (self.ndim - sum(1 for k in keys if k is not None))
-        if any(k is None for k in keys):
-            at = keys.index(None)
-            inner = self[tuple(k for i, k in enumerate(keys) if i != at)]
-            return _tensor(inner, "a new dimension").unsqueeze(at)
-        lists = [i for i, k in enumerate(keys) if isinstance(k, list | torch.Tensor) and not _is_number(k)]
-        if len(lists) > 1:
-            return self._paired(keys, lists)
-        sizes, result, dropped = self._sizes(), self, []
-        for name, k in zip(self.kept, keys, strict=True):
-            if isinstance(k, slice) and k == slice(None):
-                continue
-            chosen, single = _chosen(k, sizes[name])
-            if name != "batch":
-                field = f"of_{name}"
-                before = getattr(result, field)
-                changes: dict[str, Any] = {field: chosen if before is None else before[chosen]}
-                result = replace(result, **changes)
-            elif not single and len(chosen) != 1:
-                return _tensor(result, "this index on the batch")[k]
-            if single:
-                dropped.append(name)
-        result = replace(result, kept=tuple(name for name in result.kept if name not in dropped))
-        everything = result.of_rows is None or (len(result.of_rows) * 2 > self.length and "rows" in result.kept)
-        return result if everything else result.dense()
+            raise IndexError("an index can have only one ellipsis ('...')")
+        sizes = iter(self.shape)
+        return [None if k is None else _checked(k, next(sizes)) for k in keys]
 
-    def _paired(self, keys: list, lists: list[int]) -> torch.Tensor:
-        """Several lists of indices, read together element by element, from the rows and columns that occur in them."""
-        result = self
-        for i in lists:
-            name = self.kept[i]
-            chosen, _ = _chosen(keys[i], self._sizes()[name])
-            if name in ("rows", "columns"):
-                different, chosen = chosen.unique(return_inverse=True)
-                changes: dict[str, Any] = {f"of_{name}": different}
-                result = replace(result, **changes)
-            keys[i] = chosen
-        return result.dense()[tuple(keys)]
+    def _taken(self, name: str, places: torch.Tensor) -> "LazyAttention":
+        """Only these places of one dimension."""
+        if name == "batch":
+            return self
+        if name == "rows":
+            return replace(self, rows=len(places), whole=False, read=lambda rows: self.read(places[rows]))
+        changes: dict[str, Any] = {name: len(places)}
+        dim = 0 if name == "heads" else 2
+
+        def read(rows: torch.Tensor) -> torch.Tensor:
+            block = self._some(rows)
+            return block.index_select(dim, places.to(block.device))
+
+        return replace(self, read=read, **changes)
+
+    def _gathered(self, keys: list) -> torch.Tensor:
+        """New dimensions, and several lists read together, from the rows, heads and columns that occur in them."""
+        inner: list = []
+        result, names = self, iter(self.kept)
+        for k in keys:
+            if k is None:
+                inner.append(None)
+                continue
+            name = next(names)
+            places = _places(k, self._size(name))
+            if name == "batch":
+                inner.append(k)
+            elif isinstance(k, slice):
+                result = result if k == slice(None) else result._taken(name, places)
+                inner.append(slice(None))
+            else:
+                different, again = places.unique(return_inverse=True)
+                result = result._taken(name, different)
+                inner.append(int(again) if isinstance(k, int) else again.to(self.device))
+        return result._tensor("a new dimension or an index of several lists")[tuple(inner)]
 
     def select(self, dim: int, index: int) -> Any:
         """As a tensor's."""
-        return self[(slice(None),) * (dim % self.ndim) + (index,)]
+        return self._at(dim, index)
 
     def narrow(self, dim: int, start: int, length: int) -> Any:
         """As a tensor's."""
-        return self[(slice(None),) * (dim % self.ndim) + (slice(start, start + length),)]
+        size = self.shape[dim]
+        start = start + size if start < 0 else start
+        if min(start, length) < 0 or start + length > size:
+            raise IndexError(f"{length} places from {start} on do not lie within {size}")
+        return self._at(dim, slice(start, start + length))
 
     def index_select(self, dim: int, index: torch.Tensor) -> Any:
         """As a tensor's."""
-        return self[(slice(None),) * (dim % self.ndim) + (index,)]
+        return self._at(dim, index.reshape(-1))
 
-    def squeeze(self, dim: int | None = None) -> Any:
+    def _at(self, dim: int, key: Any) -> Any:
+        self.shape[dim]  # may raise IndexError
+        return self[(slice(None),) * (dim % self.ndim) + (key,)]
+
+    def squeeze(self, dim: Any = None) -> Any:
         """As a tensor's."""
-        if "batch" in self.kept and (dim is None or dim % self.ndim == 0):
-            return replace(self, kept=self.kept[1:])
-        return self
+        listed = range(self.ndim) if dim is None else [dim] if isinstance(dim, int) else dim
+        gone = {self.kept[d] for d in listed if self.shape[d] == 1}
+        return replace(self, kept=tuple(name for name in self.kept if name not in gone))._settled()
 
     # Copies that need none.
 
     def to(self, *args: Any, **kwargs: Any) -> "LazyAttention":
         """As a tensor's, for a dtype or a device."""
         wanted = torch.empty(0, dtype=self.dtype, device=self.device).to(*args, **kwargs)
-        return replace(self, dtype=wanted.dtype, device=wanted.device)
+        return replace(self, read=self._some, dtype=wanted.dtype, device=wanted.device)
 
     def float(self) -> "LazyAttention":
         """As a tensor's."""
@@ -241,6 +262,18 @@ class LazyAttention:
     def double(self) -> "LazyAttention":
         """As a tensor's."""
         return self.to(torch.float64)
+
+    def half(self) -> "LazyAttention":
+        """As a tensor's."""
+        return self.to(torch.float16)
+
+    def bfloat16(self) -> "LazyAttention":
+        """As a tensor's."""
+        return self.to(torch.bfloat16)
+
+    def cpu(self) -> "LazyAttention":
+        """As a tensor's."""
+        return self.to("cpu")
 
     def detach(self) -> "LazyAttention":
         """Itself: it carries no gradient."""
@@ -254,32 +287,85 @@ class LazyAttention:
         """Itself."""
         return self
 
+    # Everything else a tensor can do: for rows that were named, on the tensor; for the whole map, refused.
+
+    def _tensor(self, what: str) -> torch.Tensor:
+        if self.whole:
+            raise _needs_all(what)
+        return self.dense()
+
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         name = getattr(func, "__name__", str(func))
-        if name in _FUNCTIONS and isinstance(args[0], LazyAttention):
+        if name in _FUNCTIONS and args and isinstance(args[0], LazyAttention):
             return getattr(args[0], name)(*args[1:], **(kwargs or {}))
-        raise _needs_all(f"torch.{name}")
+        if name.endswith("_") and not name.endswith("__"):
+            raise _unchangeable(f"torch.{name}")
+
+        def tensors(given: Any) -> Any:
+            if isinstance(given, LazyAttention):
+                return given._tensor(f"torch.{name}")
+            if isinstance(given, dict):
+                return {key: tensors(value) for key, value in given.items()}
+            return type(given)(map(tensors, given)) if type(given) in (list, tuple) else given
+
+        return func(*tensors(args), **tensors(kwargs or {}))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        if hasattr(torch.Tensor, name):
-            raise _needs_all(f".{name}")
-        raise AttributeError(f"LazyAttention has no {name!r}")
+        if not hasattr(torch.Tensor, name):
+            raise AttributeError(f"LazyAttention has no {name!r}")
+        if name in _PROPERTIES:
+            return getattr(torch.empty(0, dtype=self.dtype, device=self.device), name)
+        if name.endswith("_"):
+            raise _unchangeable(f".{name}")
+        return getattr(self._tensor(f".{name}"), name)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise _unchangeable("an assignment to a part")
+
+    def __eq__(self, other: object) -> Any:
+        return False if other is None else self._tensor("the operator eq") == other
+
+    def __ne__(self, other: object) -> Any:
+        return True if other is None else self._tensor("the operator ne") != other
+
+    __hash__ = object.__hash__
+
+
+class Places:
+    """Where the maxima stand, which is not known: every use is refused."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise _needs_all("where the maxima of attention.max(dim=...) stand")
+
+
+class Maximum(NamedTuple):
+    """What `max(dim=...)` gives: the values; where they stand is not known."""
+
+    values: Any
+    indices: Any = Places()
 
 
 _FUNCTIONS = ("mean", "sum", "amax", "max", "select", "narrow", "index_select", "squeeze", "clone", "detach")
+_PROPERTIES = ("requires_grad", "is_floating_point", "is_cuda", "is_complex", "is_sparse", "layout", "grad", "grad_fn")
+_OPERATORS = (
+    *("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "floordiv", "rfloordiv", "mod", "rmod"),
+    *("divmod", "rdivmod", "pow", "rpow", "matmul", "rmatmul", "and", "rand", "or", "ror", "xor", "rxor"),
+    *("lshift", "rlshift", "rshift", "rrshift", "neg", "pos", "abs", "invert", "lt", "le", "gt", "ge"),
+    *("bool", "float", "int", "index", "complex", "array", "contains", "reversed", "dlpack", "dlpack_device", "round"),
+)
 
 
 def _operator(name: str) -> Any:
-    def refuse(self: LazyAttention, *others: Any) -> Any:
-        raise _needs_all(f"the operator {name}")
+    def apply(self: LazyAttention, *others: Any, **options: Any) -> Any:
+        return getattr(self._tensor(f"the operator {name}"), f"__{name}__")(*others, **options)
 
-    return refuse
+    return apply
 
 
-for _name in ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "matmul", "pow", "neg", "gt", "lt"):
+for _name in _OPERATORS:
     setattr(LazyAttention, f"__{_name}__", _operator(_name))
 
 
@@ -290,33 +376,49 @@ def _needs_all(what: str) -> InputError:
     )
 
 
-def _tensor(part: Any, what: str) -> torch.Tensor:
-    if isinstance(part, LazyAttention):
-        raise _needs_all(what)
-    return part
+def _unchangeable(what: str) -> InputError:
+    return InputError(
+        f"{what} would change the attention map, which is only computed to be read; change a copy of the part you use, "
+        "or attention.dense()"
+    )
 
 
-def _is_number(key: Any) -> bool:
-    return isinstance(key, torch.Tensor) and key.ndim == 0
+def _plain(key: Any) -> Any:
+    """A key as None, Ellipsis, a slice, an int or a tensor on the CPU."""
+    if key is None or key is Ellipsis or isinstance(key, slice):
+        return key
+    if isinstance(key, bool):
+        raise _needs_all("an index that is one truth value")
+    if isinstance(key, int):
+        return key
+    places = torch.as_tensor(list(key) if isinstance(key, range) else key).cpu()
+    places = places.bool() if places.dtype == torch.uint8 else places  # as torch has it
+    if places.ndim == 0 and places.dtype != torch.bool:
+        return int(places)
+    if places.dtype == torch.bool and places.ndim != 1:
+        raise _needs_all("a mask of several dimensions")
+    return places if places.dtype == torch.bool or places.numel() else places.long()
 
 
-def _chosen(key: Any, size: int) -> tuple[torch.Tensor, bool]:
-    """The places a key names out of `size`, and whether it is a single one."""
+def _checked(key: Any, size: int) -> Any:
+    """A key within a dimension of `size`; masks and negative places as places."""
     if isinstance(key, slice):
-        return torch.arange(size)[key], False
-    if isinstance(key, int) or _is_number(key):
-        place = int(key)
-        if not -size <= place < size:
-            raise IndexError(f"index {place} is out of range for attention with {size} there")
-        return torch.tensor([place % size]), True
-    places = torch.as_tensor(key)
-    if places.dtype == torch.bool:
-        return places.cpu().nonzero()[:, 0], False
-    places = places.cpu().long()
-    if places.numel() and not (-size <= int(places.min()) and int(places.max()) < size):
+        return key
+    if isinstance(key, int):
+        if not -size <= key < size:
+            raise IndexError(f"index {key} is out of range for attention with {size} there")
+        return key % size
+    if key.dtype == torch.bool:
+        if len(key) != size:
+            raise IndexError(f"a mask of {len(key)} does not fit attention with {size} there")
+        return key.nonzero()[:, 0]
+    if key.is_floating_point():
+        raise IndexError(f"places must be whole numbers, not {key.dtype}")
+    if key.numel() and not (-size <= int(key.min()) and int(key.max()) < size):
         raise IndexError(f"an index is out of range for attention with {size} there")
-    return places % size, False
+    return key.long() % size if size else key.long()
 
 
-def _reduce(block: torch.Tensor, how: str, dims: tuple[int, ...]) -> torch.Tensor:
-    return getattr(block, how)(dim=dims, keepdim=True)
+def _places(key: Any, size: int) -> torch.Tensor:
+    """What a checked key names, `[places]`, or of the key's own shape."""
+    return torch.arange(size)[key] if isinstance(key, slice) else torch.tensor([key]) if isinstance(key, int) else key

@@ -18,7 +18,7 @@ class Backbone:
         fastv_sum: whether FastV adds the question's rows up instead of averaging them (and includes the last).
         least: tokens that stay whatever the ratio says.
         keeps_all_for_none: whether a strategy that keeps nothing keeps everything.
-        blind: whether a token after the image cannot have seen the question.
+        blind: whether tokens after the image cannot have seen the question, so that there is a null token.
         released_rows: whether its released code, run with sdpa, lets score rows see later tokens.
     """
 
@@ -43,13 +43,12 @@ _QWEN = {
     "last_row": False,
     "fastv_sum": False,
     "least": 1,
-    "keeps_all_for_none": True,
     "released_rows": True,
 }
 LLAVA = Backbone("llava", keep_tokens=192)
 LLAVA_NEXT = Backbone("llava_next", keep_tokens=320, query="last")
 INTERNVL = Backbone("internvl", prune_layer=2, null_row=1)
-QWEN2 = Backbone("qwen2", **_QWEN)  # type: ignore[arg-type]
+QWEN2 = Backbone("qwen2", keeps_all_for_none=True, **_QWEN)  # type: ignore[arg-type]
 QWEN3 = Backbone("qwen3", **_QWEN)  # type: ignore[arg-type]
 VIDEO_LLAVA = Backbone("video_llava", strategy="fastv", prune_layer=16, query="last")
 PALIGEMMA = Backbone("paligemma", blind=False)

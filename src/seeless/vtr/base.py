@@ -97,7 +97,7 @@ def over_heads(attention: torch.Tensor, config: VTRConfig) -> torch.Tensor:
 
 def best(scores: torch.Tensor, count: int) -> torch.Tensor:
     """Places of the `count` highest scores, ascending; the lower place wins a tie."""
-    order = scores.float().argsort(descending=True, stable=True)
+    order = (scores.float() if scores.element_size() < 4 else scores).argsort(descending=True, stable=True)
     return order[:count].sort().values
 
 

@@ -60,9 +60,10 @@ class CLSEStrategy(BuiltIn, PruningStrategy):
     ) -> torch.Tensor:
         start, end = image_token_range
         attended = attention[:, :, -1, start:end].mean(dim=1).squeeze(0)
-        self._count = self._budget(config, ctx["step"], ctx["original_tokens"], end - start)
+        step = self._step(config, ctx)
+        self._count = self._budget(config, step, ctx["original_tokens"], end - start)
         grid, before = self._grid(config, end - start, ctx), ctx.get("z_ref")
-        if ctx["step"] > 0 or grid is None or before is None or len(before) != end - start:
+        if step > 0 or grid is None or before is None or len(before) != end - start:
             return attended
         now = ctx["hidden_states"][:, start:end]
         softening = SOFTENING if config.backbone.name == "video_llava" else 0.0
@@ -77,6 +78,13 @@ class CLSEStrategy(BuiltIn, PruningStrategy):
         if config.keep_tokens is None and config.retain_ratio is None and config.score_threshold is not None:
             return above(scores, float(config.score_threshold))  # type: ignore[arg-type]
         return best(scores, min(self._count, num_tokens))
+
+    @staticmethod
+    def _step(config: VTRConfig, ctx: dict) -> int:
+        """Which cut this is; on Qwen in the order given, elsewhere in that of the layers."""
+        if config.backbone.least or not isinstance(config.prune_layer, list):
+            return ctx["step"]
+        return config.prune_layers.index(ctx["score_layer"] + 1)
 
     def _grid(self, config: VTRConfig, visual: int, ctx: dict) -> tuple[int, int, int] | None:
         if config.backbone.name == "video_llava":

@@ -1,7 +1,9 @@
 """`VTRConfig`: the one configuration of PriorTR's framework, with the fields of all its copies."""
 
 import difflib
-from collections.abc import Mapping
+import inspect
+import math
+from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import asdict, dataclass, field, fields, replace
 from numbers import Integral, Real
@@ -29,8 +31,8 @@ class VTRConfig(Recipe):
     Args:
         enabled: False leaves the model as it is.
         strategy: registered name; "priortr", on Video-LLaVA "fastv", unless told.
-        prune_layer: K, or a list: layers 0 ... K-1 see every token. Entries below 1, or not below the number of layers,
-            never fire.
+        prune_layer: K, or a list: layers 0 ... K-1 see every token. Entries below 1, or above the number of
+            layers, never fire; the number of layers itself cuts the caches only.
         keep_ratio: in [0, 1]; on Qwen in (0, 1]. One per cut in a list, in the order of `prune_layer` as given.
         keep_tokens: at least 0. Likewise.
         score_threshold: keep what scores above it, at least the best. Likewise.
@@ -80,6 +82,21 @@ class VTRConfig(Recipe):
     debug: bool = False
     as_released: bool = False
 
+    def __new__(cls, *values: Any, **named: Any) -> "VTRConfig":
+        """Refuse names that are no field before Python does, with those it may have meant."""
+        known = inspect.signature(cls.__init__).parameters
+        if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in known.values()):
+            cls._check_names(named, list(known)[1:])
+        return super().__new__(cls)
+
+    @classmethod
+    def _check_names(cls, given: Iterable[str], known: list[str]) -> None:
+        for name in given:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=3)
+                hint = f"did you mean {' or '.join(near)}?" if near else f"its fields are {', '.join(known)}"
+                raise BudgetError(f"{cls.__name__} has no field {name!r}; {hint}")
+
     def __post_init__(self) -> None:
         self.backbone: Backbone = OTHER
         _check_numbers("prune_layer", self.prune_layer, whole=True)
@@ -89,6 +106,13 @@ class VTRConfig(Recipe):
         _check_numbers("retain_ratio", self.retain_ratio, least=0, most=1)
         _check_numbers("merge_clusters", self.merge_clusters, whole=True, least=1)
         _check_numbers("important_ratio", self.important_ratio, least=0, most=1)
+        for name in ("ref_layers", "candidate_layers"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, list):
+                raise BudgetError(f"{name}={value!r} is not possible; give a list of layers")
+            _check_numbers(name, value or None, whole=True, least=0)
+        for name in ("enabled", "clse_fft_3d", "token_merge", "adaptive_layer", "debug", "as_released"):
+            _check_choice(name, getattr(self, name), (True, False))
         for name in ("clse_cutoff_ratio", "clse_temp"):
             _check_numbers(name, getattr(self, name), least=0)
         for name in ("clse_grid_t", "clse_grid_h", "clse_grid_w"):
@@ -172,12 +196,7 @@ class VTRConfig(Recipe):
         Raises:
             BudgetError: a name that is no field.
         """
-        known = [knob.name for knob in fields(cls)]
-        for name in data:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=3)
-                hint = f"did you mean {' or '.join(near)}?" if near else f"its fields are {', '.join(known)}"
-                raise BudgetError(f"{cls.__name__} has no field {name!r}; {hint}")
+        cls._check_names(data, [knob.name for knob in fields(cls)])
         return cls(**data)
 
     def filled(self, backbone: Backbone) -> "VTRConfig":
@@ -192,6 +211,8 @@ class VTRConfig(Recipe):
         result = replace(
             self,
             strategy=strategy,
+            prune_layer=backbone.prune_layer if self.prune_layer is None else self.prune_layer,
+            keep_ratio=backbone.keep_ratio if self.keep_ratio is None else self.keep_ratio,
             keep_tokens=auto if self.keep_tokens is None else self.keep_tokens,
             query_aggregation=query,
             ref_layers=list(self.ref_layers or []),
@@ -229,7 +250,7 @@ def _check_numbers(
 ) -> None:
     kind = Integral if whole else Real
     for one in value if isinstance(value, list) else [] if value is None else [value]:
-        fits = isinstance(one, kind) and not isinstance(one, bool)
+        fits = isinstance(one, kind) and not isinstance(one, bool) and math.isfinite(one)  # type: ignore[arg-type]
         if not fits or (least is not None and one < least) or (most is not None and one > most):
             takes = "whole numbers" if whole else "numbers"
             bounds = "" if least is None else f" from {least} on" if most is None else f" from {least} to {most}"

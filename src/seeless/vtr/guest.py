@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -11,6 +12,7 @@ from seeless.decision import Decision, Extend, Keep
 from seeless.errors import InputError
 from seeless.strategy import Positions, Stage, Strategy
 from seeless.vtr.attention import LazyAttention
+from seeless.vtr.base import PruningStrategy, VTRStrategy
 from seeless.vtr.builtin import BuiltIn
 from seeless.vtr.config import VTRConfig
 from seeless.vtr.registry import get_strategy
@@ -71,9 +73,9 @@ class Guest(Strategy):
             return []
         if self._ways.before_decoder:
             return [0]
-        given = list(dict.fromkeys(self._ways.schedule(self._config, depth)))
-        object.__setattr__(self, "steps", {layer: step for step, layer in enumerate(given)})
-        return sorted(layer for layer in given if 0 < layer < depth)
+        given = self._ways.schedule(self._config, depth)
+        object.__setattr__(self, "steps", {layer: given.index(layer) for layer in given})
+        return sorted(layer for layer in self.steps if 0 < layer <= depth)
 
     def watches(self, depth: int) -> list[int]:
         if self._ways.before_decoder or not self._config.enabled:
@@ -101,10 +103,13 @@ class _Call:
         self.order = torch.cat([before, places, after])
         self.range = len(before), len(before) + len(places)
         parameters = inspect.signature(self.guest.compute_scores).parameters
-        self.counts_cuts = "layer_idx" in parameters
+        self.counts_cuts = isinstance(self.guest, VTRStrategy) or (
+            "layer_idx" in parameters and not isinstance(self.guest, PruningStrategy)
+        )
         self.before_decoder = owner._ways.before_decoder
         self.step = 0 if self.before_decoder else owner.steps[ctx.layer]
         self.context: dict[str, Any] = ctx.memory.setdefault("context", {})
+        self.looks_like: torch.Tensor | None = None
 
     def _attention(self, layer: int) -> LazyAttention:
         order, ctx, causal = self.order, self.ctx, not self.config.as_released
@@ -114,8 +119,9 @@ class _Call:
             found = ctx.attention(chosen, layer=layer, onto="row", causal=causal)[0]
             return found[:, :, order.to(found.device)]
 
-        last = read(torch.tensor([len(order) - 1]))
-        return LazyAttention(read, last.shape[0], len(order), ctx.hidden.dtype, last.device)
+        if self.looks_like is None:
+            self.looks_like = ctx.attention("last")[0]
+        return LazyAttention(read, len(self.looks_like), len(order), ctx.hidden.dtype, self.looks_like.device)
 
     def _fresh(self, hidden: torch.Tensor) -> dict[str, Any]:
         """What the context holds at this cut, beside what the strategy and earlier cuts put there."""
@@ -134,7 +140,7 @@ class _Call:
         if self.before_decoder:
             attention = ctx.vision_attention()[0].mean(0)
             found |= {"vit_importance": attention, "vit_merged_features": ctx.embeds[0].to(attention.device)}
-        if "next_attention" in inspect.signature(self.guest.compute_scores).parameters:
+        else:
             found["next_attention"] = self._attention(layer)
         return found
 
@@ -164,7 +170,9 @@ class _Call:
         scores = self._call(guest.compute_scores, attention, self.range, config, context=given)
         self._check_scores(scores, visual)
         more = {"layer_idx": step} if self.counts_cuts else {}
-        kept = self._call(guest.select_tokens, scores, visual, config, context=more)
+        base = VTRStrategy if self.counts_cuts else PruningStrategy
+        select = getattr(guest, "select_tokens", None) or partial(base.select_tokens, guest)
+        kept = self._call(select, scores, visual, config, context=more)
         kept = self._checked(kept, visual)
         if self.config.debug:
             logger.info("%s before layer %d keeps %d of %d", self.owner.name, self.ctx.layer, len(kept), visual)

@@ -25,8 +25,8 @@ class PriorTRStrategy(BuiltIn, PruningStrategy):
     def check(self, config: VTRConfig) -> None:
         if not config.backbone.blind:
             raise UnsupportedModel(
-                "the whole prompt of this model sees itself, so no token after the image is blind to the question; "
-                "use fastv or vispruner"
+                "the whole prompt of this model sees itself, so no token after the image is blind to the question and "
+                "there is no null token whose attention could be read; use another strategy"
             )
 
     def compute_scores(self, attention: Any, image_token_range: Range, config: VTRConfig, **ctx: Any) -> torch.Tensor:

@@ -77,7 +77,7 @@ class SparseVLMStrategy(BuiltIn, VTRStrategy):
         pruned_token_scores: torch.Tensor,
         **context: Any,
     ) -> torch.Tensor:
-        if not config.token_merge:
+        if not config.token_merge or len(pruned_token_scores) == 0:
             return pruned_hidden_states
         start, at = image_token_range
         dropped = torch.ones(len(keep_indices) + len(pruned_token_scores), dtype=torch.bool, device=keep_indices.device)
