@@ -246,7 +246,7 @@ def test_a_guest_has_a_card(seeless, guest):
     refused(seeless("info", "vtr:fastvv"), 2, "did you mean vtr:fastv?")
 
 
-def test_a_native_name_wins_and_the_guest_behind_it_is_pointed_out(seeless, tmp_path):
+def test_a_plugins_guest_wins_and_says_so(seeless, tmp_path):
     (tmp_path / "mine.py").write_text(
         "from seeless.vtr import PruningStrategy, register_strategy\n"
         "@register_strategy('uniform')\n"
@@ -255,9 +255,9 @@ def test_a_native_name_wins_and_the_guest_behind_it_is_pointed_out(seeless, tmp_
         "        start, end = image_token_range\n"
         "        return attention.shape[-1] - attention[:, 0, -1, start:end].squeeze(0)\n"
     )
-    outcome = seeless("run", *QUICK, "--json", "--plugin", "mine.py", "--strategy", "uniform", "--keep", 9)
-    assert json.loads(outcome.out)["runs"][1]["fields"]["keep"] == 9
-    assert outcome.err == "'uniform' is seeless' own strategy; the plugin's guest of this name is 'vtr:uniform'\n"
+    outcome = seeless("run", *QUICK, "--json", "--plugin", "mine.py", "--strategy", "uniform", "--keep_tokens", 9)
+    assert json.loads(outcome.out)["runs"][1]["fields"]["keep_tokens"] == 9
+    assert outcome.err == "'uniform' is the plugin's guest; seeless' own strategy of this name is not used\n"
     row = run_json(seeless, "--plugin", "mine.py", "--strategy", "vtr:uniform", "--keep_tokens", 9)["runs"][1]
     assert row["fields"]["keep_tokens"] == 9
 

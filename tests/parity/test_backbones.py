@@ -13,8 +13,12 @@ import seeless as sl
 
 RECORDED = Path(__file__).parent / "recorded"
 BACKBONES = ("llavanext", "videollava", "qwen2vl", "qwen3vl", "internvl")
+PORTS_ONLY = ("clse", "sparsevlm")  # PriorTR's ports differ from the native methods, as its code does under sdpa
 CASES = sorted(
-    (backbone, path.parent.name) for backbone in BACKBONES for path in (RECORDED / backbone).glob("*/case.json")
+    (backbone, path.parent.name)
+    for backbone in BACKBONES
+    for path in (RECORDED / backbone).glob("*/case.json")
+    if not path.parent.name.startswith(PORTS_ONLY) and not path.parent.name.endswith("_sdpa")
 )
 
 

@@ -8,7 +8,7 @@ import typer
 import seeless as sl
 from seeless.cli.cards import Card, card_of
 from seeless.cli.console import print_json, print_table, say
-from seeless.cli.names import guest_names
+from seeless.cli.names import guest_names, shadowed
 from seeless.cli.plugins import load_plugins
 
 
@@ -20,7 +20,10 @@ def list_strategies(
 ) -> None:
     """All strategies with their fields, defaults and papers, and the guests of seeless.vtr."""
     load_plugins(plugin or [])
-    own, guests = ([card_of(name) for name in names] for names in (sl.available(), guest_names()))
+    own, guests = (
+        [card_of(name) for name in names]
+        for names in ([n for n in sl.available() if n not in shadowed()], guest_names())
+    )
     if as_json:
         print_json([card.to_dict() for card in own + guests])
         return

@@ -64,11 +64,12 @@ def guest_names() -> list[str]:
     """
     import seeless.vtr  # noqa: F401  (registers the built-in classes)
 
-    return sorted(GUEST + name if name in sl.available() else name for name in VTR_REGISTRY)
+    own = set(sl.available()) - set(shadowed())
+    return sorted(GUEST + name if name in own else name for name in VTR_REGISTRY)
 
 
 def choose(name: str) -> Choice:
-    """What a name stands for: seeless' own strategy if there is one, else the guest; after "vtr:" always the guest.
+    """What a name stands for: a plugin's guest, else seeless' own strategy, else a guest; "vtr:NAME" is a guest.
 
     >>> choose("fastv").guest, choose("vtr:fastv").guest
     (None, 'fastv')
@@ -78,7 +79,7 @@ def choose(name: str) -> Choice:
         BudgetError: the guest's configuration class is no dataclass of its own.
     """
     guests = guest_names()
-    if name in sl.available():
+    if name in sl.available() and name not in shadowed():
         return Choice(name, strategy_class(name), None)
     guest = name.removeprefix(GUEST)
     if guest not in VTR_REGISTRY:
@@ -94,7 +95,7 @@ def choose(name: str) -> Choice:
     return Choice(name, config, guest)
 
 
-def hidden_guests(names: list[str]) -> list[str]:
-    """Those of these names that mean seeless' own strategy although a plugin has registered a guest of that name."""
-    own = set(names) & set(sl.available()) & set(VTR_REGISTRY)
-    return sorted(name for name in own if not VTR_REGISTRY[name].__module__.startswith("seeless."))
+def shadowed() -> list[str]:
+    """Names of seeless' own strategies that a plugin has registered a guest under: there the guest is meant."""
+    both = set(sl.available()) & set(VTR_REGISTRY)
+    return sorted(name for name in both if not VTR_REGISTRY[name].__module__.startswith("seeless."))

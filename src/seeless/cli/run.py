@@ -13,7 +13,7 @@ from seeless.cli.asking import build_inputs, generate_answer
 from seeless.cli.console import notice, print_json, say
 from seeless.cli.knobs import build_strategies, read_flags
 from seeless.cli.loading import LoadedModel, load_config, load_embedded, load_image, load_model, resolve_name
-from seeless.cli.names import hidden_guests
+from seeless.cli.names import shadowed
 from seeless.cli.pictures import check_target, save_overlays
 from seeless.cli.plugins import load_plugins
 from seeless.cli.results import Result, print_results, result_dict
@@ -69,15 +69,15 @@ def run(
     Without --keep: the strategy's own budget, else 0.25.
 
     A guest, registered through seeless.vtr, has the fields of its configuration: --keep-tokens 64 --prune-layer 3.
-    vtr:NAME is the guest where seeless has a strategy of this name, too.
+    vtr:NAME is the framework's version where seeless has a strategy of this name, too.
     """
     load_plugins(plugin or [])
     if strategy is not None and compare is not None:
         raise typer.BadParameter("--strategy and --compare exclude each other")
     names = [strategy or DEFAULT_STRATEGY] if compare is None else _names(compare)
     strategies = dict(zip(names, build_strategies(names, read_flags(context.args)), strict=True))
-    for hidden in hidden_guests(names):
-        notice(f"{hidden!r} is seeless' own strategy; the plugin's guest of this name is 'vtr:{hidden}'")
+    for taken in set(names) & set(shadowed()):
+        notice(f"{taken!r} is the plugin's guest; seeless' own strategy of this name is not used")
     overlay = save_overlay or (DEFAULT_OVERLAY if compare is None and not as_json else None)
     if overlay is not None:
         check_target(overlay)

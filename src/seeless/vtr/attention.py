@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from seeless.errors import InputError
+from seeless.vtr.indexing import checked_key, needs_all, plain_key
 
 ROWS_AT_ONCE = 64
 NAMES = ("batch", "heads", "rows", "columns")
@@ -120,7 +121,7 @@ class LazyAttention:
             return self.to(dtype)._over(how, dim, keepdim)
         listed = [dim] if isinstance(dim, int) else list(dim) if isinstance(dim, list | tuple) else None
         if listed is None and dim is not None:
-            raise _needs_all(f"a reduction with {type(dim).__name__}")
+            raise needs_all(f"a reduction with {type(dim).__name__}")
         names = tuple(self.kept[d] for d in listed) if listed else self.kept
         if len(set(names)) < len(names):
             raise InputError(f"dim={dim} names a dimension twice")
@@ -175,7 +176,7 @@ class LazyAttention:
 
     def _spread(self, key: Any) -> list:
         """One int, slice or tensor of places per dimension, and None where a new one comes in."""
-        keys = [_plain(k) for k in (key if isinstance(key, tuple) else (key,))]
+        keys = [plain_key(k) for k in (key if isinstance(key, tuple) else (key,))]
         named = sum(1 for k in keys if k is not None and k is not Ellipsis)
         if named > self.ndim:
             raise IndexError(f"too many indices for attention of {self.ndim} dimensions")
@@ -184,7 +185,7 @@ class LazyAttention:
         if any(k is Ellipsis for k in keys):
             raise IndexError("an index can have only one ellipsis ('...')")
         sizes = iter(self.shape)
-        return [None if k is None else _checked(k, next(sizes)) for k in keys]
+        return [None if k is None else checked_key(k, next(sizes)) for k in keys]
 
     def _taken(self, name: str, places: torch.Tensor) -> "LazyAttention":
         """Only these places of one dimension."""
@@ -291,7 +292,7 @@ class LazyAttention:
 
     def _tensor(self, what: str) -> torch.Tensor:
         if self.whole:
-            raise _needs_all(what)
+            raise needs_all(what)
         return self.dense()
 
     @classmethod
@@ -338,7 +339,7 @@ class Places:
     """Where the maxima stand, which is not known: every use is refused."""
 
     def __getattr__(self, name: str) -> Any:
-        raise _needs_all("where the maxima of attention.max(dim=...) stand")
+        raise needs_all("where the maxima of attention.max(dim=...) stand")
 
 
 class Maximum(NamedTuple):
@@ -369,54 +370,11 @@ for _name in _OPERATORS:
     setattr(LazyAttention, f"__{_name}__", _operator(_name))
 
 
-def _needs_all(what: str) -> InputError:
-    return InputError(
-        f"{what} needs the whole attention map; index the rows and columns you use first, such as "
-        "attention[:, :, -1, start:end], or ask for all of it with attention.dense()"
-    )
-
-
 def _unchangeable(what: str) -> InputError:
     return InputError(
         f"{what} would change the attention map, which is only computed to be read; change a copy of the part you use, "
         "or attention.dense()"
     )
-
-
-def _plain(key: Any) -> Any:
-    """A key as None, Ellipsis, a slice, an int or a tensor on the CPU."""
-    if key is None or key is Ellipsis or isinstance(key, slice):
-        return key
-    if isinstance(key, bool):
-        raise _needs_all("an index that is one truth value")
-    if isinstance(key, int):
-        return key
-    places = torch.as_tensor(list(key) if isinstance(key, range) else key).cpu()
-    places = places.bool() if places.dtype == torch.uint8 else places  # as torch has it
-    if places.ndim == 0 and places.dtype != torch.bool:
-        return int(places)
-    if places.dtype == torch.bool and places.ndim != 1:
-        raise _needs_all("a mask of several dimensions")
-    return places if places.dtype == torch.bool or places.numel() else places.long()
-
-
-def _checked(key: Any, size: int) -> Any:
-    """A key within a dimension of `size`; masks and negative places as places."""
-    if isinstance(key, slice):
-        return key
-    if isinstance(key, int):
-        if not -size <= key < size:
-            raise IndexError(f"index {key} is out of range for attention with {size} there")
-        return key % size
-    if key.dtype == torch.bool:
-        if len(key) != size:
-            raise IndexError(f"a mask of {len(key)} does not fit attention with {size} there")
-        return key.nonzero()[:, 0]
-    if key.is_floating_point():
-        raise IndexError(f"places must be whole numbers, not {key.dtype}")
-    if key.numel() and not (-size <= int(key.min()) and int(key.max()) < size):
-        raise IndexError(f"an index is out of range for attention with {size} there")
-    return key.long() % size if size else key.long()
 
 
 def _places(key: Any, size: int) -> torch.Tensor:
