@@ -3,6 +3,9 @@
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
+from transformers.utils import logging
+
+logging.disable_progress_bar()
 
 WORDS = "what colour is the left digit how many are there answer question using a single word or phrase . ? : assistant"
 

@@ -179,3 +179,47 @@ def test_the_report_says_when_no_layer_reads_the_features(tiny):
     with sl.apply(model, sl.PruMerge()) as run:
         model(**inputs_of(model, own, [[3, "image:0", 4]]))
     assert "which made the features (none reads them) (no class token)" in str(run.report)
+
+
+@torch.no_grad()
+def test_a_tower_without_class_token(tiny):
+    """PaliGemma's features are those of the last layer: what each patch receives there, one head of the whole width."""
+    from tinies import TINIES
+    from tinies import make_inputs as inputs_of
+
+    own = next(tiny for tiny in TINIES if tiny.name == "paligemma")
+    model, untouched = tiny(own, "sdpa"), tiny(own, "untouched")
+    inputs = inputs_of(model, own, [[3, "image:0", 4]])
+    with sl.apply(model, sl.PruMerge(6, neighbours=3)) as run:
+        model(**inputs)
+    tower = untouched.model.vision_tower
+    layer = next(layers for name, layers in tower.named_modules() if name.endswith("encoder.layers"))[-1]
+    normed = layer.layer_norm1(tower(inputs["pixel_values"], output_hidden_states=True).hidden_states[-2][0])
+    query, keys = layer.self_attn.q_proj(normed).double(), layer.self_attn.k_proj(normed).double()
+    received = (query @ keys.T / keys.shape[-1] ** 0.5).softmax(-1).mean(0)
+    stage = run.report.stages[0]
+    assert torch.allclose(stage.scores[0].double(), received, atol=1e-6)
+    assert stage.kept[0].tolist() == sorted(plain_prumerge(received.tolist(), keys.tolist(), 6, 3, False))
+
+
+@both
+@pytest.mark.parametrize("layer", [1, -1, [1, -2], [-2, -1]], ids=str)
+@torch.no_grad()
+def test_other_feature_layers(cls, layer):
+    """The reader is the layer after the last one named; after the tower's last there is none."""
+    variant = VARIANTS[0]
+    model = variant.build("sdpa")
+    model.config.vision_feature_layer = layer
+    if isinstance(layer, list):
+        model.model.multi_modal_projector.linear_1 = torch.nn.Linear(64, 64)
+    inputs = make_inputs(model, variant, RAGGED[:2])
+    last = layer[-1] if isinstance(layer, list) else layer
+    reads = {
+        0: "layer 0, which reads",
+        1: "layer 1, which reads",
+        -2: "layer 2, which reads",
+        -1: "layer 2, which made",
+    }
+    with sl.apply(model, cls(6, neighbours=3)) as run:
+        model(**inputs)
+        assert reads[last] in run.report.stages[0].signal and run.report.n_after == [6, 12]

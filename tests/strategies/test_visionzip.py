@@ -200,3 +200,27 @@ def test_a_class_token_that_cannot_be_given(tiny):
     model = tiny(own, "sdpa")
     with sl.apply(model, Leader(keep=5, scope="crop")):
         model(**inputs_of(model, own, [[3, "image:0", 2, "video:1", 4]]))
+
+
+@pytest.mark.parametrize("layer", [1, -1, [1, -2]], ids=str)
+@torch.no_grad()
+def test_the_class_token_of_other_feature_layers(layer):
+    """Where several layers' states stand side by side, so do their class tokens."""
+    variant = VARIANTS[0]
+    model = variant.build("sdpa")
+    model.config.vision_feature_layer = layer
+    if isinstance(layer, list):
+        model.model.multi_modal_projector.linear_1 = torch.nn.Linear(64, 64)
+    inputs = make_inputs(model, variant, RAGGED[:1])
+    seen = []
+
+    class Spy(sl.EntryStrategy):
+        def select(self, ctx):
+            seen.append(ctx.class_token())
+            return sl.Keep(torch.ones(ctx.index.shape, dtype=torch.bool))
+
+    with sl.apply(model, Spy(keep=5, scope="crop")):
+        model(**inputs)
+    states = model.model.vision_tower(inputs["pixel_values"], output_hidden_states=True).hidden_states
+    layers = layer if isinstance(layer, list) else [layer]
+    assert torch.equal(seen[0], torch.cat([states[i][:, 0] for i in layers], -1))

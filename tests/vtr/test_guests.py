@@ -22,10 +22,26 @@ CONFIGS = {
     "nothing": VTRConfig(strategy="mymethod", prune_layer=[2, 4], keep_tokens=[4, 0]),
     "plain": VTRConfig(strategy="plain", prune_layer=[3], keep_ratio=0.3),
 }
+BUILT_IN = {
+    "priortr": VTRConfig(strategy="priortr", prune_layer=[2, 4], keep_ratio=0.6),
+    "priortr_2f": VTRConfig(strategy="priortr_2f", prune_layer=3, keep_ratio=0.4),
+    "fastv": VTRConfig(strategy="fastv", prune_layer=3, keep_ratio=0.4, query_aggregation="question"),
+    "clse": VTRConfig(strategy="clse", keep_ratio=0.7, clse_grid_t=4, clse_grid_h=17, clse_grid_w=1),
+    "sparsevlm": VTRConfig(strategy="sparsevlm", prune_layer=2, keep_ratio=0.4),
+    "vispruner": VTRConfig(strategy="vispruner", keep_ratio=0.4),
+}
+CONFIGS |= BUILT_IN
 ADDS = ("merging",)
 NEW_TOKENS = 3
-every = pytest.mark.parametrize("case", CASES, ids=case_id)
-named = pytest.mark.parametrize("name", CONFIGS)
+EVERYWHERE = ("mymethod", "shallow_router", "cached", "merging", "nothing")
+COPIED = ("llava-llama", "qwen2_vl", "qwen3_vl", "internvl", "video_llava", "paligemma")
+PAIRS = [
+    pytest.param(case, name, id=f"{case_id(case)}-{name}")
+    for case in CASES
+    for name in CONFIGS
+    if name in EVERYWHERE or (case[0].name.startswith(COPIED) and not case[0].name.endswith(("_moe", "2")))
+]
+pairs = pytest.mark.parametrize(("case", "name"), PAIRS)
 
 
 def pictures(row):
@@ -39,17 +55,18 @@ def kept_of(report, row=None):
 
 def refuses(own, name, backend, model, inputs):
     """Whether the pair cannot work; then it says so."""
-    blind = name == "difference" and own.name.startswith("paligemma")
+    blind = name in ("difference", "priortr", "priortr_2f") and own.name.startswith("paligemma")
     reason = "blind to the question" if blind else gap(own, name, backend)
+    if name == "vispruner" and own.name == "video_llava" and "pixel_values_videos" in inputs:
+        reason = "show no patch"  # frames keep their class tokens
     if reason is None:
         return False
-    with pytest.raises(sl.UnsupportedModel, match=reason), sl.apply(model, CONFIGS[name]):
+    with pytest.raises((sl.UnsupportedModel, sl.InputError), match=reason), sl.apply(model, CONFIGS[name]):
         model(**inputs)
     return True
 
 
-@every
-@named
+@pairs
 @torch.no_grad()
 def test_backends_and_oracle(tiny, case, name):
     """Prefill and decode are those of the mask oracle, on every backend; those that add tokens agree on backends."""
@@ -93,8 +110,7 @@ def test_backends_and_oracle(tiny, case, name):
         assert lengths[0] == int((rest + torch.tensor(run.report.n_after)).max()) + NEW_TOKENS - 1
 
 
-@every
-@named
+@pairs
 @torch.no_grad()
 def test_a_row_of_a_batch_equals_the_row_alone(tiny, case, name):
     model, (own, kind) = tiny(case[0], "sdpa"), case
@@ -374,3 +390,58 @@ def test_what_a_guest_must_give_back(tiny, registry):
     with sl.apply(model, VTRConfig(strategy="odd", prune_layer=2)) as run:
         model(**inputs)
     assert run.report.stages[0].kept[0].tolist() == [3, 7]  # any order, each once
+
+
+@pytest.mark.parametrize("own", [own for own in TINIES if own.name.startswith(COPIED)], ids=str)
+@torch.no_grad()
+def test_bfloat16_is_finite(own):
+    model = own.build("sdpa", torch.bfloat16)
+    for kind in own.kinds:
+        inputs = make_inputs(model, own, rows_of(kind)[:2])
+        for name, config in CONFIGS.items():
+            if not refuses(own, name, "sdpa", model, inputs):
+                with sl.apply(model, config):
+                    assert model(**inputs).logits.isfinite().all(), name
+
+
+@torch.no_grad()
+def test_beside_other_strategies(tiny):
+    """After a native one at the entry, and two guests of one kind with caches of their own."""
+    own = tiny_named("llava-llama")
+    model = tiny(own, "sdpa")
+    inputs = make_inputs(model, own, [[5, "image:0", 9], [3, "image:1", 4, "image:2", 6]])
+    cached = VTRConfig(strategy="cached", prune_layer=[2, 4], keep_ratio=0.5)
+    with sl.apply(model, [sl.VisPruner(keep=10), VTRConfig(strategy="hidden", prune_layer=1, keep_tokens=8)]) as run:
+        model(**inputs)
+    assert [stage.n_after for stage in run.report.stages] == [[10, 20], [8, 8]]
+    with sl.apply(model, [cached, VTRConfig(strategy="cached", prune_layer=[5, 6], keep_ratio=0.5)]) as run:
+        model(**inputs)
+    assert [stage.n_after for stage in run.report.stages] == [[8, 16], [4, 8], [2, 4], [1, 2]]
+
+
+@torch.no_grad()
+def test_a_second_turn_on_the_reduced_cache(tiny):
+    """A new image in a later turn is a prompt of its own; both turns' caches are cut."""
+    own = tiny_named("llava-llama")
+    model = tiny(own, "sdpa")
+    first, second = (make_inputs(model, own, [row]) for row in ([5, "image:0", 9], [3, "image:1", 4]))
+    with sl.apply(model, CONFIGS["merging"]) as run:
+        cache = model(**first).past_key_values
+        held = cache.layers[0].keys.shape[-2]
+        mask = torch.ones(1, 30 + second["input_ids"].shape[1], dtype=torch.long)
+        out = model(**{**second, "attention_mask": mask}, past_key_values=cache)
+    assert held == 14 + run.reports[0].n_after[0] and out.logits.isfinite().all()
+    assert {layer.keys.shape[-2] for layer in cache.layers} == {held + 7 + run.reports[1].n_after[0]}
+
+
+def test_gradients_reach_the_tower(tiny):
+    """Through added tokens' neighbours; a cut carries no gradient itself."""
+    own = tiny_named("llava-llama")
+    model = own.build("sdpa")
+    inputs = make_inputs(model, own, [[5, "image:0", 9]])
+    for name in ("cached", "merging"):
+        model.zero_grad()
+        with sl.apply(model, CONFIGS[name]):
+            model(**inputs, labels=inputs["input_ids"]).loss.backward()
+        grads = [p.grad for n, p in model.named_parameters() if "vision_tower" in n and p.grad is not None]
+        assert grads and any(bool(g.abs().sum() > 0) for g in grads) and all(bool(g.isfinite().all()) for g in grads)
