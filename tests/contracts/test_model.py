@@ -15,6 +15,7 @@ import seeless as sl
 from oracle import MaskOracle, merges_of, turn_of
 from tiny_models import BACKENDS, IMAGE, LAYERS, RAGGED, VARIANTS, make_inputs, row_grids
 
+BOOKKEEPING = 32 * 1024  # bytes: places of tokens and the like, which the width of a model does not multiply
 every = pytest.mark.parametrize("variant", VARIANTS, ids=str)
 some = pytest.mark.parametrize("variant", (VARIANTS[1], VARIANTS[4]), ids=str)
 named = pytest.mark.parametrize("name", STRATEGIES)
@@ -163,7 +164,7 @@ def test_no_attention_map_and_no_more_memory_than_the_untouched_model(tiny, vari
     with sl.apply(model, STRATEGIES[name]), SquareWatcher(length // 2) as reduced:
         model(**inputs)
     assert [s for s in reduced.squares if s not in plain.squares] == []
-    assert reduced.peak <= plain.peak * 1.05
+    assert reduced.peak <= plain.peak * 1.05 + BOOKKEEPING
 
 
 @some
