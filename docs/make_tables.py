@@ -81,6 +81,8 @@ def accuracy_table() -> str:
     budgets = sorted({row["budget"] for row in rows if row["budget"] < 1}, reverse=True)
 
     def cell(row: dict) -> str:
+        if "refused" in row:
+            return "out of reach"
         return " / ".join(f"{100 * row[kind]:.0f}" for kind in kinds) + f" ({row['average_tokens']:.0f})"
 
     full = next(row for row in rows if row["strategy"] == "none")

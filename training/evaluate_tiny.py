@@ -92,18 +92,20 @@ def main() -> None:
     runs: list[tuple[str, float]] = [("none", 1.0)]
     names = [*BASELINES, *(name for name in sl.available() if name not in (*BASELINES, *LEFT_OUT))]
     runs += [(name, budget) for name in names for budget in BUDGETS]
-    lines = []
+    options.output.write_text("")
     for name, budget in tqdm(runs):
+        line = {"strategy": name, "budget": budget}
         if name == "none":
-            tokens, share = 144.0, 1.0
-            result = accuracy(model, processor, batches)
+            line |= {"average_tokens": 144.0, "share": 1.0, **accuracy(model, processor, batches)}
         else:
-            with sl.apply(model, strategy(name, budget)) as run:
-                result = accuracy(model, processor, batches)
-            tokens, share = run.report.average_tokens, run.report.share
-        line = {"strategy": name, "budget": budget, "average_tokens": tokens, "share": share, **result, **about}
-        lines.append(line)
-    options.output.write_text("".join(json.dumps(line) + "\n" for line in lines))
+            try:
+                with sl.apply(model, strategy(name, budget)) as run:
+                    line |= accuracy(model, processor, batches)
+                line |= {"average_tokens": run.report.average_tokens, "share": run.report.share}
+            except sl.BudgetError as refusal:  # a budget that a method cannot reach on this model
+                line["refused"] = str(refusal)
+        with options.output.open("a") as file:
+            file.write(json.dumps({**line, **about}) + "\n")
 
 
 if __name__ == "__main__":
