@@ -132,3 +132,12 @@ def test_one_file_one_strategy_of_the_same_name(path):
     assert len(classes) == 1
     cls = strategy_class(path.stem)
     assert cls.__name__ == classes[0] and cls.__module__ == f"seeless.strategies.{path.stem}"
+
+
+@pytest.mark.parametrize("path", files_of("train"), ids=short)
+def test_train_imports_its_extras_inside_functions(path):
+    top = [node for node in tree(path).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {alias.name for node in top for alias in node.names} | {getattr(node, "module", "") for node in top}
+    assert not any(
+        within(name, ["accelerate", "peft", "PIL", "rich", "Trainer", "TrainingArguments"]) for name in names
+    )
