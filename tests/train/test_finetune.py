@@ -148,7 +148,9 @@ def test_accumulating_counts_every_answer_token_once(tmp_path, records):
 
 
 def test_evaluation(tmp_path, records):
-    _, outcome = run(records[:8], tmp_path / "run", PYRAMID, eval_records=records[8:], save_every=2, steps=3)
+    _, outcome = run(records[:8], tmp_path / "at the end", PYRAMID, eval_records=records[8:])
+    assert [line["step"] for line in outcome.lines if "eval_loss" in line] == [3]
+    _, outcome = run(records[:8], tmp_path / "often", PYRAMID, eval_records=records[8:], save_every=2)
     assert [line["step"] for line in outcome.lines if "eval_loss" in line] == [2, 3]
     assert outcome.to_dict()["eval_loss"] == outcome.lines[-1]["eval_loss"]
 

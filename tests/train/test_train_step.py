@@ -19,7 +19,8 @@ def test_it_runs(tmp_path, monkeypatch, capsys):
     full, reduced = found["settings"]["untouched"], found["settings"]["pyramiddrop"]
     assert full["speed_up"] == full["promised_speed_up"] == full["reached"] == 1
     assert reduced["visual_tokens"] == (576 + 288 + 144 + 72) / 4 and full["visual_tokens"] == 576
-    assert reduced["promised_speed_up"] == pytest.approx(full["flops"] / reduced["flops"]) > 1.5
+    assert reduced["promised_speed_up"] == pytest.approx(full["flops"] / reduced["flops"])
+    assert reduced["promised_speed_up"] > 1.5
     for row in (full, reduced):
         assert 0 < row["forward_seconds"] < row["seconds"] and row["peak_memory"] > 1e8
 

@@ -130,8 +130,8 @@ def finetune(
             if first:
                 _write(settings.output / RUN, told)
             trainer.train(resume_from_checkpoint=resumed)
-            if eval_records and not (settings.save_every and trainer.state.global_step % settings.save_every == 0):
-                trainer.evaluate()  # the last checkpoint came earlier
+            if eval_records and settings.save_every is None:  # else the last checkpoint brought it
+                trainer.evaluate()
             cut = int(trainer.accelerator.reduce(torch.tensor(collate.cut, device=args.device)).item())
         trainer.save_model(str(settings.output / MODEL))
     finally:
