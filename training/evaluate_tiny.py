@@ -59,11 +59,11 @@ def questions(count: int, processor, batch_size: int, seed: int) -> list[tuple[d
 
 
 @torch.no_grad()
-def accuracy(model, processor, batches: list) -> dict[str, float]:
-    """Share of right answers per question type."""
+def accuracy(model, processor, batches: list, longest: int = 3) -> dict[str, float]:
+    """Share of right answers per question type; an answer has at most `longest` tokens."""
     right, asked = dict.fromkeys(QUESTION_TYPES, 0), dict.fromkeys(QUESTION_TYPES, 0)
     for inputs, wanted in batches:
-        answers = model.generate(**inputs, max_new_tokens=3, do_sample=False)[:, inputs["input_ids"].shape[1] :]
+        answers = model.generate(**inputs, max_new_tokens=longest, do_sample=False)[:, inputs["input_ids"].shape[1] :]
         for answer, question in zip(processor.batch_decode(answers, skip_special_tokens=True), wanted, strict=True):
             asked[question.kind] += 1
             right[question.kind] += answer.strip() == question.answer

@@ -1,4 +1,7 @@
-"""Write src/seeless/tiny/digits.npz: scikit-learn's digits with a fixed split, 1,400 for training, 397 held out."""
+"""Write src/seeless/tiny/digits.npz: scikit-learn's digits with a fixed split, 1,400 for training, 397 held out.
+
+Needs scikit-learn, which nothing else here does.
+"""
 
 from pathlib import Path
 

@@ -114,6 +114,24 @@ def crop_tokens(model: nn.Module) -> int | None:
     return _crop_tokens(_view(model))
 
 
+def parameter_names(model: nn.Module) -> dict[str, list[str]]:
+    """Names of the parameters of each part: "tower", "projector", and "decoder", which is all the rest.
+
+    A projector inside the tower (the Qwen models') counts as projector.
+
+    >>> from seeless.tiny import load_tiny
+    >>> {part: len(names) for part, names in parameter_names(load_tiny()[0]).items()}
+    {'tower': 87, 'projector': 4, 'decoder': 75}
+    """
+    view = _view(model)
+    projector = set(view.projector.parameters())
+    tower = {*view.tower("image").parameters(), *view.tower("video").parameters()} - projector
+    names: dict[str, list[str]] = {"tower": [], "projector": [], "decoder": []}
+    for name, parameter in model.named_parameters():
+        names["projector" if parameter in projector else "tower" if parameter in tower else "decoder"].append(name)
+    return names
+
+
 def check_strategy(model: nn.Module, strategy: Strategy | Recipe) -> None:
     """Raise what would come up in the first forward if `strategy` cannot work on `model` (or on its skeleton).
 

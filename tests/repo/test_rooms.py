@@ -139,3 +139,12 @@ def test_one_file_one_strategy_of_the_same_name(path):
     assert sorted(strategy_class(name).__name__ for name in names) == sorted(classes)
     for name in names:
         assert name.startswith(path.stem) and issubclass(strategy_class(name), cls)
+
+
+@pytest.mark.parametrize("path", files_of("train"), ids=short)
+def test_train_imports_its_extras_inside_functions(path):
+    top = [node for node in tree(path).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {alias.name for node in top for alias in node.names} | {getattr(node, "module", "") for node in top}
+    assert not any(
+        within(name, ["accelerate", "peft", "PIL", "rich", "Trainer", "TrainingArguments"]) for name in names
+    )

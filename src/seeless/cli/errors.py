@@ -1,6 +1,7 @@
 """What can go wrong on the command line, and the exit code of each."""
 
 import seeless as sl
+from seeless.train.errors import BadRecords
 
 
 class UnreadableImage(sl.SeelessError):
@@ -22,6 +23,7 @@ EXIT_CODES: tuple[tuple[type[sl.SeelessError], int], ...] = (
     (UnreadableImage, 5),
     (UnloadableModel, 6),
     (UnusablePlugin, 7),
+    (BadRecords, 8),
     (sl.SeelessError, 1),
 )
 

@@ -73,18 +73,34 @@ def load_model(name: str) -> LoadedModel:
         UnloadableModel: weights or processor cannot be loaded, or are incomplete.
     """
     import torch
+
+    gpu = torch.cuda.is_available()
+    processor, model = _load(name, "auto" if gpu else torch.float32)
+    return LoadedModel(name, model.to("cuda" if gpu else "cpu").eval(), processor)
+
+
+def load_trainable(name: str, half: bool) -> tuple[Any, Any]:
+    """Processor and model of a checkpoint, still on the CPU, in float32, or if `half` in bfloat16.
+
+    Raises:
+        UnloadableModel: weights or processor cannot be loaded, or are incomplete.
+    """
+    import torch
+
+    return _load(name, torch.bfloat16 if half else torch.float32)
+
+
+def _load(name: str, dtype: Any) -> tuple[Any, Any]:
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     _silence_transformers()
-    gpu = torch.cuda.is_available()
-    options: dict[str, Any] = {"dtype": "auto" if gpu else torch.float32, "output_loading_info": True}
     with _refusing(name):
         processor = AutoProcessor.from_pretrained(name)
-        loaded: Any = AutoModelForImageTextToText.from_pretrained(name, **options)
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, output_loading_info=True)
     model, loading = loaded
     if missing := sorted(loading["missing_keys"]):
         raise UnloadableModel(f"cannot load {name!r}: it lacks {len(missing)} weights, {missing[0]} for one")
-    return LoadedModel(name, model.to("cuda" if gpu else "cpu").eval(), processor)
+    return processor, model
 
 
 def load_image(source: str) -> Image.Image:

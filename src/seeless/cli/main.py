@@ -18,6 +18,7 @@ def main(arguments: list[str] | None = None) -> None:
     from seeless.cli.info import info
     from seeless.cli.list import list_strategies
     from seeless.cli.run import run
+    from seeless.cli.train import train
 
     def show_version(wanted: bool) -> None:
         if wanted:
@@ -35,6 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     app.command("list")(list_strategies)
     app.command("info")(info)
     app.command("run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(run)
+    app.command("train", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
     try:
         app(args=arguments, prog_name="seeless")
     except sl.SeelessError as error:

@@ -1,0 +1,239 @@
+"""`seeless train`: fine-tune a model on LLaVA-format data, with all visual tokens or with fewer."""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import typer
+
+import seeless as sl
+from seeless import models
+from seeless.cli.console import print_table, say
+from seeless.cli.errors import exit_code
+from seeless.cli.knobs import build_strategies, read_flags
+from seeless.cli.loading import load_config, load_trainable, resolve_name
+from seeless.cli.plugins import load_plugins
+from seeless.train.settings import Part, Settings
+
+if TYPE_CHECKING:
+    from seeless.train import Outcome, Record
+
+DEFAULT_OUTPUT = Path("seeless-train")
+TRIED = "pyramiddrop"
+TRIED_SCENES, TRIED_STEPS, TRIED_BATCH, TRIED_LR = 256, 32, 8, 1e-3
+
+
+def train(
+    context: typer.Context,
+    model: Annotated[
+        str | None, typer.Option(metavar="ID_OR_PATH", help="Checkpoint; the embedded model unless told.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="LLaVA-format JSON or JSONL; else generated scenes, see above.")
+    ] = None,
+    image_folder: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where the pictures are; the data's folder unless told.")
+    ] = None,
+    eval_data: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="More of it, for the loss at every checkpoint and at the end.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where everything goes; seeless-train, if that is free.")
+    ] = None,
+    strategy: Annotated[str | None, typer.Option(metavar="NAME", help="See `seeless list`; none unless told.")] = None,
+    plugin: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Python file that registers more strategies.")
+    ] = None,
+    lora: Annotated[int | None, typer.Option(min=1, metavar="RANK", help="Train LoRA alone, of this rank.")] = None,
+    freeze: Annotated[
+        str, typer.Option(metavar="A,B", help="Parts to leave as they are: tower, projector, decoder; or none.")
+    ] = "tower",
+    epochs: Annotated[float | None, typer.Option(min=0, help="Passes over the data; 1 unless told.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps, instead of --epochs.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Records per process and forward; 1 unless told.")] = None,
+    accumulate: Annotated[int, typer.Option(min=1, help="Forwards per optimizer step.")] = 1,
+    lr: Annotated[float | None, typer.Option(min=0, help="Learning rate; 2e-5, with --lora 2e-4.")] = None,
+    warmup: Annotated[float, typer.Option(min=0, help="Steps of warm-up, below 1 their share of all.")] = 0.03,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order of the data and of new weights.")] = 0,
+    max_length: Annotated[
+        int | None, typer.Option(min=1, help="Longest row in tokens, visual ones included; longer ones lose their end.")
+    ] = None,
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="Compute activations again instead of keeping them.")
+    ] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16.")] = False,
+    save_every: Annotated[int | None, typer.Option(min=1, help="Steps between checkpoints; none unless told.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the latest checkpoint in --output.")] = False,
+    skip_bad_records: Annotated[
+        bool, typer.Option("--skip-bad-records", help="Go on without records that cannot be trained on.")
+    ] = False,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that load pictures.")] = 0,
+    deepspeed: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="DeepSpeed config, passed on to the Trainer.")
+    ] = None,
+    fsdp: Annotated[Path | None, typer.Option(metavar="FILE", help="FSDP config, passed on to the Trainer.")] = None,
+) -> None:
+    """Fine-tune a model on conversations about pictures, with all visual tokens or with fewer.
+
+    Without --data: the embedded model learns to answer in sentences, first with all visual tokens, then with fewer
+    (pyramiddrop unless told), about a minute; prints loss and step time of both. The fields of a strategy are flags, as
+    in `seeless run`: --strategy pyramiddrop --layer 8,16,24 --keep .5,.25,.125. Several processes: accelerate launch -m
+    seeless.cli.main train ...
+    """
+    load_plugins(plugin or [])
+    if epochs is not None and steps is not None:
+        raise typer.BadParameter("--epochs and --steps exclude each other")
+    if data is None and (model is not None or resume or _processes() > 1):
+        raise typer.BadParameter("--model, --resume and several processes need --data")
+    tried = data is None
+    try:
+        chosen = _strategy(strategy or (TRIED if tried else None), context.args)
+        settings = Settings(
+            output=output or _free(DEFAULT_OUTPUT),
+            freeze=_parts(freeze),
+            lora=lora,
+            epochs=1.0 if epochs is None else epochs,
+            steps=TRIED_STEPS if tried and epochs is None and steps is None else steps,
+            batch=batch or (TRIED_BATCH if tried else 1),
+            accumulate=accumulate,
+            lr=TRIED_LR if tried and lr is None else lr,
+            warmup=warmup,
+            seed=seed,
+            max_length=max_length,
+            checkpointing=checkpointing,
+            bf16=bf16,
+            save_every=save_every,
+            resume=resume,
+            skip_bad_records=skip_bad_records,
+            workers=workers,
+            deepspeed=deepspeed,
+            fsdp=fsdp,
+        )
+        name = resolve_name(model)
+        _check(name, chosen, settings)
+        if data is None:
+            _try_out(name, chosen, settings)
+            return
+        processor, weights = load_trainable(name, half=bf16 and lora is not None)
+        records, eval_records = _records(data, eval_data, image_folder, processor, settings)
+    except sl.SeelessError as error:
+        if _rank() > 0:  # every process finds the same mistake; the first one says so
+            raise SystemExit(exit_code(error)) from error
+        raise
+    outcome = _finetune(weights, processor, records, settings, chosen, eval_records, name)
+    if _rank() == 0:
+        _print_outcomes({"none" if chosen is None else chosen.name: outcome}, len(records))
+        say(f"\nthe model is in {outcome.folder}, every step in {settings.output / 'metrics.jsonl'}")
+
+
+def _strategy(name: str | None, arguments: list[str]) -> sl.Strategy | None:
+    flags = read_flags(arguments)
+    if name is None or name == "none":
+        if flags:
+            raise sl.BudgetError(f"--{next(iter(flags))} is a strategy's field or no flag; name the --strategy")
+        return None
+    return build_strategies([name], flags)[0]
+
+
+def _parts(text: str) -> tuple[Part, ...]:
+    parts = get_args(Part)
+    named = [part.strip() for part in text.split(",")] if text != "none" else []
+    if unknown := [part for part in named if part not in parts]:
+        raise typer.BadParameter(f"--freeze {unknown[0]}: possible are {', '.join(parts)} and none")
+    return tuple(part for part in parts if part in named)
+
+
+def _check(name: str, strategy: sl.Strategy | None, settings: Settings) -> None:
+    """Refuse before any weight is read."""
+    from seeless.train.parts import check_extras
+
+    check_extras(lora=settings.lora is not None, deepspeed=settings.deepspeed is not None)
+    skeleton = models.skeleton(load_config(name))
+    if strategy is not None:
+        models.check_strategy(skeleton, strategy)
+
+
+def _records(
+    data: Path, eval_data: Path | None, image_folder: Path | None, processor: Any, settings: Settings
+) -> "tuple[list[Record], list[Record]]":
+    from seeless.train import BadRecordList, read_records
+    from seeless.train.finetune import BAD_RECORDS
+
+    reserved = {token for kind in ("image", "video") if (token := getattr(processor, f"{kind}_token", None))}
+    records, bad = read_records(data, image_folder, reserved)
+    eval_records, more = ([], []) if eval_data is None else read_records(eval_data, image_folder, reserved)
+    settings.output.mkdir(parents=True, exist_ok=True)
+    total = len(records) + len(eval_records) + len(bad) + len(more)
+    BadRecordList(settings.output / BAD_RECORDS, settings.skip_bad_records).start(bad + more, total, _rank() == 0)
+    return records, eval_records
+
+
+def _finetune(
+    weights: Any,
+    processor: Any,
+    records: "list[Record]",
+    settings: Settings,
+    strategy: sl.Strategy | None,
+    eval_records: "list[Record]",
+    name: str,
+) -> "Outcome":
+    from seeless.train import finetune
+
+    about = {"command": shlex.join(["seeless", *sys.argv[1:]]), "model": name}
+    return finetune(weights, processor, records, settings, strategy, eval_records, about)
+
+
+def _try_out(name: str, strategy: sl.Strategy | None, settings: Settings) -> None:
+    """The embedded model on generated scenes, from the same start with and without reduction."""
+    from dataclasses import replace
+
+    from seeless.train import read_records, write_scenes
+
+    say(f"writing {TRIED_SCENES} scenes to {settings.output / 'data'}")
+    records, _ = read_records(write_scenes(settings.output / "data", TRIED_SCENES, settings.seed))
+    outcomes = {}
+    for each in [None, strategy] if strategy is not None else [None]:
+        label = "none" if each is None else each.name
+        processor, weights = load_trainable(name, half=settings.bf16 and settings.lora is not None)
+        own = replace(settings, output=settings.output / label)
+        outcomes[label] = _finetune(weights, processor, records, own, each, [], name)
+    _print_outcomes(outcomes, len(records))
+    say(f"\nmodels, metrics and data are in {settings.output}; yours: seeless train --model ID_OR_PATH --data FILE")
+
+
+def _print_outcomes(outcomes: "dict[str, Outcome]", records: int) -> None:
+    rows = []
+    for label, outcome in outcomes.items():
+        found = outcome.to_dict()
+        rows.append(
+            [
+                label,
+                str(found["steps"]),
+                "-" if found["first_loss"] is None else f"{found['first_loss']:.3f} -> {found['last_loss']:.3f}",
+                "-" if found["eval_loss"] is None else f"{found['eval_loss']:.3f}",
+                "-" if found["seconds_per_step"] is None else f"{found['seconds_per_step']:.2f} s",
+                "-" if found["visual_tokens"] is None else f"{found['visual_tokens']:.0f}",
+            ]
+        )
+    print_table(["strategy", "steps", "loss", "eval loss", "per step", "tokens/layer"], rows)
+    cut = sum(outcome.cut for outcome in outcomes.values())
+    say(f"{records} records" + (f"; {cut} rows lost their end to --max-length" if cut else ""))
+
+
+def _free(folder: Path) -> Path:
+    """This folder, or the first of `folder-2`, `folder-3`, ... that does not exist."""
+    number, found = 1, folder
+    while found.exists():
+        number += 1
+        found = folder.with_name(f"{folder.name}-{number}")
+    return found
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))  # set by accelerate launch and torchrun
+
+
+def _processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))

@@ -1,0 +1,58 @@
+"""What a training run can be told."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Part = Literal["tower", "projector", "decoder"]
+LEARNING_RATE, LORA_LEARNING_RATE = 2e-5, 2e-4  # LLaVA-1.5's, full and LoRA
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train.
+
+    Args:
+        output: folder for everything the run writes.
+        freeze: parts whose weights stay as they are.
+        lora: rank of LoRA on the linear layers of the other parts; None trains all of their weights.
+        epochs: passes over the data; `steps`, where given, says how many optimizer steps instead.
+        batch: records per process and forward; accumulate: forwards per optimizer step.
+        lr: highest learning rate, after `warmup` (a share of all steps, or their number) and before a cosine down to
+            zero; None: 2e-5, with LoRA 2e-4.
+        max_length: tokens of a row at most, visual ones included; None: no limit.
+        checkpointing: compute activations again in the backward pass instead of keeping them.
+        bf16: autocast to bfloat16; the weights that are trained stay as they were given.
+        save_every: steps between checkpoints; None: only the model at the end.
+        resume: go on from the latest checkpoint in `output`.
+        skip_bad_records: go on without records that cannot be trained on; they are listed all the same.
+        workers: processes that load pictures beside this one.
+        deepspeed, fsdp: files with a DeepSpeed or FSDP config, passed on to the Trainer.
+    """
+
+    output: Path
+    freeze: tuple[Part, ...] = ("tower",)
+    lora: int | None = None
+    epochs: float = 1.0
+    steps: int | None = None
+    batch: int = 1
+    accumulate: int = 1
+    lr: float | None = None
+    warmup: float = 0.03
+    seed: int = 0
+    max_length: int | None = None
+    checkpointing: bool = False
+    bf16: bool = False
+    save_every: int | None = None
+    resume: bool = False
+    skip_bad_records: bool = False
+    workers: int = 0
+    deepspeed: Path | None = None
+    fsdp: Path | None = None
+
+    @property
+    def learning_rate(self) -> float:
+        """`lr`, or its default."""
+        if self.lr is not None:
+            return self.lr
+        return LEARNING_RATE if self.lora is None else LORA_LEARNING_RATE
