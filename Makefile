@@ -11,8 +11,11 @@ BIN := .venv/bin
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[cli]"
 	touch $@
 
-.venv/dev: .venv/demo
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+# lmms-eval without the packages that need CUDA; torchvision in a folder of its own, for the Qwen processors of the tests.
+.venv/dev: .venv/demo requirements-eval.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]" -r requirements-eval.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps lmms-eval
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps --upgrade --target .venv/torchvision torchvision
 	touch $@
 
 demo: .venv/demo

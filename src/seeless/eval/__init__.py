@@ -1,0 +1,1 @@
+"""Evaluate models with fewer visual tokens: runs of lmms-eval, video questions, sweeps, plots."""
