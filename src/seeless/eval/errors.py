@@ -1,0 +1,15 @@
+"""What can go wrong with an evaluation, each with an exit code of its own on the command line."""
+
+from seeless.errors import MissingExtra, SeelessError
+
+
+class InvalidRequest(SeelessError, ValueError):
+    """Something was asked for that cannot be; the message says what can."""
+
+
+class MissingEvaluator(MissingExtra):
+    """lmms-eval is not installed here."""
+
+
+class FailedEvaluation(SeelessError, RuntimeError):
+    """An evaluation ended without all its results; the message has the reason and where the log is."""
