@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 from seeless.cli.console import notice
-from seeless.cli.errors import UnloadableModel
-from seeless.cli.loading import LoadedModel
+from seeless.named.checkpoints import LoadedModel
+from seeless.named.errors import UnloadableModel
 
 if TYPE_CHECKING:
     from PIL.Image import Image
