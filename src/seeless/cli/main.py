@@ -18,6 +18,7 @@ def main(arguments: list[str] | None = None) -> None:
     from seeless.cli.info import info
     from seeless.cli.list import list_strategies
     from seeless.cli.run import run
+    from seeless.cli.sweep import sweep
     from seeless.cli.tasks_path import print_tasks_path
     from seeless.cli.train import train
     from seeless.named.errors import one_line
@@ -39,6 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
     app.command("info")(info)
     app.command("run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(run)
     app.command("train", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
+    app.command("sweep", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(sweep)
     app.command("tasks-path")(print_tasks_path)
     try:
         app(args=arguments, prog_name="seeless")

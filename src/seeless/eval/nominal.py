@@ -38,8 +38,8 @@ def at_budget(name: str, budget: float | int, seed: int = 0, values: Values | No
     """A strategy with its paper's defaults and a nominal budget.
 
     The budget is what its author would call it, which is not what it costs: that is the mean number of visual tokens
-    per layer. In general it is `keep`; where `keep` is a list, of n stages, these fall in equal steps to a share r: r^(1/n),
-    r^(2/n), ..., r. CLSE's and SparseVLM's one number stands for three stages already. Guests take a share as
+    per layer. In general it is `keep`; where `keep` is a list, of n stages, these fall in equal steps to a share r:
+    r^(1/n), r^(2/n), ..., r. CLSE's and SparseVLM's one number stands for three stages already. Guests take a share as
     `keep_ratio`, CLSE as `retain_ratio`, and a number as `keep_tokens`.
 
     Args:

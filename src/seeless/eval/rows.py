@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from seeless.eval.errors import InvalidRequest
+
 Row = dict[str, Any]
 # What makes a run the same run, so that a resumed sweep knows it.
 KEY = ("model", "weights", "strategy", "fields", "keep", "seed", "tasks", "limit")
@@ -54,6 +56,21 @@ def read_rows(file: Path) -> tuple[list[Row], list[BrokenLine]]:
         else:
             rows.append(row)
     return rows, broken
+
+
+def check_file(file: Path, resume: bool) -> None:
+    """Raise `InvalidRequest` if a sweep would add to a file that has lines and does not `resume` it."""
+    if not resume and file.is_file() and file.stat().st_size:
+        raise InvalidRequest(f"{file} has rows already; go on with --resume, or choose another --output")
+
+
+def headline(scores: dict[str, Any]) -> dict[str, Any]:
+    """The first metric of a task, which stands for it.
+
+    >>> headline({"accuracy": {"value": 0.5}, "digit": {"value": 0.25}})
+    {'value': 0.5}
+    """
+    return next(iter(scores.values()))
 
 
 def append_row(file: Path, row: Row) -> None:

@@ -2,7 +2,8 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
@@ -13,11 +14,10 @@ from torch import nn
 
 import seeless as sl
 from seeless import models
-from seeless.eval.errors import InvalidRequest
 from seeless.eval.inprocess import Evaluated, evaluate
 from seeless.eval.loyalty import Answers, agreement, divergence, load_answers, save_answers
 from seeless.eval.nominal import at_budget, takes_seed
-from seeless.eval.rows import BrokenLine, Row, append_row, key_of, read_rows
+from seeless.eval.rows import Row, append_row, check_file, key_of, read_rows
 from seeless.named.errors import one_line
 from seeless.named.knobs import Values
 from seeless.named.strategies import choose
@@ -78,12 +78,15 @@ class Asked:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a sweep: rows that are new, rows that were there, and what is worth knowing about the file."""
+    """What became of a sweep: rows that were there before, and new ones."""
 
-    new: list[Row]
     old: list[Row]
-    broken: list[BrokenLine]
-    notices: list[str]
+    new: list[Row]
+
+    @property
+    def rows(self) -> list[Row]:
+        """All of them."""
+        return [*self.old, *self.new]
 
 
 def plan(
@@ -117,7 +120,8 @@ def sweep(
     output: Path,
     *,
     resume: bool = False,
-    starts: Callable[[Planned], None] = lambda run: None,
+    notice: Callable[[str], None] = warnings.warn,
+    starts: Callable[[Planned, int, int], None] = lambda run, number, total: None,
     ends: Callable[[Planned, Row], None] = lambda run, row: None,
 ) -> Outcome:
     """Make the runs whose rows are not in `output` yet, and add a row for each as soon as it is done.
@@ -127,43 +131,45 @@ def sweep(
 
     Args:
         resume: go on with a file that has rows.
-        starts, ends: called around every run that is made.
+        notice: told what is worth knowing, lines of the file that are no rows for one.
+        starts: called before each run, with its number, from 0, and how many there are.
+        ends: called after it, with its row.
 
     Raises:
         InvalidRequest: the file has rows and `resume` is not set.
         BadDocuments: records of a task that cannot be read, each named.
         FailedEvaluation: lmms-eval failed.
     """
+    check_file(output, resume)
     rows, broken = read_rows(output)
-    if (rows or broken) and not resume:
-        raise InvalidRequest(f"{output} has {len(rows)} rows already; go on with --resume, or choose another --output")
+    for line in broken:
+        notice(str(line))
     session = _Session(model, processor, asked, output)
-    runs = list(runs)
-    keys = {key_of(row) for row in rows}
-    todo = [run for run in runs if key_of(session.identity(run)) not in keys]
-    notices = [*_other_commits(rows, session.about)]
-    new: list[Row] = []
+    if others := [row for row in rows if row.get("commit") != session.about["commit"]]:
+        notice(f"{len(others)} of {len(rows)} rows were made at another commit and are kept")
+    done = {key_of(row) for row in rows}
+    todo = [run for run in runs if key_of(session.identity(run)) not in done]
     reference: Answers | None = None
-    if any(not run.refused for run in todo):
+    if any(not run.refused for run in todo) and all(run.name != NONE for run in todo):
         kept = load_answers(reference_of(output), session.reference_identity())
-        wanted = any(run.name == NONE for run in todo)
-        if isinstance(kept, Answers) and not wanted:
+        if isinstance(kept, Answers):
             reference = kept
-        elif not wanted:
-            notices.append(f"the untouched model is asked again, {kept}")
+        else:
+            notice(f"the untouched model is asked again: {kept}")
             todo.insert(0, Planned(NONE, 1.0))
-    for run in todo:
-        starts(run)
+    new: list[Row] = []
+    for number, run in enumerate(todo):
+        starts(run, number, len(todo))
         row, answers = session.run(run, reference)
         if run.name == NONE:
-            assert answers is not None
+            assert answers is not None  # nothing refuses to leave a model as it is
             reference = answers
             save_answers(answers, reference_of(output), session.reference_identity())
-        if key_of(row) not in keys:
+        if key_of(row) not in done:
             append_row(output, row)
             new.append(row)
         ends(run, row)
-    return Outcome(new, rows, broken, notices)
+    return Outcome(rows, new)
 
 
 def reference_of(output: Path) -> Path:
@@ -283,8 +289,3 @@ def _costs(measures: Sequence[Any]) -> dict[str, Any]:
         "tokens": {"before": mean("visual_before"), "average": mean("visual_average"), "input": mean("input_tokens")},
         "flops": {"untouched": untouched, "used": used, "share": used / untouched},
     }
-
-
-def _other_commits(rows: Sequence[Row], about: Mapping[str, Any]) -> list[str]:
-    others = [row for row in rows if row.get("commit") != about["commit"]]
-    return [f"{len(others)} of {len(rows)} rows were made at another commit and are kept"] if others else []
