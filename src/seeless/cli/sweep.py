@@ -148,7 +148,7 @@ def _print(outcome: "Outcome", file: Path) -> None:
             ]
         )
     names = " / ".join(dict.fromkeys(task for row in outcome.rows for task in row.get("scores", {})))
-    print_table(["strategy", "keep", "tokens", "FLOPs", names or "score", "agreement", "not run because"], lines)
+    print_table(["strategy", "keep", "tokens", "FLOPs", names or "score", "agreement"], lines)
     say(
         f"\n{len(outcome.new)} new rows, {len(outcome.old)} old ones, in {file}; a picture of them: seeless plot {file}"
     )
