@@ -17,6 +17,7 @@ def main(arguments: list[str] | None = None) -> None:
     from seeless.cli.errors import exit_code
     from seeless.cli.info import info
     from seeless.cli.list import list_strategies
+    from seeless.cli.plot import plot
     from seeless.cli.run import run
     from seeless.cli.sweep import sweep
     from seeless.cli.tasks_path import print_tasks_path
@@ -40,6 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
     app.command("info")(info)
     app.command("run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(run)
     app.command("train", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
+    app.command("plot")(plot)
     app.command("sweep", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(sweep)
     app.command("tasks-path")(print_tasks_path)
     try:

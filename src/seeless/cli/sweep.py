@@ -149,9 +149,9 @@ def _print(outcome: "Outcome", file: Path) -> None:
         )
     names = " / ".join(dict.fromkeys(task for row in outcome.rows for task in row.get("scores", {})))
     print_table(["strategy", "keep", "tokens", "FLOPs", names or "score", "agreement"], lines)
-    say(
-        f"\n{len(outcome.new)} new rows, {len(outcome.old)} old ones, in {file}; a picture of them: seeless plot {file}"
-    )
+    for refusal in dict.fromkeys(refusals):
+        say(f"\nnot run: {refusal}")
+    say(f"\n{len(outcome.new)} new rows, {len(outcome.old)} old ones, in {file}; a picture: seeless plot {file}")
 
 
 def _interval(score: dict[str, Any]) -> str:

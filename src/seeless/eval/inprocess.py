@@ -79,7 +79,8 @@ def evaluate(
                 f"{heard.getvalue()[-TAIL:].strip()}"
             ) from error
     words, scores = {}, {}
-    for task, samples in found["samples"].items():
+    for task in sorted(found["samples"], key=lambda task: [*tasks, task].index(task)):
+        samples = found["samples"][task]
         own = {sample["doc_id"]: sample for sample in reversed(samples)}  # of several filters the first
         words.update({f"{task}/{number}": _answer(own[number]["filtered_resps"]) for number in sorted(own)})
         scores[task] = _scores(found["results"][task], list(own.values()))
