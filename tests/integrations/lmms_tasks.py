@@ -1,9 +1,8 @@
-"""A small task folder for lmms-eval: scenes of the embedded model's world as parquet, with a picture, several, or none."""
+"""A small task folder for lmms-eval: scenes of the embedded model's world with a picture, several, or none."""
 
 import io
 from pathlib import Path
 
-import av
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -77,6 +76,8 @@ def documents() -> list[dict]:
 
 def write_video(file: Path, frames: int = 12, size: int = 112) -> Path:
     """A video file: scenes one after the other, three frames each."""
+    import av
+
     with av.open(str(file), "w") as container:
         stream = container.add_stream("mpeg4", rate=4)
         stream.width = stream.height = size
