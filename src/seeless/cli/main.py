@@ -15,6 +15,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     import seeless as sl
     from seeless.cli.errors import exit_code, one_line
+    from seeless.cli.eval import evaluate
     from seeless.cli.info import info
     from seeless.cli.list import list_strategies
     from seeless.cli.run import run
@@ -38,6 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
     app.command("info")(info)
     app.command("run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(run)
     app.command("train", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
+    app.command("eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(evaluate)
     app.command("tasks-path")(print_tasks_path)
     try:
         app(args=arguments, prog_name="seeless")

@@ -93,9 +93,9 @@ def guest(target: Target, method: str, budget: dict[str, str], params: list[str]
     """
     if method not in methods():
         raise InvalidRequest(f"no method is called {method!r}; {_near(method, methods())}")
-    values = _params(target, method, params)
+    budget, values = dict(budget), _params(target, method, params)
     on_tower = method == "vispruner" and VTR_REGISTRY[method].__module__.startswith("seeless.")
-    notices = ()
+    notices: tuple[str, ...] = ()
     if method == BASELINE:
         if budget:
             raise InvalidRequest(f"the baseline keeps every token; leave out {_flag(next(iter(budget)))}")
