@@ -15,6 +15,7 @@ from seeless.core.reporting import dimensions
 from seeless.core.taps import NO_NULL_TOKEN, NO_PATCH_SHOWN
 from seeless.errors import BudgetError, SeelessError, UnsupportedModel
 from seeless.families import families, family_of
+from seeless.flops import prefill_cost
 from seeless.registry import available, get, strategy_class
 from seeless.strategy import Recipe, Scope, Strategy
 
@@ -112,6 +113,17 @@ def skeleton(config: Any) -> nn.Module:
 def crop_tokens(model: nn.Module) -> int | None:
     """Visual tokens of one picture as the tower takes it in; None if that depends on the picture's size."""
     return _crop_tokens(_view(model))
+
+
+def takes_videos(model: nn.Module) -> bool:
+    """Whether it takes videos of their own, not only as a row of images."""
+    return _view(model).takes_videos
+
+
+def text_flops(model: nn.Module, tokens: int) -> int:
+    """Floating-point operations of the prefill of a prompt of so many tokens without a picture (`seeless.flops`)."""
+    view = _view(model)
+    return prefill_cost(dimensions(view), [[tokens]] * view.depth, [0] * view.depth, [], [], 0, False).total
 
 
 def parameter_names(model: nn.Module) -> dict[str, list[str]]:

@@ -55,6 +55,7 @@ class Report:
         visual: per decoder layer, the visual tokens each row's layer saw.
         text: other tokens of each row.
         flops_before, flops_after: without and with reduction.
+        row_flops: per row, both totals if it were alone; a picture that several rows show (beams) counts for each.
         kv_bytes_before, kv_bytes_after: bytes of the KV cache after the prefill, likewise (0 without a cache).
         boxes: per row and image, `[visual, 4]` left, top, right, bottom of each token in the picture as the tower saw
             it, in 0..1; nan for tokens that show no patch.
@@ -66,6 +67,7 @@ class Report:
     text: list[int]
     flops_before: Cost
     flops_after: Cost
+    row_flops: list[tuple[int, int]]
     kv_bytes_before: int
     kv_bytes_after: int
     boxes: list[list[torch.Tensor]]

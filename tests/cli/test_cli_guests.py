@@ -8,7 +8,7 @@ from saved_models import save_llava, save_llava_next
 
 import seeless as sl
 from seeless import models
-from seeless.cli.names import choose, guest_names
+from seeless.named.strategies import choose, guest_names
 from seeless.tiny import draw_scene, load_tiny
 from seeless.vtr import VTR_REGISTRY, VTRConfig, register_strategy
 

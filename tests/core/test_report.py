@@ -9,6 +9,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 import seeless as sl
+from seeless import models
 from seeless.vtr import VTRConfig
 from tiny_models import CROP, LAYERS, PATCH, RAGGED, VARIANTS, make_inputs, picture
 
@@ -323,3 +324,18 @@ def test_overlay_without_pillow_names_the_extra(tiny, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(sl.MissingExtra, match=r'pip install "seeless\[cli\]"'):
         report.overlay(object())
+
+
+@every
+@torch.no_grad()
+def test_every_row_alone(tiny, variant):
+    """Costs of the rows of a ragged batch are those of the rows run one by one, and add up to the batch's."""
+    model = tiny(variant, "sdpa")
+    strategy = sl.PriorTR2F(keep=0.5, layer=2)
+    report, _ = prefill(model, strategy, make_inputs(model, variant, RAGGED))
+    assert sum(before for before, _ in report.row_flops) == report.flops_before.total
+    assert sum(after for _, after in report.row_flops) == report.flops_after.total
+    for row in (0, 1, 3):
+        alone, _ = prefill(model, strategy, make_inputs(model, variant, [RAGGED[row]]))
+        assert report.row_flops[row] == (alone.flops_before.total, alone.flops_after.total) == alone.row_flops[0]
+    assert report.row_flops[2] == (models.text_flops(model, 14),) * 2

@@ -30,7 +30,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 
 import seeless as sl
 from seeless.cli.console import print_table
-from seeless.cli.plugins import load_plugins
+from seeless.named.plugins import load_plugins
 
 IMAGE, TEXT_BEFORE, TEXT_AFTER, PATCH = 999, 35, 40, 4
 KEEP = 0.25

@@ -1,11 +1,10 @@
-"""Put a question about pictures or a video to a model."""
+"""Put a question about pictures to a model."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from seeless.cli.console import notice
-from seeless.cli.errors import UnloadableModel
-from seeless.cli.loading import LoadedModel
+from seeless.named.checkpoints import LoadedModel
+from seeless.named.errors import UnloadableModel
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -17,34 +16,16 @@ def build_inputs(loaded: LoadedModel, images: "list[Image]", question: str) -> A
     Raises:
         UnloadableModel: the checkpoint has no chat format.
     """
-    inputs = encode(loaded, [*images, question])
-    if (unknown := loaded.processor.tokenizer.unk_token_id) is not None and (inputs["input_ids"] == unknown).any():
-        notice(f"the model's vocabulary does not have every word of {question!r}")
-    return inputs
-
-
-def encode(loaded: LoadedModel, content: "Sequence[str | Image]", **media: Any) -> Any:
-    """What the model takes in: one turn of the user, in the model's own chat format.
-
-    Args:
-        content: texts and pictures as they follow each other.
-        media: further inputs of the processor; with `videos`, they come first.
-
-    Raises:
-        UnloadableModel: the checkpoint has no chat format.
-    """
     processor = loaded.processor
     if getattr(processor, "chat_template", None) is None:
         raise UnloadableModel(f"{loaded.name!r} has no chat template, so a question cannot be put into its format")
-    images = [part for part in content if not isinstance(part, str)]
-    parts = [{"type": "video"} for _ in media.get("videos", [])]
-    parts += [{"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in content]
-    prompt = processor.apply_chat_template([{"role": "user", "content": parts}], add_generation_prompt=True)
+    content: list[dict] = [{"type": "image"}] * len(images) + [{"type": "text", "text": question}]
+    prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     bos = processor.tokenizer.bos_token
     special = bos is None or not prompt.startswith(bos)
-    if images:
-        media["images"] = images
-    inputs = processor(text=prompt, add_special_tokens=special, return_tensors="pt", **media)
+    inputs = processor(images=images, text=prompt, add_special_tokens=special, return_tensors="pt")
+    if (unknown := processor.tokenizer.unk_token_id) is not None and (inputs["input_ids"] == unknown).any():
+        notice(f"the model's vocabulary does not have every word of {question!r}")
     return inputs.to(loaded.model.device, loaded.model.dtype)
 
 

@@ -6,8 +6,8 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, get_type_hints
 
 import seeless as sl
-from seeless.cli.knobs import default_of, takes
-from seeless.cli.names import Choice, choose
+from seeless.named.knobs import default_of, takes
+from seeless.named.strategies import Choice, choose
 from seeless.registry import strategy_class
 from seeless.vtr import VTRConfig
 from seeless.vtr.registry import guest_class
@@ -48,7 +48,7 @@ class Card:
 
 
 def card_of(name: str) -> Card:
-    """The card of a strategy or guest, by the name `seeless.cli.names.choose` takes.
+    """The card of a strategy or guest, by the name `seeless.named.strategies.choose` takes.
 
     >>> card_of("fastv").paper
     'arXiv 2403.06764'

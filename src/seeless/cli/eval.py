@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from seeless.cli.evaluating import Run, describe_method, list_methods, run_tasks
-from seeless.cli.plugins import load_plugins
+from seeless.cli.evaluating import Run, TaskRun, describe_method, list_methods, run_tasks
 from seeless.cli.video_questions import VideoRun, run_videos
+from seeless.named.plugins import load_plugins
 
 MODEL, BUDGET, TASKS, MACHINE = "Model and method", "Budget", "Tasks of lmms-eval", "Machine"
 VIDEOS, OUTPUT = "Questions about videos", "Output"
@@ -53,9 +53,7 @@ def evaluate(
     ] = None,
     tasks: Annotated[
         str | None,
-        typer.Option(
-            metavar="A,B", rich_help_panel=TASKS, help="Names, tags or groups; tiny has scenes,scenes_choice."
-        ),
+        typer.Option(metavar="A,B", rich_help_panel=TASKS, help="Names, tags, groups; scenes,scenes_choice offline."),
     ] = None,
     include_path: Annotated[
         Path | None, typer.Option(metavar="FOLDER", rich_help_panel=TASKS, help="A folder with task files of your own.")
@@ -64,7 +62,7 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(min=1, rich_help_panel=TASKS, help="Questions per forward.")] = 1,
     extra: Annotated[
         str,
-        typer.Option(metavar="A=B,C=D", rich_help_panel=TASKS, help="Model arguments added as they are, unchecked."),
+        typer.Option(metavar="A=B,C=D", rich_help_panel=TASKS, help="Model arguments added unchecked."),
     ] = "",
     gpus: Annotated[str, typer.Option(metavar="0,1", rich_help_panel=MACHINE, help="CUDA_VISIBLE_DEVICES.")] = "",
     num_processes: Annotated[
@@ -109,13 +107,13 @@ def evaluate(
 ) -> None:
     """Evaluate a model with fewer visual tokens: tasks of lmms-eval, or your own questions about videos.
 
-    Try it, offline:  seeless eval --model tiny --strategy fastv --keep 0.25
+    Try it, offline: seeless eval --model tiny --strategy fastv --keep 0.25
 
-    The flags of PriorTR's vtr_run.py:  seeless eval --model qwen3vl --method priortr --tasks mme,pope --keep-ratio 0.2222
-    --prune-layer 3 --gpus 0,1 --num-processes 2 --limit 8
+    The flags of PriorTR's vtr_run.py do what they did: seeless eval --model qwen3vl --method priortr --tasks mme,pope
+    --keep-ratio 0.2222 --prune-layer 3 --gpus 0,1 --num-processes 2 --limit 8
 
-    Those of `seeless run`:  seeless eval --model llava --strategy pyramiddrop --layer 8,16,24 --keep .5,.25,.125
-    --tasks mme
+    With --strategy its fields are flags, as in `seeless run`: seeless eval --model llava --strategy pyramiddrop --layer
+    8,16,24 --keep .5,.25,.125 --tasks mme
 
     Exit codes: 1 the evaluation failed, 2 an impossible request, 3 lmms-eval is missing.
     """
@@ -160,4 +158,4 @@ def evaluate(
         return
     if num_samples is not None or num_chunks > 1:
         raise typer.BadParameter("--num-samples and --num-chunks are for questions about videos; tasks have --limit")
-    run_tasks(run, tasks, include_path, limit, batch_size, extra, port)
+    run_tasks(run, TaskRun(tasks, include_path, limit, batch_size, extra, port))

@@ -8,10 +8,7 @@ import seeless as sl
 from seeless import models
 from seeless.cli.cards import card_of
 from seeless.cli.console import notice, print_json, print_table, say
-from seeless.cli.errors import one_line
-from seeless.cli.knobs import read_flags, takes
-from seeless.cli.loading import load_config, resolve_name
-from seeless.cli.names import GUEST
+from seeless.cli.flags import as_flag, read_flags
 from seeless.eval.command import Evaluation
 from seeless.eval.errors import FailedEvaluation, InvalidRequest
 from seeless.eval.launch import launch, reason
@@ -20,6 +17,10 @@ from seeless.eval.reductions import BASELINE, BUDGET, Reduction, guest, method_p
 from seeless.eval.targets import SHORT, Target, target
 from seeless.eval.tasknames import check_tasks, leaves, lmms_eval_folder, task_names
 from seeless.eval.tasks import SHORT_NAMES, full_names, tasks_path
+from seeless.named.checkpoints import load_config, resolve_name
+from seeless.named.errors import one_line
+from seeless.named.knobs import takes
+from seeless.named.strategies import GUEST
 
 LOG = "seeless-eval.log"
 RESULTS_FOLDER = Path("eval_results")
@@ -60,27 +61,25 @@ class Run:
         """
         if self.env is not None:
             raise InvalidRequest(
-                f"--env {self.env}: there are no environments to choose between; every model and method runs in the one "
-                "that seeless is installed in. Leave --env out"
+                f"--env {self.env}: there are no environments to choose between, every model and method runs in the "
+                "one that seeless is installed in; leave --env out"
             )
         if self.model is None:
             raise InvalidRequest(f"say which --model: {', '.join(SHORT)}, a hub id or a folder")
         if self.method is not None and self.strategy is not None:
-            raise InvalidRequest(
-                "--method (as PriorTR's framework runs it) and --strategy (seeless' own) exclude each other"
-            )
+            raise InvalidRequest("--method (as PriorTR's framework runs it) and --strategy exclude each other")
         found = target(self.model, self.pretrained)
         try:
             flags = read_flags(self.flags)
         except sl.SeelessError as error:
             raise InvalidRequest(one_line(error)) from error
         if self.method is None:
-            return found, native(found, self.strategy, {**self.budget, **flags}, self.params)
+            return found, native(found, self.strategy, {**self.budget, **flags}, self.params, as_flag)
         for flag in flags:
             if flag not in BUDGET:
                 raise InvalidRequest(
-                    f"--{flag.replace('_', '-')} is no flag of --method; its parameters are given as --param NAME=VALUE, "
-                    f"see --describe {self.model} {self.method}; fields of a --strategy are flags"
+                    f"{as_flag(flag, '')} is no flag of --method; parameters are given as --param NAME=VALUE, see "
+                    f"--describe {self.model} {self.method}; fields of a --strategy are flags"
                 )
         budget = {**self.budget, **{name: value or "" for name, value in flags.items()}}
         return found, guest(found, self.method, budget, self.params)
@@ -91,9 +90,7 @@ class Run:
         if not all(device.isdigit() for device in devices):
             raise InvalidRequest(f"--gpus {self.gpus}: give device numbers, as in --gpus 0,1")
         if devices and len(devices) < self.processes:
-            raise InvalidRequest(
-                f"--num-processes {self.processes} needs as many --gpus, of which there are {len(devices)}"
-            )
+            raise InvalidRequest(f"--num-processes {self.processes} needs as many --gpus; given are {len(devices)}")
 
     def folder(self, found: Target, reduction: Reduction, subject: str) -> Path:
         """Where the output goes."""
@@ -119,9 +116,19 @@ def check_model(found: Target, reduction: Reduction) -> Any:
     return skeleton
 
 
-def run_tasks(
-    run: Run, tasks: str | None, include_path: Path | None, limit: int | None, batch_size: int, extra: str, port: int
-) -> None:
+@dataclass(frozen=True)
+class TaskRun:
+    """Which tasks are run, and how; see the flags of the same names."""
+
+    tasks: str | None
+    include_path: Path | None
+    limit: int | None
+    batch_size: int
+    extra: str
+    port: int
+
+
+def run_tasks(run: Run, task_run: TaskRun) -> None:
     """Evaluate on tasks of lmms-eval and print what came out.
 
     Raises:
@@ -131,50 +138,31 @@ def run_tasks(
     """
     found, reduction = run.chosen()
     run.check_gpus()
-    if tasks is None and not found.embedded:
-        raise InvalidRequest(
-            f"say which --tasks: those of lmms-eval, as in --tasks mme,pope, or {', '.join(SHORT_NAMES)}"
-        )
-    asked = full_names(
-        dict.fromkeys(name.strip() for name in (tasks or ",".join(SHORT_NAMES)).split(",") if name.strip())
-    )
-    shipped = task_names(tasks_path())
-    if include_path is not None and any(name in shipped for name in asked):
-        raise InvalidRequest(
-            "lmms-eval takes one folder of further tasks: run the shipped tasks without --include-path"
-        )
-    if include_path is not None and not include_path.is_dir():
-        raise InvalidRequest(f"--include-path {include_path} is no folder")
-    lmms_eval = lmms_eval_folder()
-    known = shipped
-    if not all(name in shipped for name in asked):
-        known = task_names(lmms_eval / "tasks", include_path or tasks_path())
-    check_tasks(asked, known)
+    asked, leaf_tasks = _tasks(task_run, offline=found.embedded)
     for line in (*reduction.notices, *([found.note] if found.note else [])):
         notice(line)
     if found.on_disk or not run.dry_run:
         check_model(found, reduction)
-    leaf_tasks = leaves(asked, known)
     evaluation = Evaluation(
         model_id=reduction.model_id,
         model_args={"pretrained": found.pretrained, **_plugins(run.plugins), **reduction.arguments},
         tasks=asked,
-        include_path=(include_path or tasks_path()).resolve(),
-        output=run.folder(found, reduction, tasks.replace(",", "-") if tasks else "offline"),
-        batch_size=batch_size,
+        include_path=(task_run.include_path or tasks_path()).resolve(),
+        output=run.folder(found, reduction, (task_run.tasks or "offline").replace(",", "-")),
+        batch_size=task_run.batch_size,
         simple=any(task.choice for task in leaf_tasks.values()),
-        limit=limit,
-        extra=extra,
+        limit=task_run.limit,
+        extra=task_run.extra,
         gpus=run.gpus,
         processes=run.processes,
-        port=port,
+        port=task_run.port,
         cache_dir=run.cache_dir,
-        cpu=run.processes > 1 and not _has_gpu(),
+        cpu=run.processes > 1 and not run.gpus and not _has_gpu(),
     )
     if run.dry_run:
         print(evaluation.line())
         return
-    file, table = _evaluate(evaluation, list(leaf_tasks), limit)
+    file, table = _evaluate(evaluation, list(leaf_tasks))
     if run.as_json:
         print_json(
             {
@@ -192,17 +180,36 @@ def run_tasks(
     say(f"\nresults: {file}\nanswers: {file.parent}\nlog:     {evaluation.output / LOG}")
 
 
-def _evaluate(evaluation: Evaluation, tasks: list[str], limit: int | None) -> tuple[Path, list[Row]]:
+def _tasks(task_run: TaskRun, offline: bool) -> tuple[list[str], dict[str, Any]]:
+    """The tasks as lmms-eval is asked for them, and the ones behind tags and groups."""
+    if task_run.tasks is None and not offline:
+        raise InvalidRequest(f"say which --tasks: lmms-eval's, as in --tasks mme,pope, or {', '.join(SHORT_NAMES)}")
+    names = [name.strip() for name in (task_run.tasks or ",".join(SHORT_NAMES)).split(",")]
+    asked = full_names(dict.fromkeys(name for name in names if name))
+    own, shipped = task_run.include_path, task_names(tasks_path())
+    if own is not None and not own.is_dir():
+        raise InvalidRequest(f"--include-path {own} is no folder")
+    if own is not None and any(name in shipped for name in asked):
+        raise InvalidRequest("lmms-eval takes one folder of further tasks: leave --include-path out for shipped tasks")
+    lmms_eval = lmms_eval_folder()
+    known = shipped
+    if not asked or not all(name in shipped for name in asked):
+        known = task_names(lmms_eval / "tasks", own or tasks_path())
+    check_tasks(asked, known)
+    return asked, leaves(asked, known)
+
+
+def _evaluate(evaluation: Evaluation, tasks: list[str]) -> tuple[Path, list[Row]]:
     evaluation.output.mkdir(parents=True, exist_ok=True)
     log, before = evaluation.output / LOG, results_in(evaluation.output)
     code = launch(evaluation.command(), evaluation.environment(), log)
     if code != 0:
         raise FailedEvaluation(f"lmms-eval ended with exit code {code}: {reason(log)} (all of it: {log})")
     try:
-        file, results = read_results(evaluation.output, before, tasks, limit)
-        return file, rows(file, results)
+        file, results = read_results(evaluation.output, before, tasks, evaluation.limit)
     except FailedEvaluation as error:
-        raise FailedEvaluation(f"{error}; the last it said: {reason(log)} (all of it: {log})") from error
+        raise FailedEvaluation(f"{error}: {reason(log)} (all of it: {log})") from error
+    return file, rows(results)
 
 
 def _print_rows(table: list[Row]) -> None:
@@ -228,12 +235,12 @@ def list_methods() -> None:
         [name, each.pretrained, each.guest_id or "", "; ".join(filter(None, (each.original, each.note)))]
         for name, each in SHORT.items()
     ]
-    print_table(["model", "checkpoint", "lmms-eval model", "PriorTR's, and what differs"], listed)
+    print_table(["--model", "checkpoint", "lmms-eval model", "PriorTR's, and what differs"], listed)
     say("\nEvery hub id or folder of a supported model will do, too.\n")
-    say("Methods (--method), each on every model; their parameters: --describe MODEL METHOD\n")
     about = {method: card_of(GUEST + method).doc.partition("\n")[0] for method in methods() if method != BASELINE}
-    print_table(["method", ""], [[method, about.get(method, "the model as it is")] for method in methods()])
-    say(f"\nStrategies of seeless' own (--strategy): {', '.join(sl.available())}")
+    lines = [[method, ", ".join(SHORT), about.get(method, "The model as it is.")] for method in methods()]
+    print_table(["--method", "on", "what it does"], lines)
+    say(f"\nParameters: --describe MODEL METHOD. Strategies (--strategy): {', '.join(sl.available())}")
 
 
 def describe_method(model: str, method: str) -> None:
@@ -244,20 +251,18 @@ def describe_method(model: str, method: str) -> None:
     """
     found = target(model)
     reduction = guest(found, method, {}, [])
-    params = method_params(found, method)
     say(f"{method} on {model}: {found.pretrained}, lmms-eval model {reduction.model_id}")
     if method != BASELINE:
         say(f"\n{card_of(GUEST + method).doc}\n")
         say("budget: --keep-tokens N or --keep-ratio R" + ("" if method == "vispruner" else ", --prune-layer K"))
-    print_table(["--param", "takes"], [[name, takes(kind)] for name, kind in params.items()])
+    lines = [[name, takes(kind)] for name, kind in method_params(found, method).items()]
+    print_table(["--param", "takes"], lines)
 
 
 def _plugins(files: list[Path]) -> dict[str, str]:
     for file in files:
-        if "," in str(file) or ";" in str(file):
-            raise InvalidRequest(
-                f"lmms-eval cannot take the plugin {str(file)!r}: no comma and no semicolon may be in it"
-            )
+        if set(",;=") & set(str(file)):
+            raise InvalidRequest(f"lmms-eval cannot take the plugin {str(file)!r}: no ',', ';' or '=' may be in it")
     return {"plugin": ";".join(map(str, files))} if files else {}
 
 

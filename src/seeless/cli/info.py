@@ -9,10 +9,10 @@ import seeless as sl
 from seeless import models
 from seeless.cli.cards import card_of
 from seeless.cli.console import print_json, print_table, say
-from seeless.cli.errors import one_line
-from seeless.cli.loading import load_config, resolve_name
-from seeless.cli.names import choose, guest_names
-from seeless.cli.plugins import load_plugins
+from seeless.named.checkpoints import load_config, resolve_name
+from seeless.named.errors import one_line
+from seeless.named.plugins import load_plugins
+from seeless.named.strategies import choose, guest_names
 
 
 def info(

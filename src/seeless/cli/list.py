@@ -8,8 +8,8 @@ import typer
 import seeless as sl
 from seeless.cli.cards import Card, card_of
 from seeless.cli.console import print_json, print_table, say
-from seeless.cli.names import guest_names, shadowed
-from seeless.cli.plugins import load_plugins
+from seeless.named.plugins import load_plugins
+from seeless.named.strategies import guest_names, shadowed
 
 
 def list_strategies(

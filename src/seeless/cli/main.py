@@ -14,13 +14,14 @@ def main(arguments: list[str] | None = None) -> None:
     import typer
 
     import seeless as sl
-    from seeless.cli.errors import exit_code, one_line
+    from seeless.cli.errors import exit_code
     from seeless.cli.eval import evaluate
     from seeless.cli.info import info
     from seeless.cli.list import list_strategies
     from seeless.cli.run import run
     from seeless.cli.tasks_path import print_tasks_path
     from seeless.cli.train import train
+    from seeless.named.errors import one_line
 
     def show_version(wanted: bool) -> None:
         if wanted:

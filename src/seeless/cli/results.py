@@ -6,8 +6,8 @@ from typing import Any
 
 import seeless as sl
 from seeless.cli.console import print_table
-from seeless.cli.knobs import default_of
 from seeless.cli.timing import Times
+from seeless.named.knobs import default_of
 from seeless.strategy import Recipe
 from seeless.vtr import VTRConfig
 

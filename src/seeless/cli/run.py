@@ -11,13 +11,15 @@ import seeless.tiny
 from seeless import models
 from seeless.cli.asking import build_inputs, generate_answer
 from seeless.cli.console import notice, print_json, say
-from seeless.cli.knobs import build_strategies, read_flags
-from seeless.cli.loading import LoadedModel, load_config, load_embedded, load_image, load_model, resolve_name
-from seeless.cli.names import shadowed
+from seeless.cli.flags import as_flag, read_flags
+from seeless.cli.loading import load_image
 from seeless.cli.pictures import check_target, save_overlays
-from seeless.cli.plugins import load_plugins
 from seeless.cli.results import Result, print_results, result_dict
 from seeless.cli.timing import measure
+from seeless.named.checkpoints import LoadedModel, load_config, load_embedded, load_model, resolve_name
+from seeless.named.knobs import build_strategies
+from seeless.named.plugins import load_plugins
+from seeless.named.strategies import shadowed
 from seeless.strategy import Recipe
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ def run(
     if strategy is not None and compare is not None:
         raise typer.BadParameter("--strategy and --compare exclude each other")
     names = [strategy or DEFAULT_STRATEGY] if compare is None else _names(compare)
-    strategies = dict(zip(names, build_strategies(names, read_flags(context.args)), strict=True))
+    strategies = dict(zip(names, build_strategies(names, read_flags(context.args), as_flag), strict=True))
     for taken in set(names) & set(shadowed()):
         notice(f"{taken!r} is the plugin's guest; seeless' own strategy of this name is not used")
     overlay = save_overlay or (DEFAULT_OVERLAY if compare is None and not as_json else None)

@@ -12,9 +12,10 @@ import seeless as sl
 from seeless import models
 from seeless.cli.console import print_table, say
 from seeless.cli.errors import exit_code
-from seeless.cli.knobs import build_strategies, read_flags
-from seeless.cli.loading import load_config, load_trainable, resolve_name
-from seeless.cli.plugins import load_plugins
+from seeless.cli.flags import read_flags
+from seeless.named.checkpoints import load_config, load_trainable, resolve_name
+from seeless.named.knobs import build_strategies
+from seeless.named.plugins import load_plugins
 from seeless.train.settings import Part, Settings
 
 if TYPE_CHECKING:

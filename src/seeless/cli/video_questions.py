@@ -1,6 +1,5 @@
 """Questions about videos for `seeless eval`: ask them one by one, keep the answers, count the right ones."""
 
-import contextlib
 import importlib.util
 import json
 import os
@@ -9,16 +8,23 @@ from pathlib import Path
 
 import seeless as sl
 from seeless import models
-from seeless.cli.asking import encode, generate_answer
 from seeless.cli.console import notice, print_json, print_table, say
-from seeless.cli.errors import one_line
 from seeless.cli.evaluating import Run, check_model
-from seeless.cli.loading import LoadedModel, load_embedded, load_model
 from seeless.eval.errors import FailedEvaluation, InvalidRequest
-from seeless.eval.frames import Frames, UnreadableVideo, find_video, read_frames
 from seeless.eval.reductions import INTERNVL_ONLY, LOADING, Reduction
 from seeless.eval.targets import Target
-from seeless.eval.video_qa import Predictions, Score, VideoQuestion, chunk, fingerprint, read_questions, score
+from seeless.eval.video_qa import (
+    Predictions,
+    Score,
+    VideoQuestion,
+    chunk,
+    find_video,
+    fingerprint,
+    read_questions,
+    score,
+)
+from seeless.named.checkpoints import load_embedded, load_model
+from seeless.named.errors import one_line
 
 NEEDS_TORCHVISION = "the video processor of this model needs torchvision: pip install torchvision"
 
@@ -72,7 +78,7 @@ def run_videos(run: Run, video_run: VideoRun) -> None:
     for name, value in (("CUDA_VISIBLE_DEVICES", run.gpus), ("HF_HUB_CACHE", str(run.cache_dir or ""))):
         if value:
             os.environ[name] = value
-    takes_videos = models.describe(check_model(found, reduction)).videos
+    takes_videos = models.takes_videos(check_model(found, reduction))
     if takes_videos and importlib.util.find_spec("torchvision") is None:
         raise sl.MissingExtra(NEEDS_TORCHVISION)
     predictions = Predictions(
@@ -80,7 +86,7 @@ def run_videos(run: Run, video_run: VideoRun) -> None:
     )
     if predictions.broken:
         notice(f"the last line of {predictions.file} was cut off; its question is asked again")
-    _ask(found, reduction, video_run, questions, predictions, takes_videos)
+    _ask(found, reduction, video_run, questions, predictions)
     scores = {"all" if video_run.chunks == 1 else f"chunk {video_run.chunk}": score(questions, predictions.found)}
     if video_run.chunks > 1:
         scores["chunks so far"] = score(everything, _found_in_all(video_run, folder))
@@ -102,7 +108,7 @@ def run_videos(run: Run, video_run: VideoRun) -> None:
     if predictions.failed:
         names = ", ".join(dict.fromkeys(line["video"] for line in predictions.failed[:5]))
         raise FailedEvaluation(
-            f"{len(predictions.failed)} of {len(questions)} questions have no answer because their videos are missing or "
+            f"{len(predictions.failed)} of {len(questions)} questions have no answer, their videos are missing or "
             f"broken ({names}{', ...' if len(predictions.failed) > 5 else ''}); why: {predictions.errors}"
         )
 
@@ -129,40 +135,31 @@ def _ask(
     video_run: VideoRun,
     questions: list[VideoQuestion],
     predictions: Predictions,
-    takes_videos: bool,
 ) -> None:
+    from seeless.integrations.answering import Answerer
+    from seeless.integrations.prompts import Prompt
+    from seeless.integrations.videos import read_video
+
     left = [question for question in questions if question.id not in predictions.found]
     if len(left) < len(questions):
         notice(f"{len(questions) - len(left)} of {len(questions)} questions are answered already in {predictions.file}")
     if not left:
         return
     loaded = load_embedded() if found.embedded else load_model(found.pretrained)
-    answer = _answer_video if takes_videos else _answer_images
-    handle = contextlib.nullcontext() if reduction.strategy is None else sl.apply(loaded.model, reduction.strategy)
-    with handle:
-        for number, question in enumerate(left, 1):
-            try:
-                frames = read_frames(find_video(video_run.videos, question.video), video_run.frames)
-            except UnreadableVideo as error:
-                predictions.add_error(question, one_line(error))
-                notice(f"[{number}/{len(left)}] {one_line(error)}")
-                continue
-            predictions.add(question, answer(loaded, frames, question.question, video_run.max_new_tokens))
-            notice(f"[{number}/{len(left)}] {question.id}: {predictions.found[question.id]['pred']}")
-
-
-def _answer_video(loaded: LoadedModel, frames: Frames, question: str, max_new_tokens: int) -> str:
-    """From a model that takes videos."""
-    import numpy as np
-
-    video = np.stack([np.asarray(image) for image in frames.images])
-    given = {"videos": [video], "video_metadata": [frames.metadata()], "do_sample_frames": False}
-    return generate_answer(loaded, encode(loaded, [question], **given), max_new_tokens)
-
-
-def _answer_images(loaded: LoadedModel, frames: Frames, question: str, max_new_tokens: int) -> str:
-    """From a model that takes the frames as a row of images."""
-    return generate_answer(loaded, encode(loaded, [*frames.images, question]), max_new_tokens)
+    answerer = Answerer(loaded.model, loaded.processor, reduction.strategy)
+    for number, question in enumerate(left, 1):
+        try:
+            video = read_video(find_video(video_run.videos, question.video), video_run.frames)
+        except sl.InputError as error:
+            predictions.add_error(question, one_line(error))
+            notice(f"[{number}/{len(left)}] {one_line(error)}")
+            continue
+        parts = [{"type": "video", "video": video}, {"type": "text", "text": question.question}]
+        answer = answerer.answer(
+            [Prompt([{"role": "user", "content": parts}])], max_new_tokens=video_run.max_new_tokens
+        )
+        predictions.add(question, answer[0].text.strip())
+        notice(f"[{number}/{len(left)}] {question.id}: {answer[0].text.strip()}")
 
 
 def _found_in_all(video_run: VideoRun, folder: Path) -> dict[str, dict]:
@@ -179,7 +176,7 @@ def _describe(folder: Path, video_run: VideoRun, questions: list[VideoQuestion])
     for name in dict.fromkeys(question.video for question in questions):
         try:
             find_video(video_run.videos, name)
-        except UnreadableVideo:
+        except sl.InputError:
             missing.append(name)
     say(f"would ask {len(questions)} questions and write {video_run.file(folder, video_run.chunk)}")
     say(f"videos that are missing: {', '.join(missing)}" if missing else "all videos are there")

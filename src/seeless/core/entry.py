@@ -152,7 +152,7 @@ class Reducer:
                 f"attention_mask has {mask.shape[1]} columns, but the conversation has {running.logical} tokens "
                 "(dropped visual tokens count)"
             )
-        if self.view.window is not None and running.logical >= self.view.window:
+        if self.stages and self.view.window is not None and running.logical >= self.view.window:
             raise InputError(
                 f"the conversation has {running.logical} tokens, but some layers of this {family.title} model look "
                 f"back only {self.view.window} (sliding_window); dropping tokens would move that window. Shorten the "

@@ -87,19 +87,43 @@ def build_report(session: Session, spans: list[Span], view: ModelView, cached: b
         prefill_cost(size, total(counts), cached_before, pictures, inside, projected, view.has_class_token)
         for counts, cached_before, inside in ((full, unreduced, everything), (seen, past, left))
     )
-    second = sum(layers * decoder_layer_flops(size, tokens) for tokens, layers in session.second_runs)
-    after = replace(after, decoder=after.decoder + second)
+    second = [(row, layers * decoder_layer_flops(size, tokens)) for row, tokens, layers in session.second_runs]
+    after = replace(after, decoder=after.decoder + sum(flops for _, flops in second))
+
+    def alone(row: int, counts: list[list[int]], cached_before: list[int], inside: list[list[int]]) -> int:
+        own = _pictures_of(session, row)
+        tokens = sum(sides[number] for number in own)
+        lengths = [[each[row]] for each in total(counts)]
+        patches, seen_inside = [pictures[number] for number in own], [inside[number] for number in own]
+        return prefill_cost(size, lengths, cached_before, patches, seen_inside, tokens, view.has_class_token).total
+
+    sides = [height * width for tap in session.vision.taps for height, width in tap.tokens]
+    more = [sum(flops for of, flops in second if of == row) for row in range(rows)]
     return Report(
         stages=session.stages,
         visual=seen,
         text=text,
         flops_before=before,
         flops_after=after,
+        row_flops=[
+            (alone(row, full, unreduced, everything), alone(row, seen, past, left) + more[row]) for row in range(rows)
+        ],
         kv_bytes_before=kv_bytes(size, total(full), unreduced, width),
         kv_bytes_after=kv_bytes(size, total(held), past, width),
         boxes=[[_boxes(placed.image, view.family.overview) for placed in images] for images in session.layout.images],
         centre_crop=view.family.packer is None and view.config.vision_config.model_type == "clip_vision_model",
     )
+
+
+def _pictures_of(session: Session, row: int) -> list[int]:
+    """Which of the pictures that the tower took in are shown in a row."""
+    first: dict[int, int] = {}  # of each run of the tower, by the tokens before it
+    pictures = tokens = 0
+    for tap in session.vision.taps:
+        first[tokens] = pictures
+        pictures, tokens = pictures + len(tap.patches), tokens + tap.count
+    placed = session.layout.images[row]
+    return sorted({first[each.base] + number for each in placed for number in each.image.crop.unique().tolist()})
 
 
 def _visual_counts(session: Session, original: list[int], depth: int) -> list[list[int]]:

@@ -34,7 +34,7 @@ class SecondForward:
         embeds: `[batch, seq, dim]`, the running prompt.
         positions: its positions, `[..., batch or 1, seq]`.
         injected: features `[visual, dim]` of all its visual tokens, one tensor for each early layer that adds them.
-        runs: gets (tokens, decoder layers) of every run.
+        runs: gets (row, tokens, decoder layers) of every run.
     """
 
     view: ModelView
@@ -43,7 +43,7 @@ class SecondForward:
     embeds: torch.Tensor
     positions: torch.Tensor
     injected: Sequence[torch.Tensor] | None
-    runs: list[tuple[int, int]]
+    runs: list[tuple[int, int, int]]
     known: dict[tuple, torch.Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -156,7 +156,7 @@ class SecondForward:
             pass
         finally:
             hooks.remove()
-        self.runs.append((length, deepest))
+        self.runs.append((row, length, deepest))
         return torch.stack([rows[index].to(embeds.device) for index in layers])
 
 

@@ -83,7 +83,7 @@ class Session:
         watched: per layer, what entered it, and the slots of all columns then.
         uninjected: `[batch, slots, dim]` as the last layer gave it, if visual features were added to that since.
         added: how many tokens were added so far.
-        second_runs: (tokens, decoder layers) of second prompts that were run.
+        second_runs: (row, tokens, decoder layers) of second prompts that were run.
         seen, held: from which layer on which tokens are seen, and held in the cache.
         prepared: what a strategy prepared for a unit, by the strategy and the unit's row and first token.
     """
@@ -100,7 +100,7 @@ class Session:
     blocks: torch.Tensor | None
     labels: torch.Tensor | None
     ids: torch.Tensor | None
-    second_runs: list[tuple[int, int]] = field(default_factory=list)
+    second_runs: list[tuple[int, int, int]] = field(default_factory=list)
     stages: list[StageReport] = field(default_factory=list)
     seen: dict[int, TokenRow] = field(default_factory=dict)
     held: dict[int, TokenRow] = field(default_factory=dict)

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from seeless.errors import InputError
 from seeless.eval.errors import InvalidRequest
 from seeless.eval.matching import alike, exact
+
+SUFFIXES = (".mp4", ".avi", ".mov", ".mkv")
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,19 @@ def read_questions(questions: Path, answers: Path) -> list[VideoQuestion]:
         )
         for place, (each, entry) in enumerate(zip(ids, asked, strict=True))
     ]
+
+
+def find_video(folder: Path, name: str) -> Path:
+    """`name.mp4`, `.avi`, `.mov` or `.mkv` in the folder, else the same with `v_` before the name.
+
+    Raises:
+        InputError: there is none.
+    """
+    for stem in (name, f"v_{name}"):
+        for suffix in SUFFIXES:
+            if (file := folder / f"{stem}{suffix}").is_file():
+                return file
+    raise InputError(f"no video {name} ({', '.join(SUFFIXES)}; with or without v_ before it) in {folder}")
 
 
 def chunk(questions: list[VideoQuestion], count: int, index: int) -> list[VideoQuestion]:

@@ -4,7 +4,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from seeless.cli.errors import UnusablePlugin, one_line
+from seeless.named.errors import UnusablePlugin, one_line
 
 
 def load_plugins(files: list[Path]) -> None:

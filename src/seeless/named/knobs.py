@@ -1,56 +1,50 @@
-"""Flags on the command line from the fields of strategies, and back."""
+"""Strategies from their names and the values of their fields, written as text."""
 
 import difflib
 import types
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import MISSING, Field
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import seeless as sl
-from seeless.cli.names import Choice, choose, guest_names
+from seeless.named.strategies import Choice, choose, guest_names
 from seeless.strategy import Recipe
 
 DEFAULT_KEEP = 0.25
 OFF_LIMITS = "a value that cannot be given on the command line"
-Flags = dict[str, str | None]
+Values = dict[str, str | None]
+Spell = Callable[[str, str], str]
 
 
-def read_flags(arguments: list[str]) -> Flags:
-    """Names and values of flags; None for a flag without a value.
+def assignment(name: str, value: str = "") -> str:
+    """How a field is written where arguments are: `keep=0.25`.
 
-    >>> read_flags(["--head-aggregation", "max", "--layer=8,16", "--no-newlines"])
-    {'head_aggregation': 'max', 'layer': '8,16', 'no_newlines': None}
+    >>> assignment("keep", "0.25"), assignment("keep")
+    ('keep=0.25', 'keep')
     """
-    flags: Flags = {}
-    rest = list(arguments)
-    while rest:
-        word = rest.pop(0)
-        if not word.startswith("--"):
-            raise sl.BudgetError(
-                f"{word!r} belongs to no flag; a picture is --image FILE, a strategy's field --field value"
-            )
-        name, equals, value = word[2:].partition("=")
-        follows = bool(rest) and not rest[0].startswith("--")
-        flags[name.replace("-", "_")] = value if equals else rest.pop(0) if follows else None
-    return flags
+    return f"{name}={value}" if value else name
 
 
-def build_strategies(names: list[str], flags: Flags) -> list[sl.Strategy | Recipe]:
-    """The strategies, each with those flags that are its fields; a guest as its configuration.
+def build_strategies(names: list[str], values: Values, spell: Spell = assignment) -> list[sl.Strategy | Recipe]:
+    """The strategies, each with those values that are for its fields; a guest as its configuration.
 
-    A flag is the name of a field, or `strategy.field` for one strategy only. Where no budget is given and a strategy
-    of seeless' own has none, `keep=0.25`; a guest has the default of its framework.
+    A value's name is that of a field, or `strategy.field` for one strategy only. Where no budget is given and a
+    strategy of seeless' own has none, `keep=0.25`; a guest has the default of its framework.
+
+    Args:
+        values: names and texts; None for a flag without a value.
+        spell: how errors write a name, or a name with its value.
 
     Raises:
         UnknownStrategy: no such name.
-        BudgetError: a flag that none of them has, or a value that a field cannot take.
+        BudgetError: a name that none of them has, or a value that a field cannot take.
     """
     choices = [choose(name) for name in names]
     known = {spelling for choice in choices for knob in choice.knobs() for spelling in _spellings(choice, knob)}
-    for flag in flags:
-        if flag not in known:
-            _refuse(flag, choices)
-    return [_build(choice, flags) for choice in choices]
+    for name in values:
+        if name not in known:
+            _refuse(name, choices, spell)
+    return [_build(choice, values, spell) for choice in choices]
 
 
 def parse_value(text: str, annotation: Any) -> Any:
@@ -107,13 +101,13 @@ def default_of(knob: Field) -> Any:
     return knob.default_factory() if knob.default_factory is not MISSING else knob.default
 
 
-def _build(choice: Choice, flags: Flags) -> sl.Strategy | Recipe:
+def _build(choice: Choice, texts: Values, spell: Spell) -> sl.Strategy | Recipe:
     hints = get_type_hints(choice.flags_of)
     values = {}
     for knob in choice.knobs():
         for spelling in _spellings(choice, knob):
-            if spelling in flags:
-                values[knob.name] = _value(spelling, flags[spelling], hints[knob.name])
+            if spelling in texts:
+                values[knob.name] = _value(spelling, texts[spelling], hints[knob.name], spell)
     missing = [knob for knob in choice.knobs() if choice.guest is None and default_of(knob) is MISSING]
     for knob in missing:
         if knob.name == "keep":
@@ -134,24 +128,23 @@ def _spellings(choice: Choice, knob: Field) -> list[str]:
     return names
 
 
-def _value(spelling: str, text: str | None, annotation: Any) -> Any:
-    flag = "--" + spelling.replace("_", "-")
+def _value(spelling: str, text: str | None, annotation: Any, spell: Spell) -> Any:
     if annotation is bool and text is None:
         return not spelling.split(".")[-1].startswith("no_")
     if text is None:
-        raise sl.BudgetError(f"{flag} needs a value: {takes(annotation)}")
+        raise sl.BudgetError(f"{spell(spelling, '')} needs a value: {takes(annotation)}")
     try:
         return parse_value(text, annotation)
     except ValueError as error:
-        raise sl.BudgetError(f"{flag} {text} is not possible; {error}") from error
+        raise sl.BudgetError(f"{spell(spelling, text)} is not possible; {error}") from error
 
 
-def _refuse(flag: str, choices: list[Choice]) -> None:
+def _refuse(flag: str, choices: list[Choice], spell: Spell) -> None:
     prefix, _, knob = flag.rpartition(".")
     meant = [choice for choice in choices if prefix in ("", choice.prefix)]
     names = ", ".join(choice.name for choice in choices)
     if not meant:
-        raise sl.BudgetError(f"--{flag} is for {prefix!r}, but what runs is {names}")
+        raise sl.BudgetError(f"{spell(flag, '')} is for {prefix!r}, but what runs is {names}")
     message = f"{meant[0].name} has no field {knob!r}" if len(meant) == 1 else f"none of {names} has a field {knob!r}"
     everyone = map(choose, [*sl.available(), *guest_names()])
     if owners := [choice.name for choice in everyone if knob in _names(choice)]:

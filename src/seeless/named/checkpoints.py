@@ -1,0 +1,131 @@
+"""Load models and their configs."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import seeless.tiny
+from seeless import models
+from seeless.named.errors import UnloadableModel, one_line
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to answer, its processor, and the name it was loaded by."""
+
+    name: str
+    model: Any
+    processor: Any
+
+
+def resolve_name(model: str | None) -> str:
+    """The path or hub id to load: the embedded model without a name, a converted checkpoint for an original one."""
+    if model is None:
+        return str(seeless.tiny.tiny_path())
+    name = model if Path(model).exists() else models.converted_name(model)
+    if name != model:
+        print(f"{model} is the original release; using its conversion {name}", file=sys.stderr)
+    return name
+
+
+def load_config(name: str, **options: Any) -> Any:
+    """The `transformers` config of a checkpoint; no weights are read.
+
+    Args:
+        options: which one (`revision`).
+
+    Raises:
+        UnloadableModel: there is no such checkpoint.
+        UnsupportedModel: its `model_type` has no family.
+    """
+    from transformers import AutoConfig, PretrainedConfig
+
+    if name.startswith((".", "/", "~")) and not Path(name).exists():
+        raise UnloadableModel(f"cannot load {name!r}: no such folder")
+    _silence_transformers()
+    with _refusing(name):
+        data = PretrainedConfig.get_config_dict(name, **options)[0]
+    if "model_type" not in data:
+        raise UnloadableModel(f"cannot load {name!r}: it has no config.json with a model_type")
+    models.check_model_type(data["model_type"])
+    with _refusing(name):
+        return AutoConfig.from_pretrained(name, **options)
+
+
+def load_embedded() -> LoadedModel:
+    """The embedded model, on the CPU."""
+    _silence_transformers()
+    return LoadedModel(resolve_name(None), *seeless.tiny.load_tiny())
+
+
+def load_model(
+    name: str,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    processing: dict[str, Any] | None = None,
+    **options: Any,
+) -> LoadedModel:
+    """A checkpoint with its processor: on a GPU as stored, on the CPU in float32, unless told otherwise.
+
+    Args:
+        device: "cpu", "cuda:1", ...; a GPU if there is one unless told.
+        dtype: as `transformers` takes it, "bfloat16" or "auto", say.
+        processing: what the processor is loaded with (`min_pixels`, say).
+        options: what the model is loaded with (`revision`, `attn_implementation`, `device_map`); `revision` is the
+            processor's, too.
+
+    Raises:
+        UnloadableModel: weights or processor cannot be loaded, or are incomplete.
+    """
+    import torch
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = dtype or (torch.float32 if torch.device(device).type == "cpu" else "auto")
+    processor, model = _load(name, chosen, processing or {}, options)
+    return LoadedModel(name, model.eval() if "device_map" in options else model.to(device).eval(), processor)
+
+
+def load_trainable(name: str, half: bool) -> tuple[Any, Any]:
+    """Processor and model of a checkpoint, still on the CPU, in float32, or if `half` in bfloat16.
+
+    Raises:
+        UnloadableModel: weights or processor cannot be loaded, or are incomplete.
+    """
+    import torch
+
+    return _load(name, torch.bfloat16 if half else torch.float32, {}, {})
+
+
+def _load(name: str, dtype: Any, processing: dict[str, Any], options: dict[str, Any]) -> tuple[Any, Any]:
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    _silence_transformers()
+    both = {key: value for key, value in options.items() if key == "revision"}
+    with _refusing(name):
+        processor = AutoProcessor.from_pretrained(name, **both, **processing)
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
+            name, dtype=dtype, output_loading_info=True, **options
+        )
+    model, loading = loaded
+    if missing := sorted(loading["missing_keys"]):
+        raise UnloadableModel(f"cannot load {name!r}: it lacks {len(missing)} weights, {missing[0]} for one")
+    return processor, model
+
+
+@contextmanager
+def _refusing(name: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # whatever is wrong with a checkpoint, it cannot be loaded
+        raise UnloadableModel(f"cannot load {name!r}: {one_line(error)}") from error
+
+
+def _silence_transformers() -> None:
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
