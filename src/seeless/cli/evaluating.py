@@ -209,7 +209,7 @@ def _evaluate(evaluation: Evaluation, tasks: list[str]) -> tuple[Path, list[Row]
         file, results = read_results(evaluation.output, before, tasks, evaluation.limit)
     except FailedEvaluation as error:
         raise FailedEvaluation(f"{error}: {reason(log)} (all of it: {log})") from error
-    return file, rows(results)
+    return file, rows(file, results)
 
 
 def _print_rows(table: list[Row]) -> None:
@@ -220,7 +220,7 @@ def _print_rows(table: list[Row]) -> None:
                 row.task,
                 row.metric,
                 "-" if row.value is None else f"{row.value:.4g}",
-                "-" if row.samples is None else str(row.samples),
+                str(row.samples),
                 "-" if row.visual_tokens is None else f"{row.visual_tokens:.1f}",
                 "-" if row.flops_share is None else f"{100 * row.flops_share:.0f} %",
                 "-" if row.prefill_seconds is None else f"{1000 * row.prefill_seconds:.1f} ms",

@@ -19,7 +19,7 @@ class Evaluation:
         output: where results and samples go.
         batch_size: questions per forward.
         simple: use the plug-in's simple interface, the only one that lmms-eval compares likelihoods through.
-        limit: questions per task, below 1 their share; None: all.
+        limit: questions per task; None: all.
         extra: model arguments appended as they are.
         gpus: device numbers, "" for those there are.
         processes: how many share the questions.
@@ -35,7 +35,7 @@ class Evaluation:
     output: Path
     batch_size: int = 1
     simple: bool = False
-    limit: float | None = None
+    limit: int | None = None
     extra: str = ""
     gpus: str = ""
     processes: int = 1
@@ -58,8 +58,16 @@ class Evaluation:
             *("lmms_eval", "--model", self.model_id),
             *("--model_args", f"{arguments},{self.extra}" if self.extra else arguments),
             *("--tasks", ",".join(self.tasks), "--include_path", str(self.include_path)),
-            *("--batch_size", str(self.batch_size), "--output_path", str(self.output), "--log_samples"),
-            *([] if self.limit is None else ["--limit", f"{self.limit:g}"]),
+            *(
+                "--batch_size",
+                str(self.batch_size),
+                "--output_path",
+                str(self.output),
+                "--log_samples",
+                "--timezone",
+                "UTC",
+            ),
+            *([] if self.limit is None else ["--limit", str(self.limit)]),
             *(["--force_simple"] if self.simple else []),
         ]
 

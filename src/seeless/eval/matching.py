@@ -5,11 +5,6 @@ import re
 ARTICLES = {"a", "an", "the"}
 NUMBERS = {"none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5"}
 NUMBERS |= {"six": "6", "seven": "7", "eight": "8", "nine": "9", "ten": "10"}
-    zip(
-        ["none", "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"],
-        ["0", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10"],
-    )
-)
 JOINED = re.compile(r"(?<=\d),(?=\d)|(?<!\d)\.|\.(?!\d)|['’]")
 MARKS = re.compile(r"[^\w\s.]")
 

@@ -20,7 +20,7 @@ class Row:
 
     Args:
         value: None where there was nothing to judge.
-        samples: questions answered.
+        samples: questions answered, in a group those of its tasks.
         visual_tokens: mean number per decoder layer; None, like the next two, where nothing was measured (answers from
             a response cache; groups of tasks).
         flops_share: of the prefill, of what the untouched model needs.
@@ -30,7 +30,7 @@ class Row:
     task: str
     metric: str
     value: float | None
-    samples: int | None
+    samples: int
     visual_tokens: float | None = None
     flops_share: float | None = None
     prefill_seconds: float | None = None
@@ -87,16 +87,23 @@ def samples(file: Path, task: str) -> list[dict[str, Any]]:
         raise FailedEvaluation(f"the answers to {task} cannot be read: {error}") from error
 
 
-def rows(results: dict[str, Any]) -> list[Row]:
+def rows(file: Path, results: dict[str, Any]) -> list[Row]:
     """All metrics of all tasks and groups, in the order of the results."""
+    answered = {task: len({sample["doc_id"] for sample in samples(file, task)}) for task in results["configs"]}
     found = []
     for task, numbers in results["results"].items():
-        cost = _cost(results, task) if task in results["configs"] else {}
+        cost = _cost(results, task) if task in answered else {}
         for key, value in numbers.items():
             metric, comma, _ = key.partition(",")
             if comma and "_stderr" not in metric:
-                found.append(Row(task, metric, _number(value), numbers.get("samples"), **cost))
+                found.append(Row(task, metric, _number(value), _members(results, task, answered), **cost))
     return found
+
+
+def _members(results: dict[str, Any], task: str, answered: dict[str, int]) -> int:
+    if task in answered:
+        return answered[task]
+    return sum(_members(results, each, answered) for each in results["group_subtasks"].get(task, []))
 
 
 def _cost(results: dict[str, Any], task: str) -> dict[str, float | None]:
