@@ -135,7 +135,7 @@ def _strategy(name: str | None, arguments: list[str]) -> sl.Strategy | None:
         if flags:
             raise sl.BudgetError(f"--{next(iter(flags))} is a strategy's field or no flag; name the --strategy")
         return None
-    return build_strategies([name], flags)[0]
+    return build_strategies([name], flags, as_flag)[0]
 
 
 def _parts(text: str) -> tuple[Part, ...]:

@@ -1,1 +1,1 @@
-"""Doors into other people's frameworks; each imports its framework inside functions, or is only imported by it."""
+"""Doors into other people's frameworks, and what they share: prompts, batches, answers with their cost."""

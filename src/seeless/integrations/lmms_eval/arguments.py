@@ -1,0 +1,145 @@
+"""`--model_args`: what they mean, and what to say about those that mean nothing."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import seeless as sl
+from seeless.named.knobs import Values, build_strategies
+from seeless.named.strategies import GUEST, choose, guest_names
+from seeless.strategy import Recipe
+
+LOADING = ("revision", "dtype", "attn_implementation", "device_map")
+PIXELS = ("min_pixels", "max_pixels")
+OTHERS = ("pretrained", "strategy", "plugin", "max_frames", "max_num", "system_prompt")
+PREFIX = "vtr_"
+UNTOUCHED = ("none", "baseline")
+ALIASES = {"max_num_frames": "max_frames", "torch_dtype": "dtype"}
+TEMPLATE = "prompts are written by the checkpoint's own chat template"
+LOADER = "models are loaded by transformers, unmodified"
+# What PriorTR's wrappers take and what has no meaning here: values that change nothing, and why.
+WITHOUT_MEANING: dict[str, tuple[tuple[str, ...], str]] = {
+    "conv_template": (("vicuna_v1",), TEMPLATE),
+    "model_type": (("priortr",), LOADER),
+    "customized_config": (("none",), "strategies are configured by their own fields"),
+    "truncate_context": (("true", "false"), "contexts are never cut"),
+    "use_cache": (("true",), "without a KV cache there is nothing to save in decoding"),
+    "trust_remote_code": (("false",), LOADER),
+}
+
+
+@dataclass(frozen=True)
+class Door:
+    """What a model id stands for.
+
+    Args:
+        strategy: what runs unless told.
+        vtr: whether names mean PriorTR's versions first, and fields may have the prefix `vtr_`.
+        defaults: of other arguments.
+    """
+
+    strategy: str = "none"
+    vtr: bool = False
+    defaults: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Arguments of a model, sorted by what they are for.
+
+    Args:
+        pretrained: as given.
+        strategy: None leaves the model untouched.
+        loading, processing: of `named.checkpoints.load_model`.
+        images: what the image processor is told about every picture.
+        max_frames: of a video file.
+        system_prompt: the system turn of every prompt; a file's name stands for its text.
+    """
+
+    pretrained: str
+    strategy: sl.Strategy | Recipe | None
+    loading: dict[str, Any]
+    processing: dict[str, Any]
+    images: dict[str, Any]
+    max_frames: int
+    system_prompt: str | None
+
+
+def read_arguments(given: Mapping[str, Any], door: Door) -> Arguments:
+    """Sort the arguments of a model, plug-ins imported before; values are as lmms-eval's parser makes them.
+
+    Raises:
+        BudgetError: an argument that is unknown, missing, or has no meaning here, or a value that is not possible.
+        UnknownStrategy: no such strategy.
+    """
+    texts = {name: _text(value) for name, value in given.items() if _text(value) != ""}
+    for name, text in list(texts.items()):
+        if name in WITHOUT_MEANING:
+            harmless, reason = WITHOUT_MEANING[name]
+            if texts.pop(name).lower() not in harmless:
+                raise sl.BudgetError(f"{name}={text} has no meaning here: {reason}; leave it out")
+    values = {name: str(value) for name, value in door.defaults.items()}
+    values |= {ALIASES.get(name, name): text for name, text in texts.items()}
+    known = {name: values.pop(name) for name in (*LOADING, *PIXELS, *OTHERS) if name in values}
+    if "pretrained" not in known:
+        raise sl.BudgetError("pretrained is missing: the hub id or folder of a checkpoint, or pretrained=tiny")
+    if door.vtr:
+        values = {name.removeprefix(PREFIX): text for name, text in values.items()}
+        known |= {"strategy": values.pop("strategy")} if "strategy" in values else {}
+    name = known.get("strategy", door.strategy)
+    return Arguments(
+        pretrained=known["pretrained"],
+        strategy=_strategy(_full_name(name, door), values),
+        loading={name: known[name] for name in LOADING if name in known},
+        processing={name: _whole(name, known[name]) for name in PIXELS if name in known},
+        images={"max_patches": _whole("max_num", known["max_num"])} if "max_num" in known else {},
+        max_frames=_whole("max_frames", known.get("max_frames", "32")),
+        system_prompt=known.get("system_prompt"),
+    )
+
+
+def _full_name(name: str, door: Door) -> str:
+    return GUEST + name if door.vtr and GUEST + name in guest_names() else name
+
+
+def _strategy(name: str, values: Mapping[str, str]) -> sl.Strategy | Recipe | None:
+    if name in UNTOUCHED:
+        for each in values:
+            hint = _near(each, []) or "fields belong to a strategy; give one with strategy="
+            raise sl.BudgetError(f"strategy={name} leaves the model as it is and takes no {each!r}; {hint}")
+        return None
+    fields = [knob.name for knob in choose(name).knobs()]
+    for each in values:
+        if each not in fields and (hint := _near(each, fields)) and not difflib.get_close_matches(each, fields):
+            raise sl.BudgetError(f"there is no argument {each!r}; {hint}")
+    texts: Values = dict(values)
+    return build_strategies([name], texts)[0]
+
+
+def _near(name: str, fields: list[str]) -> str:
+    near = difflib.get_close_matches(name, [*LOADING, *PIXELS, *OTHERS, *fields], n=3, cutoff=0.7)
+    return f"did you mean {' or '.join(near)}?" if near else ""
+
+
+def _text(value: Any) -> str:
+    """A value as it was typed; lists, in brackets or with semicolons, with commas.
+
+    >>> _text(0.25), _text(-1.0), _text("[8;16;24]"), _text("[0.5, 0.25]"), _text(True), _text("a;b.py")
+    ('0.25', '-1', '8,16,24', '0.5,0.25', 'True', 'a;b.py')
+    """
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    if isinstance(value, float) and value < 0 and value.is_integer():  # lmms-eval reads -1 as -1.0
+        return str(int(value))
+    text = "none" if value is None else str(value).strip()
+    inside = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    items = [item.strip() for item in inside.replace(";", ",").split(",")]
+    numbers = all(item.replace(".", "", 1).replace("-", "", 1).replace("e", "", 1).isdigit() for item in items)
+    return ",".join(items) if inside != text or numbers else text
+
+
+def _whole(name: str, text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise sl.BudgetError(f"{name}={text} is not possible; it takes a whole number from 1 on")
+    return int(text)
