@@ -59,7 +59,9 @@ def evaluate(
         Path | None, typer.Option(metavar="FOLDER", rich_help_panel=TASKS, help="A folder with task files of your own.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, rich_help_panel=TASKS, help="Questions per task.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, rich_help_panel=TASKS, help="Questions per forward.")] = 1,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, rich_help_panel=TASKS, help="Questions per forward; 1, with tiny 16.")
+    ] = None,
     extra: Annotated[
         str,
         typer.Option(metavar="A=B,C=D", rich_help_panel=TASKS, help="Model arguments added unchecked."),
@@ -144,10 +146,9 @@ def evaluate(
     )
     videos = {"--video-dir": video_dir, "--gt-question": gt_question, "--gt-answers": gt_answers}
     if any(videos.values()):
-        given = [flag for flag, used in (("--tasks", tasks), ("--limit", limit), ("--extra", extra)) if used]
-        refused = [*given, *(["--batch-size"] if batch_size > 1 else [])]
-        if refused:
-            raise typer.BadParameter(f"{refused[0]} is for tasks of lmms-eval, {', '.join(videos)} for your own videos")
+        others = {"--tasks": tasks, "--limit": limit, "--batch-size": batch_size, "--extra": extra}
+        if given := [flag for flag, value in others.items() if value]:
+            raise typer.BadParameter(f"{given[0]} is for tasks of lmms-eval, {', '.join(videos)} for your own videos")
         if missing := [flag for flag, value in videos.items() if value is None]:
             raise typer.BadParameter(f"questions about videos need {', '.join(videos)}; {missing[0]} is missing")
         assert video_dir is not None and gt_question is not None and gt_answers is not None

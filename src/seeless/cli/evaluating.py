@@ -24,6 +24,7 @@ from seeless.named.strategies import GUEST
 
 LOG = "seeless-eval.log"
 RESULTS_FOLDER = Path("eval_results")
+TINY_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class TaskRun:
     tasks: str | None
     include_path: Path | None
     limit: int | None
-    batch_size: int
+    batch_size: int | None
     extra: str
     port: int
 
@@ -149,7 +150,7 @@ def run_tasks(run: Run, task_run: TaskRun) -> None:
         tasks=asked,
         include_path=(task_run.include_path or tasks_path()).resolve(),
         output=run.folder(found, reduction, (task_run.tasks or "offline").replace(",", "-")),
-        batch_size=task_run.batch_size,
+        batch_size=task_run.batch_size or (TINY_BATCH if found.embedded else 1),
         simple=any(task.choice for task in leaf_tasks.values()),
         limit=task_run.limit,
         extra=task_run.extra,

@@ -12,7 +12,7 @@ import seeless as sl
 from seeless import models
 from seeless.cli.console import print_table, say
 from seeless.cli.errors import exit_code
-from seeless.cli.flags import read_flags
+from seeless.cli.flags import as_flag, read_flags
 from seeless.named.checkpoints import load_config, load_trainable, resolve_name
 from seeless.named.knobs import build_strategies
 from seeless.named.plugins import load_plugins

@@ -1,7 +1,7 @@
 """A model with fewer visual tokens for VLMEvalKit, and a launcher for its `run.py`.
 
-VLMEvalKit has no plug-ins: what it can run stands in its dictionary `vlmeval.config.supported_VLM`. The launcher puts an
-entry there and runs `run.py` in the same process:
+VLMEvalKit has no plug-ins: what it can run stands in its dictionary `vlmeval.config.supported_VLM`. The launcher puts
+an entry there and runs `run.py` in the same process:
 
     python -m seeless.integrations.vlmevalkit --run VLMEvalKit/run.py \\
         --model-args pretrained=llava-hf/llava-1.5-7b-hf,strategy=fastv,keep=0.25 --data MMBench_DEV_EN
