@@ -1,6 +1,7 @@
 """What can go wrong on the command line, and the exit code of each."""
 
 import seeless as sl
+from seeless.eval.errors import InvalidRequest, MissingEvaluator
 from seeless.named.errors import UnloadableModel, UnusablePlugin
 from seeless.train.errors import BadRecords
 
@@ -17,6 +18,8 @@ EXIT_CODES: tuple[tuple[type[sl.SeelessError], int], ...] = (
     (UnloadableModel, 6),
     (UnusablePlugin, 7),
     (BadRecords, 8),
+    (InvalidRequest, 2),
+    (MissingEvaluator, 3),
     (sl.SeelessError, 1),
 )
 

@@ -5,6 +5,7 @@ import sys
 
 INSTALL = 'pip install "seeless[cli]"'
 NEEDED = ("typer", "rich", "PIL")
+FIELDS_ARE_FLAGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -15,6 +16,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     import seeless as sl
     from seeless.cli.errors import exit_code
+    from seeless.cli.eval import evaluate
     from seeless.cli.info import info
     from seeless.cli.list import list_strategies
     from seeless.cli.plot import plot
@@ -39,10 +41,11 @@ def main(arguments: list[str] | None = None) -> None:
 
     app.command("list")(list_strategies)
     app.command("info")(info)
-    app.command("run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(run)
-    app.command("train", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
+    app.command("run", context_settings=FIELDS_ARE_FLAGS)(run)
+    app.command("train", context_settings=FIELDS_ARE_FLAGS)(train)
+    app.command("eval", context_settings=FIELDS_ARE_FLAGS)(evaluate)
+    app.command("sweep", context_settings=FIELDS_ARE_FLAGS)(sweep)
     app.command("plot")(plot)
-    app.command("sweep", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(sweep)
     app.command("tasks-path")(print_tasks_path)
     try:
         app(args=arguments, prog_name="seeless")

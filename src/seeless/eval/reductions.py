@@ -5,10 +5,10 @@ from dataclasses import Field, dataclass
 from typing import Any, get_type_hints
 
 import seeless as sl
-from seeless.cli.knobs import build_strategies, default_of, parse_value, takes
-from seeless.cli.names import GUEST, Choice, choose
 from seeless.eval.errors import InvalidRequest
 from seeless.eval.targets import PLUGIN, Target
+from seeless.named.knobs import Spell, build_strategies, default_of, parse_value, takes
+from seeless.named.strategies import GUEST, Choice, choose
 from seeless.strategy import Recipe
 from seeless.vtr import VTR_REGISTRY
 
@@ -19,8 +19,10 @@ ATTENTION = ("query_aggregation", "head_aggregation", *EVERY_METHOD)
 # PriorTR's own; a plugin's method takes every field of its configuration.
 METHOD_PARAMS: dict[str, tuple[str, ...]] = {
     BASELINE: (),
-    "clse": ("retain_ratio", "clse_cutoff_ratio", "clse_temp", "clse_grid_t", "clse_grid_h", "clse_grid_w")
-    + ("ref_layers", *EVERY_METHOD),
+    "clse": (
+        *("retain_ratio", "clse_cutoff_ratio", "clse_temp", "clse_grid_t", "clse_grid_h", "clse_grid_w"),
+        *("ref_layers", *EVERY_METHOD),
+    ),
     "fastv": ATTENTION,
     "priortr": ATTENTION,
     "priortr_2f": ("prior_mode", *ATTENTION),
@@ -93,15 +95,15 @@ def guest(target: Target, method: str, budget: dict[str, str], params: list[str]
     """
     if method not in methods():
         raise InvalidRequest(f"no method is called {method!r}; {_near(method, methods())}")
-    values = _params(target, method, params)
+    budget, values = dict(budget), _params(target, method, params)
     on_tower = method == "vispruner" and VTR_REGISTRY[method].__module__.startswith("seeless.")
-    notices = ()
+    notices: tuple[str, ...] = ()
     if method == BASELINE:
         if budget:
             raise InvalidRequest(f"the baseline keeps every token; leave out {_flag(next(iter(budget)))}")
     elif "keep_tokens" in budget and "keep_ratio" in budget:
         raise InvalidRequest("--keep-tokens and --keep-ratio exclude each other")
-    elif on_tower and budget.pop("prune_layer", None):
+    elif on_tower and budget.pop("prune_layer", ""):
         notices = ("vispruner acts before the language model, so --prune-layer is left out",)
     if method == "sparsevlm":
         values.setdefault("token_merge", True)  # as PriorTR's runner has it
@@ -123,8 +125,13 @@ def guest(target: Target, method: str, budget: dict[str, str], params: list[str]
     return Reduction(label, strategy, model_id, {"strategy": named, **arguments}, notices)
 
 
-def native(target: Target, name: str | None, flags: dict[str, str | None], params: list[str]) -> Reduction:
+def native(
+    target: Target, name: str | None, flags: dict[str, str | None], params: list[str], spell: Spell
+) -> Reduction:
     """A strategy of seeless' own with its fields, by the flags that `seeless run` takes; None: the model as it is.
+
+    Args:
+        spell: how errors write a flag.
 
     Raises:
         InvalidRequest: an unknown strategy, a flag that it does not have, a value that it cannot take.
@@ -136,7 +143,7 @@ def native(target: Target, name: str | None, flags: dict[str, str | None], param
         return Reduction("none", None, PLUGIN, {"strategy": "none", **loading})
     assert name is not None
     try:
-        choice, strategy = choose(name), build_strategies([name], flags)[0]
+        choice, strategy = choose(name), build_strategies([name], flags, spell)[0]
     except sl.SeelessError as error:
         raise InvalidRequest(str(error)) from error
     arguments = {}
