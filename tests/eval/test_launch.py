@@ -20,8 +20,8 @@ def test_output_goes_to_stderr_and_to_the_log(tmp_path, capsys):
     ("text", "found"),
     [
         (
-            "ValueError: no\n\x1b[31mERROR\x1b[0m - Error during evaluation: no such layer. Please set `--verbosity=DEBUG` to"
-            " get more information.\ntable\n",
+            "ValueError: no\n\x1b[31mERROR\x1b[0m - Error during evaluation: no such layer. Please set `--verbosity"
+            "=DEBUG` to get more information.\ntable\n",
             "no such layer",
         ),
         ("first\nTraceback:\n  File x\ntorch.OutOfMemoryError: CUDA out of memory\nmore\n", "torch.OutOfMemoryError"),

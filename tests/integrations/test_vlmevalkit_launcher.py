@@ -54,7 +54,9 @@ def clone(tmp_path):
         {"type": "text", "value": scene.questions[0].text},
     ]
     (tmp_path / "message.json").write_text(json.dumps(message))
-    return tmp_path
+    yield tmp_path
+    for name in [name for name in sys.modules if name.partition(".")[0] == "vlmeval"]:
+        del sys.modules[name]
 
 
 def launch(clone, *arguments):
