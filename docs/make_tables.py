@@ -6,6 +6,7 @@ python docs/make_tables.py --check   # exit 1 if a page is stale
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "contracts"))
@@ -16,6 +17,9 @@ from PIL import Image, ImageDraw
 
 import seeless as sl
 import seeless.tiny
+from seeless.eval.plot import drawn_from, fingerprint, plot
+from seeless.eval.points import NONE, Point, points
+from seeless.eval.rows import read_rows
 from seeless.models import supported_models
 from seeless.vtr.backbones import BACKBONES, OTHER, Backbone
 from tinies import TINIES, make_inputs
@@ -24,7 +28,10 @@ from tiny_models import BACKENDS
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 GUESTS = ROOT / "docs" / "add-a-method.md"
-RESULTS = ROOT / "results" / "tiny_accuracy.jsonl"
+SWEPT = ROOT / "docs" / "sweep.md"
+SWEEP = ROOT / "results" / "sweep.jsonl"
+SWEEP_PICTURE = ROOT / "docs" / "sweep.png"
+SCENES = "seeless_scenes"
 SELECTORS = ROOT / "results" / "selectors.json"
 FLASH = BACKENDS[-1]  # the tests' stand-in for flash attention: the same masks, computed on any machine
 
@@ -74,30 +81,73 @@ def support_table() -> str:
     return "\n".join([*lines, "", *notes]).rstrip()
 
 
-def accuracy_table() -> str:
-    """Held-out accuracy of the embedded model, in per cent, per method and budget; tokens per layer in brackets."""
-    rows = [json.loads(line) for line in RESULTS.read_text().splitlines()]
-    kinds = ("digit", "colour", "count")
-    budgets = sorted({row["budget"] for row in rows if row["budget"] < 1}, reverse=True)
+def sweep_rows() -> list[dict]:
+    """The rows of the sweep over all methods; a broken line would leave a hole in the tables."""
+    rows, broken = read_rows(SWEEP)
+    assert not broken, "; ".join(map(str, broken))
+    return rows
 
-    def cell(row: dict) -> str:
+
+def sweep_table(cell: Callable[[Point], str]) -> list[str]:
+    """Methods by budgets; where a method did not run, the number of the note that says why."""
+    rows = sweep_rows()
+    found = {(point.strategy, point.keep): point for point in points(rows) if point.task == SCENES}
+    reasons: list[str] = []
+    refused: dict[tuple, str] = {}
+    for row in rows:
         if "refused" in row:
-            return "out of reach"
-        return " / ".join(f"{100 * row[kind]:.0f}" for kind in kinds) + f" ({row['average_tokens']:.0f})"
+            reasons += [row["refused"]] if row["refused"] not in reasons else []
+            refused[row["strategy"], row["keep"]] = f"[{reasons.index(row['refused']) + 1}]"
+    budgets = sorted({row["keep"] for row in rows if row["strategy"] != NONE}, reverse=True)
+    lines = ["| method | " + " | ".join(f"{100 * b:.0f} %" for b in budgets) + " |", "|---|" + "---|" * len(budgets)]
+    for name in dict.fromkeys(row["strategy"] for row in rows if row["strategy"] != NONE):
+        cells = [cell(found[name, b]) if (name, b) in found else refused[name, b] for b in budgets]
+        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
+    notes = [f"[{number}] {reason}  " for number, reason in enumerate(reasons, 1)]
+    return [*lines, "", *notes]
 
-    full = next(row for row in rows if row["strategy"] == "none")
-    lines = [
-        f"Right answers in % to {full['questions']} held-out questions: which digit / what colour / how many "
-        "(visual tokens per layer, of 144).",
-        "",
-        "| method | 100 % | " + " | ".join(f"{100 * b:.0f} %" for b in budgets) + " |",
-        "|---|---|" + "---|" * len(budgets),
-    ]
-    names = list(dict.fromkeys(row["strategy"] for row in rows if row["strategy"] != "none"))
-    for name in names:
-        by_budget = {row["budget"]: row for row in rows if row["strategy"] == name}
-        lines.append(f"| `{name}` | {cell(full)} | " + " | ".join(cell(by_budget[b]) for b in budgets) + " |")
-    return "\n".join(lines)
+
+def accuracy_table() -> str:
+    """Accuracy of the embedded model on the shipped scenes, loyalty and what it costs, per method and budget."""
+    rows = sweep_rows()
+    (full,) = (point for point in points(rows) if point.strategy == NONE)
+    row = next(row for row in rows if row["strategy"] == NONE)
+    scores = row["scores"][SCENES]["accuracy"]
+    head = (
+        f"Right answers in % to {scores['n']} held-out questions · answers in % that are the untouched model's own "
+        f"(visual tokens per layer). The untouched model: {100 * full.value:.1f} ({full.tokens:.0f}), 95 % interval "
+        f"{100 * scores['low']:.1f} to {100 * scores['high']:.1f}."
+    )
+
+    def cell(point: Point) -> str:
+        return f"{100 * point.value:.1f} · {100 * point.agreement:.0f} ({point.tokens:.0f})"
+
+    made = (
+        f"Made by `{row['command']}` at commit {row['commit'][:12]}, torch {row['versions']['torch']}, transformers "
+        f"{row['versions']['transformers']}, lmms-eval {row['versions']['lmms_eval']}; every run, with its "
+        "interval, is a line of results/sweep.jsonl. Methods that draw: means over their seeds."
+    )
+    picture = f"![Accuracy against visual tokens per layer and against FLOPs]({SWEEP_PICTURE.relative_to(ROOT)})"
+    return "\n".join([head, "", picture, "", *sweep_table(cell), "", made])
+
+
+def kinds_table() -> str:
+    """The same sweep by kind of question."""
+    rows = sweep_rows()
+    kinds = ("digit", "colour", "count")
+    scores = {kind: {(p.strategy, p.keep): p for p in points(rows, kind)} for kind in kinds}
+
+    def cell(point: Point) -> str:
+        values = (100 * scores[kind][point.strategy, point.keep].value for kind in kinds)
+        return " / ".join(f"{value:.0f}" for value in values) + f" · {point.kl:.2g}"
+
+    counts = next(row for row in rows if row["strategy"] == NONE)["scores"][SCENES]
+    numbers = ", ".join(f"{counts[kind]['n']} ask for a {kind}" for kind in kinds)
+    head = (
+        f"Right answers in %: which digit / what colour / how many ({numbers}) · mean KL divergence of the first "
+        "answer token from the untouched model's, in nats."
+    )
+    return "\n".join([head, "", *sweep_table(cell)]).rstrip()
 
 
 def selectors_table() -> str:
@@ -192,6 +242,7 @@ def fill(text: str, name: str, table: str) -> str:
 
 PAGES = {
     README: {"support": support_table, "accuracy": accuracy_table, "selectors": selectors_table},
+    SWEPT: {"kinds": kinds_table},
     GUESTS: {"backbones": backbones_table},
 }
 
@@ -204,10 +255,13 @@ def main() -> None:
             fresh[page] = fill(fresh[page], name, table())
     if "--check" in sys.argv:
         stale = [str(page.relative_to(ROOT)) for page in PAGES if fresh[page] != texts[page]]
+        drawn = drawn_from(SWEEP_PICTURE) if SWEEP_PICTURE.is_file() else None
+        stale += [] if drawn == fingerprint([SWEEP]) else [str(SWEEP_PICTURE.relative_to(ROOT))]
         sys.exit(f"{', '.join(stale)} stale: run make tables" if stale else 0)
     for page, text in fresh.items():
         page.write_text(text)
     picture().save(ROOT / "docs" / "kept.png")
+    plot(sweep_rows(), SWEEP_PICTURE, made_of=fingerprint([SWEEP]))
 
 
 if __name__ == "__main__":

@@ -20,12 +20,12 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
+from make_tasks import held_out_questions
 from tqdm import tqdm
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 import seeless as sl
 import seeless.tiny
-from evaluate_tiny import accuracy, questions
 from seeless.tiny.scenes import QUESTION_TYPES
 from seeless.train import write_scenes
 from seeless.train.about import provenance
@@ -43,12 +43,39 @@ def train(name: str, data: Path, output: Path, seed: int, options: argparse.Name
     return json.loads((output / "run.json").read_text())
 
 
-def answered(folder: Path, batches: list, strategy: str | None) -> dict[str, float]:
+def batches(asked: list, processor, size: int = 32) -> list[tuple[dict, list]]:
+    """Held-out questions as ready-made batches of inputs, every question alone in a chat, and what is wanted."""
+    made = []
+    for first in range(0, len(asked), size):
+        part, prompts = asked[first : first + size], []
+        for _, question in part:
+            content = [{"type": "image"}, {"type": "text", "text": question.text}]
+            chat = [{"role": "user", "content": content}]
+            prompts.append(processor.apply_chat_template(chat, add_generation_prompt=True))
+        images = [scene.image for scene, _ in part]
+        inputs = processor(images=images, text=prompts, padding=True, return_tensors="pt")
+        made.append((inputs, [replace(question, answer=sentence(question)) for _, question in part]))
+    return made
+
+
+@torch.no_grad()
+def accuracy(model, processor, batches: list) -> dict[str, float]:
+    """Share of right answers per question type."""
+    right, asked = dict.fromkeys(QUESTION_TYPES, 0), dict.fromkeys(QUESTION_TYPES, 0)
+    for inputs, wanted in batches:
+        answers = model.generate(**inputs, max_new_tokens=LONGEST, do_sample=False)[:, inputs["input_ids"].shape[1] :]
+        for answer, question in zip(processor.batch_decode(answers, skip_special_tokens=True), wanted, strict=True):
+            asked[question.kind] += 1
+            right[question.kind] += answer.strip() == question.answer
+    return {kind: right[kind] / asked[kind] for kind in QUESTION_TYPES} | {"questions": sum(asked.values())}
+
+
+def answered(folder: Path, asked: list, strategy: str | None) -> dict[str, float]:
     """Share of right sentences per type of question, and over all types."""
     model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
     processor = AutoProcessor.from_pretrained(folder)
     handle = None if strategy is None else sl.apply(model, strategy)
-    found = accuracy(model, processor, batches, LONGEST)
+    found = accuracy(model, processor, asked)
     if handle is not None:
         handle.remove()
     return {**found, "mean": fmean(found[kind] for kind in QUESTION_TYPES)}
@@ -66,8 +93,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     _, processor = sl.tiny.load_tiny()
-    asked = questions(options.questions, processor, batch_size=32, seed=7)
-    asked = [(inputs, [replace(q, answer=sentence(q)) for q in wanted]) for inputs, wanted in asked]
+    asked = batches(held_out_questions(options.questions, seed=7), processor)
     about = {"command": shlex.join(["python", *sys.argv]), **provenance()}
     lines = []
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""A small task folder for lmms-eval: scenes of the embedded model's world as parquet, with a picture, several, or none."""
+"""A small task folder for lmms-eval: scenes of the embedded model's world with a picture, several, or none."""
 
 import io
 from pathlib import Path
@@ -12,6 +12,8 @@ DOC_FUNCTIONS = """
 def visuals(doc):
     from PIL import Image
     import io
+    if doc.get("video"):
+        return [doc["video"]]
     return [Image.open(io.BytesIO(data)).convert("RGB") for data in doc["pictures"]]
 
 
@@ -70,6 +72,21 @@ def documents() -> list[dict]:
     wide = {"pictures": [png(4, (150, 70))], "question": "how many digits are there?", "answer": "3"}
     marked = {"pictures": [png(5), png(6)], "question": "one <image> and <image> how many digits?", "answer": "3"}
     return [*docs, wide, marked, {"pictures": [], "question": "how many digits?", "answer": "3"}]
+
+
+def write_video(file: Path, frames: int = 12, size: int = 112) -> Path:
+    """A video file: scenes one after the other, three frames each."""
+    import av
+
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("mpeg4", rate=4)
+        stream.width = stream.height = size
+        stream.pix_fmt = "yuv420p"
+        for number in range(frames):
+            image = draw_scene(number // 3).image.resize((size, size))
+            container.mux(stream.encode(av.VideoFrame.from_image(image)))
+        container.mux(stream.encode())
+    return file
 
 
 def write_tasks(folder: Path, docs: list[dict] | None = None, prefix: str = "small") -> Path:

@@ -5,6 +5,7 @@ import sys
 
 INSTALL = 'pip install "seeless[cli]"'
 NEEDED = ("typer", "rich", "PIL")
+FIELDS_ARE_FLAGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -18,7 +19,9 @@ def main(arguments: list[str] | None = None) -> None:
     from seeless.cli.eval import evaluate
     from seeless.cli.info import info
     from seeless.cli.list import list_strategies
+    from seeless.cli.plot import plot
     from seeless.cli.run import run
+    from seeless.cli.sweep import sweep
     from seeless.cli.tasks_path import print_tasks_path
     from seeless.cli.train import train
     from seeless.named.errors import one_line
@@ -38,9 +41,11 @@ def main(arguments: list[str] | None = None) -> None:
 
     app.command("list")(list_strategies)
     app.command("info")(info)
-    app.command("run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(run)
-    app.command("train", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
-    app.command("eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(evaluate)
+    app.command("run", context_settings=FIELDS_ARE_FLAGS)(run)
+    app.command("train", context_settings=FIELDS_ARE_FLAGS)(train)
+    app.command("eval", context_settings=FIELDS_ARE_FLAGS)(evaluate)
+    app.command("sweep", context_settings=FIELDS_ARE_FLAGS)(sweep)
+    app.command("plot")(plot)
     app.command("tasks-path")(print_tasks_path)
     try:
         app(args=arguments, prog_name="seeless")

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from seeless import models
-from seeless.errors import InputError
 from seeless.integrations.prompts import Message, Prompt
 
 
@@ -23,10 +22,6 @@ class Batches:
     def __init__(self, model: Any, processor: Any, images: dict[str, Any] | None = None) -> None:
         self.model, self.processor, self.images = model, processor, images or {}
         self.takes_videos = models.takes_videos(model)
-        known = getattr(type(processor.image_processor), "valid_kwargs", None)
-        for name in self.images:
-            if name not in getattr(known, "__annotations__", {}):
-                raise InputError(f"{type(processor.image_processor).__name__} of this checkpoint has no {name!r}")
         if processor.tokenizer.pad_token is None:
             processor.tokenizer.pad_token = processor.tokenizer.eos_token
 

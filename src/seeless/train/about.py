@@ -6,16 +6,19 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "transformers", "accelerate", "peft", "deepspeed")
+PACKAGES = ("torch", "transformers", "accelerate", "peft", "deepspeed", "lmms_eval")
 
 
 def provenance() -> dict[str, Any]:
-    """Versions of everything that takes part (None: not installed), the commit of a checkout, and the machine."""
+    """Versions of everything that may take part (None: not installed), the commit of a checkout, and the machine.
+
+    `changed` says whether the package differs from that commit.
+    """
     from seeless import __version__
 
     return {
         "versions": {"seeless": __version__, "python": platform.python_version(), **dict(map(_version, PACKAGES))},
-        "commit": _commit(),
+        **_checkout(),
         "machine": _machine(),
     }
 
@@ -27,13 +30,17 @@ def _version(package: str) -> tuple[str, str | None]:
         return package, None
 
 
-def _commit() -> str | None:
-    folder = Path(__file__).parent
+def _checkout() -> dict[str, Any]:
+    package = Path(__file__).parents[1]
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=package, capture_output=True, text=True, check=True).stdout
+
     try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
+        git("ls-files", "--error-unmatch", "__init__.py")  # an installed package may lie within another checkout
+        return {"commit": git("rev-parse", "HEAD").strip(), "changed": bool(git("status", "--porcelain", "."))}
     except (OSError, subprocess.CalledProcessError):  # no git, or no checkout
-        return None
-    return done.stdout.strip()
+        return {"commit": None, "changed": None}
 
 
 def _machine() -> str:

@@ -7,17 +7,39 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+NEEDED = ("image", "question", "answer", "kind", "choices", "label")
+NO_OPTION = "?"
+
+
 def doc_to_visual(doc: dict[str, Any]) -> "list[Image]":
-    """The scene, decoded here and not by `datasets`, so that a broken picture is one record's error."""
+    """The scene, decoded here and not by `datasets`, so that whatever is wrong with a record is that record's error.
+
+    Raises:
+        ValueError: the record lacks something.
+        OSError, SyntaxError: its picture is none, or not all of one.
+    """
     from PIL import Image
 
+    if lacks := [name for name in NEEDED if doc.get(name) in (None, "", [])]:
+        raise ValueError(f"the record has no {', no '.join(lacks)}")
+    if not doc["image"].get("bytes"):
+        raise ValueError("the record has no picture")
+    if doc["choices"][doc["label"] : doc["label"] + 1] != [doc["answer"]]:
+        raise ValueError(f"the right option is number {doc['label']}, which is not the answer {doc['answer']!r}")
+    with Image.open(io.BytesIO(doc["image"]["bytes"])) as image:
+        image.verify()  # lmms-eval lets Pillow fill what is missing of a picture with grey
     with Image.open(io.BytesIO(doc["image"]["bytes"])) as image:
         return [image.convert("RGB")]
 
 
 def doc_to_text(doc: dict[str, Any]) -> str:
-    """The question."""
-    return doc["question"]
+    """The question; a record without is refused by `doc_to_visual`."""
+    return doc["question"] or ""
+
+
+def doc_to_choice(doc: dict[str, Any]) -> list[str]:
+    """The options; a record without is refused by `doc_to_visual`, for which it must have one."""
+    return doc["choices"] or [NO_OPTION]
 
 
 def judge_generation(doc: dict[str, Any], results: list[str]) -> dict[str, float]:

@@ -52,7 +52,7 @@ class Arguments:
         pretrained: as given.
         strategy: None leaves the model untouched.
         loading, processing: of `named.checkpoints.load_model`.
-        images: what the image processor is told about every picture.
+        images: what the image processor is told about every picture (`max_num`, by its name there).
         max_frames: of a video file.
         system_prompt: the system turn of every prompt; a file's name stands for its text.
     """
@@ -99,6 +99,19 @@ def read_arguments(given: Mapping[str, Any], door: Door) -> Arguments:
     )
 
 
+def check_processing(arguments: Arguments, processor: Any) -> None:
+    """Raise `BudgetError` for arguments that the image processor of the checkpoint has no use for.
+
+    It would leave them aside without a word.
+    """
+    names = {**dict.fromkeys(arguments.processing), **dict.fromkeys(arguments.images)}
+    takes = getattr(type(processor.image_processor), "valid_kwargs", None)
+    for name in names:
+        if name not in getattr(takes, "__annotations__", {}):
+            given = "max_num" if name == "max_patches" else name
+            raise sl.BudgetError(f"{given} means nothing to {type(processor.image_processor).__name__}; leave it out")
+
+
 def _full_name(name: str, door: Door) -> str:
     return GUEST + name if door.vtr and GUEST + name in guest_names() else name
 
@@ -113,7 +126,7 @@ def _strategy(name: str, values: Mapping[str, str]) -> sl.Strategy | Recipe | No
     for each in values:
         if each not in fields and (hint := _near(each, fields)) and not difflib.get_close_matches(each, fields):
             raise sl.BudgetError(f"there is no argument {each!r}; {hint}")
-    texts: Values = dict(values)
+    texts: Values = {each: _listed(text) for each, text in values.items()}
     return build_strategies([name], texts)[0]
 
 
@@ -123,20 +136,33 @@ def _near(name: str, fields: list[str]) -> str:
 
 
 def _text(value: Any) -> str:
-    """A value as it was typed; lists, in brackets or with semicolons, with commas.
+    """A value as it was typed; lmms-eval's parser reads -1 as -1.0.
 
-    >>> _text(0.25), _text(-1.0), _text("[8;16;24]"), _text("[0.5, 0.25]"), _text(True), _text("a;b.py")
-    ('0.25', '-1', '8,16,24', '0.5,0.25', 'True', 'a;b.py')
+    >>> _text(0.25), _text(-1.0), _text(True), _text(None)
+    ('0.25', '-1', 'True', 'none')
     """
-    if isinstance(value, list | tuple):
-        return ",".join(map(str, value))
-    if isinstance(value, float) and value < 0 and value.is_integer():  # lmms-eval reads -1 as -1.0
+    if isinstance(value, float) and value < 0 and value.is_integer():
         return str(int(value))
-    text = "none" if value is None else str(value).strip()
+    return "none" if value is None else str(value).strip()
+
+
+def _listed(text: str) -> str:
+    """A field's text with commas in lists, which may come in brackets, or with semicolons between numbers.
+
+    >>> _listed("[8;16;24]"), _listed("[0.5, 0.25]"), _listed(".5;.25"), _listed("why; because")
+    ('8,16,24', '0.5, 0.25', '.5,.25', 'why; because')
+    """
     inside = text[1:-1] if text.startswith("[") and text.endswith("]") else text
-    items = [item.strip() for item in inside.replace(";", ",").split(",")]
-    numbers = all(item.replace(".", "", 1).replace("-", "", 1).replace("e", "", 1).isdigit() for item in items)
-    return ",".join(items) if inside != text or numbers else text
+    items = inside.replace(",", ";").split(";")
+    return inside.replace(";", ",") if inside != text or all(map(_is_number, items)) else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _whole(name: str, text: str) -> int:

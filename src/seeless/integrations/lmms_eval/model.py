@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 import seeless as sl
 from seeless.integrations.answering import Answerer, Effort
-from seeless.integrations.lmms_eval.arguments import Door, read_arguments
-from seeless.integrations.lmms_eval.documents import BadDocument, BadDocuments
+from seeless.integrations.lmms_eval.arguments import Door, check_processing, read_arguments
+from seeless.integrations.lmms_eval.documents import BadDocument, BadDocuments, whole_pictures
 from seeless.integrations.lmms_eval.measures import Measure, figures
 from seeless.integrations.lmms_eval.options import cut, generate_options
 from seeless.integrations.prompts import Prompt, prompt_of_messages, prompt_of_text
@@ -64,6 +64,7 @@ class SeelessLM(lmms):
             device = f"cuda:{accelerator.local_process_index}"
         name = resolve_name(None if chosen.pretrained == "tiny" else chosen.pretrained)
         loaded = load_model(name, device=device, processing=chosen.processing, **chosen.loading)
+        check_processing(chosen, loaded.processor)
         self._start(loaded.model, loaded.processor, chosen.strategy, batch_size, name, images=chosen.images)
         self._owned = True
         self._max_frames, self._system = chosen.max_frames, self._resolve_system_prompt(chosen.system_prompt or "")
@@ -77,16 +78,19 @@ class SeelessLM(lmms):
         *,
         batch_size: int = 1,
         keep_first_token: bool = False,
+        max_frames: int = MAX_FRAMES,
     ) -> "SeelessLM":
         """A model that is loaded already, for `lmms_eval.evaluator.simple_evaluate(model=...)`; it stays usable after.
 
         Args:
             strategy: None for the untouched model.
             keep_first_token: whether `measures` have the log-probabilities of every first token.
+            max_frames: of a video file, evenly spread.
         """
         self = cls.__new__(cls)
         name = str(getattr(model.config, "_name_or_path", ""))
         self._start(model, processor, strategy, batch_size, name, keep_first_token=keep_first_token)
+        self._max_frames = max_frames
         return self
 
     def _start(
@@ -106,13 +110,14 @@ class SeelessLM(lmms):
         self.batch_size, self.device = int(batch_size), model.device
         self.answerer = Answerer(model, processor, strategy, **options)
         self.measures: list[Measure] = []
-        self._name, self._owned, self._max_frames, self._system = name, False, MAX_FRAMES, ""
+        self._shown = f"{type(self).__name__}({name!r}, {strategy!r})"
+        self._owned, self._max_frames, self._system = False, MAX_FRAMES, ""
         self._bad: list[BadDocument] = []
         self._seconds = 0.0
 
     def __repr__(self) -> str:
         """Also what lmms-eval's cache of responses knows a ready-made model by."""
-        return f"{type(self).__name__}({self._name!r}, {self.answerer.strategy!r})"
+        return self._shown
 
     # What lmms-eval calls.
 
@@ -197,10 +202,10 @@ class SeelessLM(lmms):
                 units.setdefault(key, []).append(place)
         bar = tqdm(total=len(requests), disable=self.rank != 0, desc="Answering")
         for group in groups.values():
-            units = sorted(group.values(), key=lambda places: -len(requests[places[0]].args[0]))
-            for start in range(0, len(units), self.batch_size):
+            longest_first = sorted(group.values(), key=lambda places: -len(requests[places[0]].args[0]))
+            for start in range(0, len(longest_first), self.batch_size):
                 chosen: list[tuple[int, Prompt]] = []
-                for places in units[start : start + self.batch_size]:
+                for places in longest_first[start : start + self.batch_size]:
                     prompt = self._readable(requests[places[0]])
                     chosen += [(place, prompt) for place in places if prompt is not None]
                     bar.update(len(places))
@@ -211,7 +216,8 @@ class SeelessLM(lmms):
     def _readable(self, request: Instance) -> Prompt | None:
         """The prompt of a request; None, and a note, if its document cannot be read."""
         try:
-            return self._prompt(request)
+            with whole_pictures():
+                return self._prompt(request)
         except sl.MissingExtra:  # no fault of the document
             raise
         except Exception as error:  # whatever a task's functions and Pillow raise about a document

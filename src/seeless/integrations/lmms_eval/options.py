@@ -25,7 +25,7 @@ _said: set[str] = set()
 def generate_options(given: Mapping[str, Any]) -> dict[str, Any]:
     """What `generate` is called with; arguments it has no use for are left out and named once in the log.
 
-    Greedy, unless `do_sample` is true, or is not given and the temperature is above 0.
+    Greedy, unless the temperature is above 0 and `do_sample` not false, or `do_sample` is true without a temperature.
 
     >>> generate_options({"max_new_tokens": 8, "temperature": 0, "until": ["."], "num_beams": 3})["num_beams"]
     3
@@ -37,8 +37,8 @@ def generate_options(given: Mapping[str, Any]) -> dict[str, Any]:
         logger.warning(f"the generation argument {name}={named[name]!r} of a task is unknown and not used")
         _said.add(name)
     options = {name: named[name] for name in PASSED_ON if named.get(name) is not None}
-    temperature = named.get("temperature") or 0
-    if temperature > 0 and named.get("do_sample", True):
+    sample, temperature = named.get("do_sample"), named.get("temperature")
+    if sample if temperature is None else temperature > 0 and sample is not False:
         return options | {"do_sample": True} | {name: named[name] for name in SAMPLING if named.get(name) is not None}
     return options | GREEDY
 

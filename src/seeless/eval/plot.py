@@ -1,0 +1,123 @@
+"""Pictures of sweeps: accuracy against what it costs, in visual tokens per layer and in FLOPs."""
+
+import hashlib
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import seeless as sl
+from seeless.eval.errors import InvalidRequest
+from seeless.eval.front import pareto_front
+from seeless.eval.points import AGREEMENT, NONE, Point, metrics, points
+from seeless.eval.rows import Row
+
+MADE_OF = "seeless-made-of"  # the entry of a PNG that says from what it was drawn
+COLOURS = ("#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f", "#b6992d", "#b07aa1", "#d37295", "#9c755f", "#5b5b5b")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+AXES = (
+    ("tokens", "visual tokens per decoder layer"),
+    ("flops", "FLOPs of the prefill, share of the untouched"),
+)
+INK, FAINT = "#333333", "#dddddd"
+
+
+def plot(rows: Sequence[Row], output: Path, metric: str | None = None, made_of: str = "") -> None:
+    """Draw one line per strategy through its budgets, with 95 % intervals, and the Pareto front over all of them.
+
+    A row of panels per model and task; left against visual tokens per layer, right against FLOPs.
+
+    Args:
+        output: .png, .svg or .pdf.
+        metric: "agreement" for the share of the untouched model's answers; unless told a task's first metric.
+        made_of: `fingerprint` of what the rows were read from, kept in a PNG.
+
+    Raises:
+        InvalidRequest: there is nothing to draw, or the kind of file is unknown.
+        MissingExtra: matplotlib is not installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise sl.MissingExtra('plots need matplotlib: pip install "seeless[plot]"')
+    from matplotlib.figure import Figure
+
+    found = points(rows, metric)
+    panels = list(dict.fromkeys((point.model, point.task) for point in found))
+    if not panels:
+        known = ", ".join(metrics(rows))
+        raise InvalidRequest(f"there is no run with the metric {metric!r} to draw; there are {known}")
+    if output.suffix not in (".png", ".svg", ".pdf"):
+        raise InvalidRequest(f"a plot is written as .png, .svg or .pdf, not as {output.name!r}")
+    styles = _styles(found)
+    figure = Figure(figsize=(13, 5.6 * len(panels)), layout="constrained")
+    axes = figure.subplots(len(panels), len(AXES), squeeze=False, sharey="row")
+    for (model, task), pair in zip(panels, axes, strict=True):
+        own = [point for point in found if (point.model, point.task) == (model, task)]
+        for axis, (cost, label) in zip(pair, AXES, strict=True):
+            _panel(axis, own, cost, styles)
+            axis.set_xlabel(label)
+        pair[0].set_ylabel(f"{'agreement with the untouched model' if metric == AGREEMENT else own[0].metric}, %")
+        pair[0].set_title(f"{task}, {model}", loc="left", color=INK)
+    handles, names = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right center", frameon=False, fontsize=9)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(output, dpi=130, metadata={MADE_OF: made_of} if output.suffix == ".png" else None)
+
+
+def fingerprint(files: Sequence[Path], metric: str | None = None) -> str:
+    """What a plot of these files depends on: their contents, the metric, and the code that draws."""
+    digest = hashlib.sha256(str(metric).encode())
+    for file in [*files, Path(__file__), Path(__file__).with_name("points.py"), Path(__file__).with_name("front.py")]:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def drawn_from(picture: Path) -> str | None:
+    """The `made_of` of a PNG that `plot` drew; None if it has none."""
+    from PIL import Image
+
+    with Image.open(picture) as image:
+        return image.info.get(MADE_OF)
+
+
+def _styles(found: Sequence[Point]) -> dict[str, dict[str, Any]]:
+    """Colour and marker by strategy, a pair for each."""
+    names = sorted({point.strategy for point in found} - {NONE})
+    return {
+        name: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]}
+        for i, name in enumerate(names)
+    }
+
+
+def _panel(axis: Any, found: Sequence[Point], cost: str, styles: dict[str, dict[str, Any]]) -> None:
+    axis.grid(color=FAINT, linewidth=0.7)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+    best = [found[i] for i in pareto_front([(getattr(point, cost), point.value) for point in found])]
+    across, up = [getattr(point, cost) for point in best], [100 * point.value for point in best]
+    axis.step(across, up, where="post", color=INK, linewidth=6, alpha=0.13, zorder=1)
+    for point in (point for point in found if point.strategy == NONE):
+        axis.axhline(100 * point.value, color=INK, linewidth=1, linestyle=(0, (5, 3)), label="untouched", zorder=1.5)
+        axis.axhspan(*_ends(point), color=INK, alpha=0.05, linewidth=0, zorder=0)
+    for name, style in styles.items():
+        own = sorted((p for p in found if p.strategy == name), key=lambda point: getattr(point, cost))
+        if own:
+            values = [100 * point.value for point in own]
+            ends = [_ends(point) for point in own]
+            bars = [[v - low for v, (low, _) in zip(values, ends, strict=True)]]
+            bars.append([high - v for v, (_, high) in zip(values, ends, strict=True)])
+            places = [getattr(point, cost) for point in own]
+            axis.errorbar(places, values, bars, fmt="none", ecolor=style["color"], alpha=0.28, elinewidth=1.2, zorder=2)
+            axis.plot(places, values, label=name, linewidth=1.3, markersize=5.5, zorder=3, **style)
+    ring = {"facecolors": "none", "edgecolors": INK, "linewidths": 1.3, "s": 95, "zorder": 4}
+    axis.scatter(across, up, label="Pareto front", **ring)
+    if cost == "flops":
+        axis.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
+    else:
+        axis.set_xlim(left=0)
+
+
+def _ends(point: Point) -> tuple[float, float]:
+    """Of the interval, in per cent; where there is none, the value itself."""
+    low = point.value if point.low is None else point.low
+    high = point.value if point.high is None else point.high
+    return 100 * low, 100 * high
