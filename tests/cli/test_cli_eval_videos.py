@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from torchvision_shim import TORCHVISION, shim_path
 from video_files import write_video, write_videos
 
 pytest.importorskip("av")
-TORCHVISION = Path(sys.prefix) / "torchvision"
 TESTS = Path(__file__).parents[1]
 
 
@@ -91,7 +91,7 @@ def test_impossible_video_requests(seeless, tmp_path, more, part):
 @pytest.mark.skipif(not TORCHVISION.is_dir(), reason="needs torchvision, in a folder of its own")
 def test_a_model_that_takes_videos(seeless, tmp_path):
     flags = [*map(str, write_videos(tmp_path)), "--num-samples", "2", "--strategy", "fastv", "--keep", "0.25"]
-    path = [TESTS / "integrations/torchvision_shim", TORCHVISION, os.environ.get("PYTHONPATH", "")]
+    path = [*shim_path(tmp_path / "shim"), os.environ.get("PYTHONPATH", "")]
     made = subprocess.run(
         [sys.executable, TESTS / "eval/saved_video_llava.py", "model", *flags, "--output", "out", "--json"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))},

@@ -1,10 +1,15 @@
-"""Lets torchvision built for CUDA be imported next to a torch without it: its Python parts work, its kernels do not."""
+"""torchvision built for CUDA beside a torch without it, for subprocesses: its Python parts work, its kernels do not."""
 
+import sys
+from pathlib import Path
+
+TORCHVISION = Path(sys.prefix) / "torchvision"  # a folder of its own, so that nothing else finds it
+SITECUSTOMIZE = """
 import importlib.abc
 import sys
 
 
-class _Shim(importlib.abc.MetaPathFinder):
+class Shim(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
         if name == "torchvision" and self in sys.meta_path:
             sys.meta_path.remove(self)
@@ -18,4 +23,12 @@ class _Shim(importlib.abc.MetaPathFinder):
         return None
 
 
-sys.meta_path.insert(0, _Shim())
+sys.meta_path.insert(0, Shim())
+"""
+
+
+def shim_path(folder):
+    """What must stand first in PYTHONPATH; the shim is written to `folder`."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(SITECUSTOMIZE)
+    return [folder, TORCHVISION]
