@@ -85,6 +85,11 @@ class Run:
         budget = {**self.budget, **{name: value or "" for name, value in flags.items()}}
         return found, guest(found, self.method, budget, self.params)
 
+    @property
+    def loading(self) -> dict[str, Any]:
+        """How this process loads configs and weights."""
+        return {} if self.cache_dir is None else {"cache_dir": self.cache_dir}
+
     def check_gpus(self) -> None:
         """Raise `InvalidRequest` unless there is a device for every process."""
         devices = [device.strip() for device in self.gpus.split(",")] if self.gpus else []
@@ -98,8 +103,11 @@ class Run:
         return self.output or RESULTS_FOLDER / f"{found.name}_{reduction.label}_{subject}".replace("*", "all")
 
 
-def check_model(found: Target, reduction: Reduction) -> Any:
+def check_model(found: Target, reduction: Reduction, loading: dict[str, Any]) -> Any:
     """Raise what would come up in the first forward; no weight is read.
+
+    Args:
+        loading: how the config is loaded.
 
     Returns:
         The model without weights.
@@ -108,7 +116,7 @@ def check_model(found: Target, reduction: Reduction) -> Any:
         InvalidRequest: a budget or layer that the model does not have.
         UnsupportedModel, UnloadableModel: the model cannot be had, or not with this method.
     """
-    skeleton = models.skeleton(load_config(resolve_name(None if found.embedded else found.pretrained)))
+    skeleton = models.skeleton(load_config(resolve_name(None if found.embedded else found.pretrained), **loading))
     if reduction.strategy is not None:
         try:
             models.check_strategy(skeleton, reduction.strategy)
@@ -143,7 +151,7 @@ def run_tasks(run: Run, task_run: TaskRun) -> None:
     for line in (*reduction.notices, *([found.note] if found.note else [])):
         notice(line)
     if found.on_disk or not run.dry_run:
-        check_model(found, reduction)
+        check_model(found, reduction, run.loading)
     evaluation = Evaluation(
         model_id=reduction.model_id,
         model_args={"pretrained": found.pretrained, **_plugins(run.plugins), **reduction.arguments},

@@ -5,6 +5,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import seeless as sl
 from seeless import models
@@ -23,7 +24,7 @@ from seeless.eval.video_qa import (
     read_questions,
     score,
 )
-from seeless.named.checkpoints import load_embedded, load_model
+from seeless.named.checkpoints import LoadedModel, load_embedded, load_model
 from seeless.named.errors import one_line
 
 NEEDS_TORCHVISION = "the video processor of this model needs torchvision: pip install torchvision"
@@ -75,10 +76,9 @@ def run_videos(run: Run, video_run: VideoRun) -> None:
     if run.dry_run:
         _describe(folder, video_run, questions)
         return
-    for name, value in (("CUDA_VISIBLE_DEVICES", run.gpus), ("HF_HUB_CACHE", str(run.cache_dir or ""))):
-        if value:
-            os.environ[name] = value
-    takes_videos = models.takes_videos(check_model(found, reduction))
+    if run.gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = run.gpus  # nothing has asked for a GPU yet
+    takes_videos = models.takes_videos(check_model(found, reduction, run.loading))
     if takes_videos and importlib.util.find_spec("torchvision") is None:
         raise sl.MissingExtra(NEEDS_TORCHVISION)
     predictions = Predictions(
@@ -86,7 +86,12 @@ def run_videos(run: Run, video_run: VideoRun) -> None:
     )
     if predictions.broken:
         notice(f"the last line of {predictions.file} was cut off; its question is asked again")
-    _ask(found, reduction, video_run, questions, predictions)
+    left = [question for question in questions if question.id not in predictions.found]
+    if len(left) < len(questions):
+        notice(f"{len(questions) - len(left)} of {len(questions)} questions are answered already in {predictions.file}")
+    if left:
+        loaded = load_embedded() if found.embedded else load_model(found.pretrained, **run.loading)
+        _ask(loaded, reduction, video_run, left, predictions)
     scores = {"all" if video_run.chunks == 1 else f"chunk {video_run.chunk}": score(questions, predictions.found)}
     if video_run.chunks > 1:
         scores["chunks so far"] = score(everything, _found_in_all(video_run, folder))
@@ -130,7 +135,7 @@ def _settings(found: Target, reduction: Reduction, run: Run, video_run: VideoRun
 
 
 def _ask(
-    found: Target,
+    loaded: LoadedModel,
     reduction: Reduction,
     video_run: VideoRun,
     questions: list[VideoQuestion],
@@ -140,26 +145,27 @@ def _ask(
     from seeless.integrations.prompts import Prompt
     from seeless.integrations.videos import read_video
 
-    left = [question for question in questions if question.id not in predictions.found]
-    if len(left) < len(questions):
-        notice(f"{len(questions) - len(left)} of {len(questions)} questions are answered already in {predictions.file}")
-    if not left:
-        return
-    loaded = load_embedded() if found.embedded else load_model(found.pretrained)
-    answerer = Answerer(loaded.model, loaded.processor, reduction.strategy)
-    for number, question in enumerate(left, 1):
+    whole = {} if models.takes_videos(loaded.model) else _whole_pictures(loaded.processor)
+    answerer = Answerer(loaded.model, loaded.processor, reduction.strategy, images=whole)
+    for number, question in enumerate(questions, 1):
         try:
             video = read_video(find_video(video_run.videos, question.video), video_run.frames)
         except sl.InputError as error:
             predictions.add_error(question, one_line(error))
-            notice(f"[{number}/{len(left)}] {one_line(error)}")
+            notice(f"[{number}/{len(questions)}] {one_line(error)}")
             continue
         parts = [{"type": "video", "video": video}, {"type": "text", "text": question.question}]
         answer = answerer.answer(
             [Prompt([{"role": "user", "content": parts}])], max_new_tokens=video_run.max_new_tokens
         )
         predictions.add(question, answer[0].text.strip())
-        notice(f"[{number}/{len(left)}] {question.id}: {answer[0].text.strip()}")
+        notice(f"[{number}/{len(questions)}] {question.id}: {answer[0].text.strip()}")
+
+
+def _whole_pictures(processor: Any) -> dict[str, int]:
+    """What keeps an image processor that cuts pictures into tiles from cutting frames, if it can be told."""
+    known = getattr(getattr(type(processor.image_processor), "valid_kwargs", None), "__annotations__", {})
+    return {"max_patches": 1} if "max_patches" in known else {}
 
 
 def _found_in_all(video_run: VideoRun, folder: Path) -> dict[str, dict]:

@@ -35,7 +35,7 @@ def load_config(name: str, **options: Any) -> Any:
     """The `transformers` config of a checkpoint; no weights are read.
 
     Args:
-        options: which one (`revision`).
+        options: which one (`revision`), and where from (`cache_dir`).
 
     Raises:
         UnloadableModel: there is no such checkpoint.
@@ -75,8 +75,8 @@ def load_model(
         device: "cpu", "cuda:1", ...; a GPU if there is one unless told.
         dtype: as `transformers` takes it, "bfloat16" or "auto", say.
         processing: what the processor is loaded with (`min_pixels`, say).
-        options: what the model is loaded with (`revision`, `attn_implementation`, `device_map`); `revision` is the
-            processor's, too.
+        options: what the model is loaded with (`revision`, `cache_dir`, `attn_implementation`, `device_map`); the first
+            two are the processor's, too.
 
     Raises:
         UnloadableModel: weights or processor cannot be loaded, or are incomplete.
@@ -104,7 +104,7 @@ def _load(name: str, dtype: Any, processing: dict[str, Any], options: dict[str, 
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     _silence_transformers()
-    both = {key: value for key, value in options.items() if key == "revision"}
+    both = {key: value for key, value in options.items() if key in ("revision", "cache_dir")}
     with _refusing(name):
         processor = AutoProcessor.from_pretrained(name, **both, **processing)
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
