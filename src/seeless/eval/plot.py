@@ -98,6 +98,7 @@ def _panel(axis: Any, found: Sequence[Point], cost: str, styles: dict[str, dict[
     for point in (point for point in found if point.strategy == NONE):
         axis.axhline(100 * point.value, color=INK, linewidth=1, linestyle=(0, (5, 3)), label="untouched", zorder=1.5)
         axis.axhspan(*_ends(point), color=INK, alpha=0.05, linewidth=0, zorder=0)
+        axis.plot(getattr(point, cost), 100 * point.value, color=INK, marker="*", markersize=11, zorder=3)
     for name, style in styles.items():
         own = sorted((p for p in found if p.strategy == name), key=lambda point: getattr(point, cost))
         if own:
