@@ -81,7 +81,7 @@ def sweep(
         include_path=tuple(include_path or []),
         command=shlex.join(["seeless", *sys.argv[1:]]),
     )
-    file = output or Path("results") / f"sweep-{re.sub(r'[^A-Za-z0-9.]+', '-', asked.model).strip('-')}.jsonl"
+    file = output or Path("results") / f"sweep-{re.sub(r'[^A-Za-z0-9.]+', '-', asked.model).strip('-.')}.jsonl"
     check_file(file, resume)
     check_tasks(asked.tasks, task_names(tasks_path(), *asked.include_path, lmms_eval_folder()))
     loaded = load_embedded() if chosen.embedded else load_model(chosen.pretrained)
