@@ -17,7 +17,7 @@ import sys
 
 
 class Shim(importlib.abc.MetaPathFinder):
-    """Lets torchvision built for CUDA be imported next to a torch without: its Python parts work, its kernels do not."""
+    """Lets torchvision built for CUDA be imported next to a torch without it; its kernels do not work."""
 
     def find_spec(self, name, path=None, target=None):
         if name == "torchvision" and self in sys.meta_path:

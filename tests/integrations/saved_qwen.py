@@ -1,6 +1,5 @@
 """Tiny random Qwen-VL models with tokenizer and processor; needs torchvision, as their processors do."""
 
-import sys
 from pathlib import Path
 
 import torch
@@ -92,7 +91,3 @@ def save_qwen(kind: str, folder: Path) -> Path:
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
-
-
-if __name__ == "__main__":
-    save_qwen(sys.argv[1], Path(sys.argv[2]))
