@@ -186,6 +186,14 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
+def _code() -> str:
+    """What the source files of this package are known by, committed or not."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(sl.__file__).parent.rglob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 class _Session:
     """A model at hand, and the times it took while untouched."""
 
@@ -212,7 +220,7 @@ class _Session:
     def reference_identity(self) -> dict[str, Any]:
         """What the untouched model's answers are known by."""
         own = {name: self.identity(Planned(NONE, 1.0))[name] for name in ("model", "weights", "tasks", "limit")}
-        return {**own, **{name: self.about[name] for name in ("commit", "changed", "versions")}}
+        return {**own, "code": _code(), "versions": self.about["versions"]}
 
     def run(self, run: Planned, reference: Answers | None) -> tuple[Row, Answers | None]:
         """The row of a run, and its answers; none where it is refused."""
