@@ -63,8 +63,8 @@ def leaves(asked: Iterable[str], known: TaskNames) -> dict[str, TaskName]:
     """The tasks behind names, tags, groups and patterns.
 
     >>> known = {"all": TaskName(("a", "b")), "a": TaskName(), "b": TaskName(choice=True), "c": TaskName()}
-    >>> list(leaves(["all"], known)), list(leaves(["[ab]*"], known))
-    (['a', 'b'], [])
+    >>> list(leaves(["all"], known)), list(leaves(["b*", "c"], known))
+    (['a', 'b'], ['b', 'c'])
     """
     found: dict[str, TaskName] = {}
     for name in asked:
