@@ -47,6 +47,11 @@ bench: .venv/dev
 finetune: .venv/dev
 	$(BIN)/python training/finetune_tiny.py --output results/finetune.jsonl
 
+# Every method at four budgets on the shipped tasks (half an hour on two cores); goes on where it was stopped.
+sweep: .venv/dev
+	$(BIN)/seeless sweep --model tiny --strategies all --keep 0.5,0.25,0.11,0.05 --tasks scenes --seed 0,1,2 \
+		--batch-size 32 --output results/sweep.jsonl --resume
+
 # Train the embedded model again from nothing (half an hour on two cores).
 tiny: .venv/dev
 	$(BIN)/python training/train_tower.py --out build/tower --minutes 13

@@ -20,12 +20,12 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from make_tasks import held_out_questions
 from tqdm import tqdm
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 import seeless as sl
 import seeless.tiny
+from make_tasks import held_out_questions
 from seeless.tiny.scenes import QUESTION_TYPES
 from seeless.train import write_scenes
 from seeless.train.about import provenance

@@ -6,9 +6,9 @@ import shlex
 import sys
 
 import pytest
-from stub_lmms_eval import write_stub
 
 from seeless.eval.tasks import tasks_path
+from stub_lmms_eval import write_stub
 
 
 @pytest.fixture

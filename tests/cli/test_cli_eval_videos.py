@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from torchvision_shim import TORCHVISION, shim_path
 from video_files import write_video, write_videos
 
