@@ -9,8 +9,10 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 import seeless as sl
+import tinies
 from seeless import models
 from seeless.vtr import VTRConfig
+from tinies import TINIES
 from tiny_models import CROP, LAYERS, PATCH, RAGGED, VARIANTS, make_inputs, picture
 
 every = pytest.mark.parametrize("variant", VARIANTS, ids=str)
@@ -339,3 +341,20 @@ def test_every_row_alone(tiny, variant):
         alone, _ = prefill(model, strategy, make_inputs(model, variant, [RAGGED[row]]))
         assert report.row_flops[row] == (alone.flops_before.total, alone.flops_after.total) == alone.row_flops[0]
     assert report.row_flops[2] == (models.text_flops(model, 14),) * 2
+
+
+@pytest.mark.parametrize(
+    ("family", "kind"), [pytest.param(t, kind, id=f"{t}-{kind}") for t in TINIES for kind in t.kinds]
+)
+@torch.no_grad()
+def test_every_row_alone_on_every_family(family, kind):
+    """Pictures find their rows: images, tiles, frames, and both kinds in one batch."""
+    model = family.build("sdpa" if "sdpa" in family.backends else "eager")
+    rows = tinies.RAGGED if kind == "image" else tinies.RAGGED_VIDEO
+    report, _ = prefill(model, sl.FastV(keep=0.5, layer=2), tinies.make_inputs(model, family, rows))
+    assert sum(before for before, _ in report.row_flops) == report.flops_before.total
+    assert sum(after for _, after in report.row_flops) == report.flops_after.total
+    for row, own in zip(rows, report.row_flops, strict=True):
+        if any(isinstance(part, str) for part in row):
+            alone, _ = prefill(model, sl.FastV(keep=0.5, layer=2), tinies.make_inputs(model, family, [row]))
+            assert alone.row_flops == [own]

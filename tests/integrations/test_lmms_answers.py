@@ -5,11 +5,13 @@ import torch
 from lmms_eval.models import MODEL_REGISTRY_V2
 from lmms_runs import run_here
 from lmms_tasks import CHOICES, documents, write_tasks, write_video
+from saved_models import save_llava_next
 
 import seeless as sl
 from seeless import models
 from seeless.integrations.lmms_eval import CLASSES
 from seeless.integrations.lmms_eval.model import SeelessLM, SeelessLMChat
+from seeless.integrations.lmms_eval.vtr import LlavaVTR
 from seeless.tiny import load_tiny
 from seeless.vtr import VTRConfig
 
@@ -237,3 +239,25 @@ def test_every_model_id_has_both_interfaces():
         simple, chat = (MODEL_REGISTRY_V2.get_model_class(name, force_simple=forced) for forced in (True, False))
         assert simple.is_simple and not chat.is_simple and simple.door is chat.door
         assert issubclass(simple, SeelessLM) and issubclass(chat, SeelessLMChat)
+
+
+def test_a_checkpoint_with_tiles(tmp_path, tasks):
+    """LLaVA-NeXT from disk: pictures of several sizes and numbers of tiles, several pictures, none, in one batch."""
+    folder = save_llava_next(tmp_path / "next")
+    found = []
+    for batch in (1, 4):
+        lm = SeelessLM(batch, pretrained=str(folder), strategy="fastervlm", keep=0.25, plugin="", system_prompt="look")
+        found.append((run_here(lm, tasks, [WRITTEN]), by_request(lm)))
+    (one, first), (other, second) = found
+    assert one.answers == other.answers
+    assert len({measure.visual_before for measure in first.values()}) > 3
+    assert {key: (m.visual_before, m.visual_average, m.flops) for key, m in first.items()} == {
+        key: (m.visual_before, m.visual_average, m.flops) for key, m in second.items()
+    }
+
+
+def test_original_names_stand_for_their_conversions(capsys):
+    """Without network there is nothing to load, but the error says what was looked for."""
+    with pytest.raises(sl.SeelessError, match=r"llava-hf/llava-1\.5-7b-hf"):
+        LlavaVTR(pretrained="liuhaotian/llava-v1.5-7b")
+    assert "using its conversion llava-hf/llava-1.5-7b-hf" in capsys.readouterr().err

@@ -6,6 +6,8 @@ from lmms_tasks import documents, png, write_tasks, write_video
 from PIL import Image
 
 import seeless as sl
+from seeless.integrations import prompts
+from seeless.integrations.batches import Batches
 from seeless.integrations.lmms_eval.documents import BadDocuments
 from seeless.integrations.lmms_eval.model import SeelessLM, SeelessLMChat
 from seeless.integrations.prompts import prompt_of_messages, prompt_of_text
@@ -57,6 +59,7 @@ RED, BLUE = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
     ],
 )
 def test_places_of_pictures(text, pictures, expected, caplog):
+    prompts._warn.cache_clear()  # it warns of the same thing once
     prompt = prompt_of_text(text, pictures, 8)
     assert kinds(prompt) == expected
     assert [part["image"].getpixel((0, 0)) for part in prompt.parts if part["type"] == "image"] == [
@@ -101,3 +104,13 @@ def test_frames_of_videos(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "av", None)
     with pytest.raises(sl.MissingExtra, match="pip install av"):
         read_video(file, 4)
+
+
+def test_without_a_chat_template():
+    """Base models: the pictures' placeholders, then the text."""
+    model, processor = load_tiny()
+    processor.chat_template = None
+    batches = Batches(model, processor)
+    prompt = prompt_of_text("what?", [RED, BLUE], 8)
+    assert batches.text(prompt) == "<image><image>what?"
+    assert int((batches([prompt])["input_ids"] == model.config.image_token_index).sum()) == 288

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def _placed(parts: list[Message]) -> list[Message]:
     visuals = [part for part in parts if part["type"] != "text"]
     marks = sum(part["text"].count(MARKER) for part in parts if part["type"] == "text")
     if marks and marks != len(visuals):
-        logger.warning("%d %s marks for %d pictures: the marks are left out", marks, MARKER, len(visuals))
+        _warn(f"{marks} {MARKER} marks for {len(visuals)} pictures: the marks are left out")
     placed: list[Message] = []
     left = iter(visuals)
     for part in parts:
@@ -92,6 +93,12 @@ def _placed(parts: list[Message]) -> list[Message]:
                 placed += [next(left)] if number and marks == len(visuals) else []
                 placed.append(_text(piece.strip()))
     return [part for part in placed if part.get("text", MARKER).strip()]
+
+
+@cache
+def _warn(text: str) -> None:
+    """Once for every text."""
+    logger.warning(text)
 
 
 def _visual(part: dict[str, Any]) -> Any:
