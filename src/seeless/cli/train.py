@@ -16,7 +16,7 @@ from seeless.cli.knobs import build_strategies, read_flags
 from seeless.cli.loading import load_config, load_trainable, resolve_name
 from seeless.cli.plugins import load_plugins
 from seeless.strategy import Recipe
-from seeless.train.settings import Part, Settings
+from seeless.train.settings import BAD_RECORDS, Part, Settings
 
 if TYPE_CHECKING:
     from seeless.train import Outcome, Record
@@ -161,7 +161,6 @@ def _records(
     data: Path, eval_data: Path | None, image_folder: Path | None, processor: Any, settings: Settings
 ) -> "tuple[list[Record], list[Record]]":
     from seeless.train import BadRecordList, read_records
-    from seeless.train.finetune import BAD_RECORDS
 
     reserved = {token for kind in ("image", "video") if (token := getattr(processor, f"{kind}_token", None))}
     records, bad = read_records(data, image_folder, reserved)
@@ -220,7 +219,10 @@ def _print_outcomes(outcomes: "dict[str, Outcome]", records: int) -> None:
         )
     print_table(["strategy", "steps", "loss", "eval loss", "per step", "tokens/layer"], rows)
     cut = sum(outcome.cut for outcome in outcomes.values())
-    say(f"{records} records" + (f"; {cut} rows lost their end to --max-length" if cut else ""))
+    bad = sum(outcome.bad for outcome in outcomes.values())
+    notes = [f"{bad} could not be trained on, see {BAD_RECORDS}"] * bool(bad)
+    notes += [f"{cut} rows lost their end to --max-length"] * bool(cut)
+    say("; ".join([f"{records} records", *notes]))
 
 
 def _free(folder: Path) -> Path:

@@ -19,10 +19,10 @@ from seeless.train.bad import BadRecordList
 from seeless.train.batches import Batches
 from seeless.train.parts import check_extras, choose_weights
 from seeless.train.records import Record
-from seeless.train.settings import Settings
+from seeless.train.settings import BAD_RECORDS, Settings
 
 CHECKPOINTS_KEPT = 2
-MODEL, METRICS, RUN, BAD_RECORDS = "model", "metrics.jsonl", "run.json", "bad_records.jsonl"
+MODEL, METRICS, RUN = "model", "metrics.jsonl", "run.json"
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,13 @@ class Outcome:
         folder: of the trained model (or LoRA adapter) and its processor.
         lines: of `metrics.jsonl`.
         cut: rows that lost their end to `max_length`, over all processes.
+        bad: records that could not be trained on; `bad_records.jsonl` lists them.
     """
 
     folder: Path
     lines: list[dict[str, Any]]
     cut: int
+    bad: int
 
     def to_dict(self) -> dict[str, Any]:
         """First and last loss (means of a tenth of the steps), median seconds per step, mean visual tokens per layer,
@@ -55,6 +57,7 @@ class Outcome:
             "visual_tokens": fmean(visual) if visual else None,
             "peak_memory": steps[-1]["peak_memory"] if steps else None,
             "rows_cut": self.cut,
+            "bad_records": self.bad,
         }
 
 
@@ -142,7 +145,7 @@ def finetune(
         if handle is not None:
             handle.remove()
         model.eval()
-    outcome = Outcome(settings.output / MODEL, metrics.lines, cut)
+    outcome = Outcome(settings.output / MODEL, metrics.lines, cut, bad.count)
     if first:
         _write(settings.output / RUN, {**told, "outcome": outcome.to_dict()})
     return outcome
