@@ -162,7 +162,7 @@ def backbones_table() -> str:
 
 
 def train_step_table() -> str:
-    """What a training step of the mid-size model takes, and how much of the saving that its FLOPs promise is reached."""
+    """What a training step of the mid-size model takes, and how much of the saving promised by FLOPs is reached."""
     data = json.loads(TRAIN_STEP.read_text())
     rows = data["settings"]
     lines = [
@@ -175,8 +175,8 @@ def train_step_table() -> str:
     own, full = rows["pyramiddrop"], rows["untouched"]
     note = (
         f"FLOPs promise a step {own['promised_speed_up']:.2f} times as fast. By processor time it is "
-        f"{own['cpu_speed_up']:.2f} times, {100 * own['cpu_saving_reached']:.0f} % of the promised saving; by the clock "
-        f"{own['speed_up']:.2f} times, {100 * own['saving_reached']:.0f} %."
+        f"{own['cpu_speed_up']:.2f} times, {100 * own['cpu_saving_reached']:.0f} % of the promised saving; "
+        f"by the clock {own['speed_up']:.2f} times, {100 * own['saving_reached']:.0f} %."
     )
     made = (
         f"Made by `{data['command']}` on {data['machine']}, torch {data['versions']['torch']}: "

@@ -167,7 +167,8 @@ def test_an_unreadable_picture_stops_the_run_or_is_skipped(tmp_path, records):
     assert {line["where"] for line in lines} == {"record 3", "record 7", "record 11"} and len(lines) == 3
 
 
-def test_fsdp_needs_gpus(tmp_path, records):
+def test_fsdp_needs_gpus(tmp_path, records, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(sl.SeelessError, match="FSDP needs GPUs"):
         run(records, tmp_path / "run", fsdp=tmp_path / "fsdp.json")
 

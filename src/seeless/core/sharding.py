@@ -23,5 +23,5 @@ def check_whole(module: nn.Module) -> None:
         raise UnsupportedModel(
             "this strategy reads the weights of a layer that is not running, and FSDP keeps only pieces of those here; "
             "have it keep them whole behind the forward (reshard_after_forward=False), or take a strategy that reads "
-            "the coming layer only, such as pyramiddrop"
+            "hidden states or the coming layer only"
         )
