@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "contracts"))
 
@@ -33,6 +34,9 @@ SWEEP = ROOT / "results" / "sweep.jsonl"
 SWEEP_PICTURE = ROOT / "docs" / "sweep.png"
 SCENES = "seeless_scenes"
 SELECTORS = ROOT / "results" / "selectors.json"
+TRAINING = ROOT / "docs" / "train.md"
+TRAIN_STEP = ROOT / "results" / "train_step.json"
+FINETUNE = ROOT / "results" / "finetune.jsonl"
 FLASH = BACKENDS[-1]  # the tests' stand-in for flash attention: the same masks, computed on any machine
 
 
@@ -207,6 +211,59 @@ def backbones_table() -> str:
     return "\n".join(lines)
 
 
+def train_step_table() -> str:
+    """What a training step of the mid-size model takes, and how much of the saving promised by FLOPs is reached."""
+    data = json.loads(TRAIN_STEP.read_text())
+    rows = data["settings"]
+    lines = [
+        "| | step | processor time | peak memory | GFLOPs | visual tokens per layer |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in rows.items():
+        times = f"{row['seconds']:.1f} s | {row['cpu_seconds']:.1f} s | {row['peak_memory'] / 2**30:.2f} GiB"
+        lines.append(f"| {name} | {times} | {row['flops'] / 1e9:.0f} | {row['visual_tokens']:.0f} |")
+    own, full = rows["pyramiddrop"], rows["untouched"]
+    note = (
+        f"FLOPs promise a step {own['promised_speed_up']:.2f} times as fast. By processor time it is "
+        f"{own['cpu_speed_up']:.2f} times, {100 * own['cpu_saving_reached']:.0f} % of the promised saving; "
+        f"by the clock {own['speed_up']:.2f} times, {100 * own['saving_reached']:.0f} %."
+    )
+    made = (
+        f"Made by `{data['command']}` on {data['machine']}, torch {data['versions']['torch']}: "
+        f"{full['weights'] / 1e6:.0f} million weights, {data['batch']} rows of {data['length']} tokens, medians of "
+        f"{data['rounds']} rounds, while others used the machine."
+    )
+    return "\n".join([*lines, "", note, "", made])
+
+
+def finetune_table() -> str:
+    """Held-out accuracy after the same steps from the same start, with and without reduction."""
+    rows = [json.loads(line) for line in FINETUNE.read_text().splitlines()]
+    full = [row for row in rows if row["strategy"] == "none"]
+    own = [row for row in rows if row["strategy"] == "pyramiddrop"]
+    lines = [
+        "| trained with | answers with | right answers in %, mean (each seed) | step | peak memory |",
+        "|---|---|---|---|---|",
+    ]
+    for trained, answers, members, key in (
+        ("all tokens", "all tokens", full, "accuracy"),
+        ("PyramidDrop", "PyramidDrop", own, "accuracy"),
+        ("all tokens", "PyramidDrop", full, "accuracy_reduced"),
+    ):
+        scores = [100 * row[key]["mean"] for row in members]
+        each = ", ".join(f"{score:.1f}" for score in scores)
+        seconds, memory = (fmean(row[name] for row in members) for name in ("seconds_per_step", "peak_memory"))
+        spent = f"{seconds:.2f} s | {memory / 2**20:.0f} MiB"
+        lines.append(f"| {trained} | {answers} | {fmean(scores):.1f} ({each}) | {spent} |")
+    first = full[0]
+    note = (
+        f"Made by `{first['command']}`: {first['steps']} steps of {first['batch']} records, "
+        f"{first['accuracy']['questions']} held-out questions, PyramidDrop with {own[0]['visual_tokens']:.0f} of "
+        f"{first['visual_tokens']:.0f} visual tokens per layer, {first['machine']}, while others used the machine."
+    )
+    return "\n".join([*lines, "", note])
+
+
 def picture() -> Image.Image:
     """A held-out scene, and what three methods keep of it at a quarter of the tokens, with the model's answers."""
     model, processor = seeless.tiny.load_tiny()
@@ -244,6 +301,7 @@ PAGES = {
     README: {"support": support_table, "accuracy": accuracy_table, "selectors": selectors_table},
     SWEPT: {"kinds": kinds_table},
     GUESTS: {"backbones": backbones_table},
+    TRAINING: {"step": train_step_table, "finetune": finetune_table},
 }
 
 

@@ -202,6 +202,8 @@ class TowerOracle:
             weight = (weight > 0).to(x.dtype)
         score = torch.einsum("qhd,khd->hqk", q, k) * q.shape[-1] ** -0.5 + weight.log()
         score = score.masked_fill(piece[:, None] != piece, -torch.inf)
+        alone = (score == -torch.inf).all(-1, keepdim=True)  # all of its window went elsewhere, and nobody reads it
+        score = score.masked_fill(alone, 0)
         mixed = torch.einsum("hqk,khd->qhd", score.softmax(-1), v).flatten(1)
         result = first_of(attention, "out_proj", "proj", "o_proj", "projection_layer")(mixed).view(x.shape)
         return (result, None) if isinstance(output, tuple) else result

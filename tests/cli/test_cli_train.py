@@ -58,7 +58,18 @@ def test_bad_records(seeless, tmp_path, data):
         assert part in refused.err
     assert len((tmp_path / "run/bad_records.jsonl").read_text().splitlines()) == 2
     outcome = seeless("train", "--data", data, "--steps", 1, "--output", "run", "--skip-bad-records")
-    assert outcome.code == 0 and "going on without them" in outcome.err and "2 records" in outcome.out
+    assert outcome.code == 0 and "going on without them" in outcome.err
+    assert "2 records; 2 could not be trained on, see bad_records.jsonl" in outcome.out
+    assert json.loads((tmp_path / "run/run.json").read_text())["outcome"]["bad_records"] == 2
+
+
+def test_a_guest_trains(seeless, tmp_path, data):
+    arguments = ["--strategy", "vtr:fastv", "--prune_layer", 2, "--keep_tokens", 36]
+    outcome = seeless("train", "--data", data, "--steps", 1, "--output", "run", *arguments)
+    assert outcome.code == 0, outcome
+    row = next(line.split() for line in outcome.out.splitlines() if line.startswith("vtr:fastv"))
+    assert row[-1] == str((2 * 144 + 6 * 36) // 8)
+    assert json.loads((tmp_path / "run/run.json").read_text())["strategy"]["strategy"] == "fastv"
 
 
 @pytest.mark.parametrize(

@@ -161,9 +161,16 @@ def test_an_unreadable_picture_stops_the_run_or_is_skipped(tmp_path, records):
     with pytest.raises(BadRecords, match=r"cannot train on .*data\.json, record \d+ .*cannot read the picture"):
         run(records, tmp_path / "run", PYRAMID, model=model, steps=12)
     assert sl.api.active_handle(model) is None
-    run(records, tmp_path / "skipping", PYRAMID, steps=12, skip_bad_records=True)
+    _, outcome = run(records, tmp_path / "skipping", PYRAMID, steps=12, skip_bad_records=True)
+    assert outcome.bad == 3
     lines = [json.loads(line) for line in (tmp_path / "skipping/bad_records.jsonl").read_text().splitlines()]
     assert {line["where"] for line in lines} == {"record 3", "record 7", "record 11"} and len(lines) == 3
+
+
+def test_fsdp_needs_gpus(tmp_path, records, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(sl.SeelessError, match="FSDP needs GPUs"):
+        run(records, tmp_path / "run", fsdp=tmp_path / "fsdp.json")
 
 
 def test_text_alone(tmp_path):

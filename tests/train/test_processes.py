@@ -63,6 +63,12 @@ def test_both_end_with_the_same_weights(tmp_path, freeze, checkpointing):
     assert json.loads((output / "run.json").read_text())["processes"] == 2
 
 
+def test_weights_in_pieces():
+    """PyramidDrop reads a layer that FSDP has just gathered; what reads another layer says what it needs."""
+    done = launch(Path(__file__).with_name("sharded_pair.py"))
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 def test_the_command_line(tmp_path):
     data = write_data(tmp_path / "data")
     with data.with_name("more.jsonl").open("w") as file:

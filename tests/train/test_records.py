@@ -35,9 +35,9 @@ def test_pictures_elsewhere_and_a_system_turn(tmp_path):
 Q, A = "<image>which digit is red?", "7"
 BAD = {
     "picture is missing": (entry("x", [Q, A], "9.png"), "no picture"),
-    "no mark": (entry("x", ["which?", A], "0.png"), "1 pictures, but no <image>"),
+    "no mark": (entry("x", ["which?", A], "0.png"), "1 picture, but no <image>"),
     "too few marks": (entry("x", [Q, A], ["0.png", "1.png"]), "2 pictures, but 1 <image>"),
-    "too many marks": (entry("x", ["<image>" + Q, A], "0.png"), "2 <image> in the questions, but 1 pictures"),
+    "too many marks": (entry("x", ["<image>" + Q, A], "0.png"), "2 <image> in the questions, but 1 picture"),
     "mark without picture": (entry("x", [Q, A]), "1 <image> in the questions, but no pictures"),
     "mark in an answer": (entry("x", [Q, "<image>"], "0.png"), "turn 2 has an <image> outside a question"),
     "no conversation": ({"id": "x", "image": "0.png"}, "no conversation"),

@@ -17,12 +17,17 @@ def test_it_runs(tmp_path, monkeypatch, capsys):
     found = json.loads((tmp_path / "out.json").read_text())
     assert found["command"].endswith("out.json") and found["layers"] == 4 and found["versions"]["torch"]
     full, reduced = found["settings"]["untouched"], found["settings"]["pyramiddrop"]
-    assert full["speed_up"] == full["promised_speed_up"] == full["reached"] == 1
+    assert full["speed_up"] == full["cpu_speed_up"] == full["promised_speed_up"] == 1 and full["saving_reached"] is None
     assert reduced["visual_tokens"] == (576 + 288 + 144 + 72) / 4 and full["visual_tokens"] == 576
     assert reduced["promised_speed_up"] == pytest.approx(full["flops"] / reduced["flops"])
     assert reduced["promised_speed_up"] > 1.5
+    for kind in ("", "cpu_"):  # one round: the medians are the round itself
+        own = reduced[f"{kind}speed_up"]
+        assert own == pytest.approx(full[f"{kind}seconds"] / reduced[f"{kind}seconds"])
+        share = (1 - 1 / own) / (1 - 1 / reduced["promised_speed_up"])
+        assert reduced[f"{kind}saving_reached"] == pytest.approx(share)
     for row in (full, reduced):
-        assert 0 < row["forward_seconds"] < row["seconds"] and row["peak_memory"] > 1e8
+        assert 0 < row["forward_seconds"] < row["seconds"] and row["peak_memory"] > 1e8 and row["cpu_seconds"] > 0
 
 
 def test_flops_by_hand():

@@ -16,7 +16,8 @@ from seeless.cli.flags import as_flag, read_flags
 from seeless.named.checkpoints import load_config, load_trainable, resolve_name
 from seeless.named.knobs import build_strategies
 from seeless.named.plugins import load_plugins
-from seeless.train.settings import Part, Settings
+from seeless.strategy import Recipe
+from seeless.train.settings import BAD_RECORDS, Part, Settings
 
 if TYPE_CHECKING:
     from seeless.train import Outcome, Record
@@ -89,8 +90,9 @@ def train(
     if data is None and (model is not None or resume or _processes() > 1):
         raise typer.BadParameter("--model, --resume and several processes need --data")
     tried = data is None
+    label = strategy or (TRIED if tried else "none")
     try:
-        chosen = _strategy(strategy or (TRIED if tried else None), context.args)
+        chosen = _strategy(label, context.args)
         settings = Settings(
             output=output or _free(DEFAULT_OUTPUT),
             freeze=_parts(freeze),
@@ -115,7 +117,7 @@ def train(
         name = resolve_name(model)
         _check(name, chosen, settings)
         if data is None:
-            _try_out(name, chosen, settings)
+            _try_out(name, label, chosen, settings)
             return
         processor, weights = load_trainable(name, half=bf16 and lora is not None)
         records, eval_records = _records(data, eval_data, image_folder, processor, settings)
@@ -125,13 +127,13 @@ def train(
         raise
     outcome = _finetune(weights, processor, records, settings, chosen, eval_records, name)
     if _rank() == 0:
-        _print_outcomes({"none" if chosen is None else chosen.name: outcome}, len(records))
+        _print_outcomes({label: outcome}, len(records))
         say(f"\nthe model is in {outcome.folder}, every step in {settings.output / 'metrics.jsonl'}")
 
 
-def _strategy(name: str | None, arguments: list[str]) -> sl.Strategy | None:
+def _strategy(name: str, arguments: list[str]) -> sl.Strategy | Recipe | None:
     flags = read_flags(arguments)
-    if name is None or name == "none":
+    if name == "none":
         if flags:
             raise sl.BudgetError(f"--{next(iter(flags))} is a strategy's field or no flag; name the --strategy")
         return None
@@ -146,7 +148,7 @@ def _parts(text: str) -> tuple[Part, ...]:
     return tuple(part for part in parts if part in named)
 
 
-def _check(name: str, strategy: sl.Strategy | None, settings: Settings) -> None:
+def _check(name: str, strategy: sl.Strategy | Recipe | None, settings: Settings) -> None:
     """Refuse before any weight is read."""
     from seeless.train.parts import check_extras
 
@@ -160,7 +162,6 @@ def _records(
     data: Path, eval_data: Path | None, image_folder: Path | None, processor: Any, settings: Settings
 ) -> "tuple[list[Record], list[Record]]":
     from seeless.train import BadRecordList, read_records
-    from seeless.train.finetune import BAD_RECORDS
 
     reserved = {token for kind in ("image", "video") if (token := getattr(processor, f"{kind}_token", None))}
     records, bad = read_records(data, image_folder, reserved)
@@ -176,7 +177,7 @@ def _finetune(
     processor: Any,
     records: "list[Record]",
     settings: Settings,
-    strategy: sl.Strategy | None,
+    strategy: sl.Strategy | Recipe | None,
     eval_records: "list[Record]",
     name: str,
 ) -> "Outcome":
@@ -186,7 +187,7 @@ def _finetune(
     return finetune(weights, processor, records, settings, strategy, eval_records, about)
 
 
-def _try_out(name: str, strategy: sl.Strategy | None, settings: Settings) -> None:
+def _try_out(name: str, label: str, strategy: sl.Strategy | Recipe | None, settings: Settings) -> None:
     """The embedded model on generated scenes, from the same start with and without reduction."""
     from dataclasses import replace
 
@@ -195,11 +196,10 @@ def _try_out(name: str, strategy: sl.Strategy | None, settings: Settings) -> Non
     say(f"writing {TRIED_SCENES} scenes to {settings.output / 'data'}")
     records, _ = read_records(write_scenes(settings.output / "data", TRIED_SCENES, settings.seed))
     outcomes = {}
-    for each in [None, strategy] if strategy is not None else [None]:
-        label = "none" if each is None else each.name
+    for own_label, each in {"none": None, label: strategy}.items():
         processor, weights = load_trainable(name, half=settings.bf16 and settings.lora is not None)
-        own = replace(settings, output=settings.output / label)
-        outcomes[label] = _finetune(weights, processor, records, own, each, [], name)
+        own = replace(settings, output=settings.output / own_label.replace(":", "-"))
+        outcomes[own_label] = _finetune(weights, processor, records, own, each, [], name)
     _print_outcomes(outcomes, len(records))
     say(f"\nmodels, metrics and data are in {settings.output}; yours: seeless train --model ID_OR_PATH --data FILE")
 
@@ -220,7 +220,10 @@ def _print_outcomes(outcomes: "dict[str, Outcome]", records: int) -> None:
         )
     print_table(["strategy", "steps", "loss", "eval loss", "per step", "tokens/layer"], rows)
     cut = sum(outcome.cut for outcome in outcomes.values())
-    say(f"{records} records" + (f"; {cut} rows lost their end to --max-length" if cut else ""))
+    bad = sum(outcome.bad for outcome in outcomes.values())
+    notes = [f"{bad} could not be trained on, see {BAD_RECORDS}"] * bool(bad)
+    notes += [f"{cut} rows lost their end to --max-length"] * bool(cut)
+    say("; ".join([f"{records} records", *notes]))
 
 
 def _free(folder: Path) -> Path:

@@ -12,6 +12,7 @@ from torch import nn
 from seeless.context import Onto, Queries, Tokens
 from seeless.core.family import ModelView
 from seeless.core.relevance import check_clip, load_clip, read_question, text_similarity
+from seeless.core.sharding import check_whole
 from seeless.core.units import NO_PATCH, Layout, Unit
 from seeless.core.vision import Vision
 from seeless.decision import Merge
@@ -59,7 +60,9 @@ class LayerTap:
 
     def _project(self, name: str, hidden: torch.Tensor) -> torch.Tensor:
         """`[batch, heads, slots, head_dim]` before rotation."""
-        projected = getattr(self.attention, f"{name}_proj")(self.norm(hidden))
+        projection = getattr(self.attention, f"{name}_proj")
+        check_whole(projection)
+        projected = projection(self.norm(hidden))
         projected = projected.view(*hidden.shape[:2], -1, self.attention.head_dim)
         norm = getattr(self.attention, f"{name}_norm", None)
         return (projected if norm is None else norm(projected)).transpose(1, 2)

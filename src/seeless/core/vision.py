@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from seeless.core.family import ModelView
+from seeless.core.sharding import check_whole
 from seeless.core.units import NO_PATCH, Image
 from seeless.errors import InputError
 from seeless.ops.attention import attention_rows, received_attention, rotate
@@ -105,10 +106,13 @@ class VisionTap:
         assert tap.hidden is not None
         flat, module = tap.hidden.flatten(0, -2), tap.module
         heads = module.num_heads if hasattr(module, "num_heads") else self.view.tower_heads
-        if (fused := getattr(module, "qkv", None)) is not None:
-            projected = fused(flat).view(len(flat), 3, heads, -1)[:, "qk".index(name)]
+        fused = getattr(module, "qkv", None)
+        projection = getattr(module, f"{name}_proj") if fused is None else fused
+        check_whole(projection)
+        projected = projection(flat)
+        if fused is not None:
+            projected = projected.view(len(flat), 3, heads, -1)[:, "qk".index(name)]
         else:
-            projected = getattr(module, f"{name}_proj")(flat)
             if (norm := getattr(module, f"{name}_norm", None)) is not None:
                 projected = norm(projected)
             projected = projected.view(len(flat), heads, -1)

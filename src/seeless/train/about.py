@@ -46,5 +46,6 @@ def _checkout() -> dict[str, Any]:
 def _machine() -> str:
     import torch
 
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
-    return f"{platform.machine()}, {gpu}"
+    threads = torch.get_num_threads()
+    cpu = f"{threads} CPU thread{'s' if threads > 1 else ''}"
+    return f"{platform.machine()}, {torch.cuda.get_device_name() if torch.cuda.is_available() else cpu}"

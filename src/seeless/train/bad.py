@@ -23,6 +23,14 @@ class BadRecordList:
         self.file, self.skip = file, skip
         self._known: set[tuple[str, str]] = set()
 
+    @property
+    def count(self) -> int:
+        """Records listed so far, by whichever process."""
+        if not self.file.is_file():
+            return 0
+        lines = map(json.loads, self.file.read_text(encoding="utf-8").splitlines())
+        return len({(line["file"], line["where"]) for line in lines})
+
     def start(self, bad: list[BadRecord], total: int, write: bool) -> None:
         """Report what was found before training, in a fresh file.
 
@@ -39,7 +47,9 @@ class BadRecordList:
                 self._append(record, "before training")
         if not bad:
             return
-        first = "; ".join(map(str, bad[:SHOWN])) + (f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else "")
+        first = "; ".join(f"{record.file}, {record}" for record in bad[:SHOWN]) + (
+            f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
+        )
         what = f"{len(bad)} of {total} records cannot be trained on ({first}); all are listed in {self.file}"
         if not self.skip or len(bad) == total:
             raise BadRecords(f"{what}; mend them, or go on without them with --skip-bad-records")

@@ -11,18 +11,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from seeless.api import apply
+from seeless.api import apply, resolved
 from seeless.errors import SeelessError
-from seeless.strategy import Strategy
+from seeless.strategy import Recipe, Strategy
 from seeless.train.about import provenance
 from seeless.train.bad import BadRecordList
 from seeless.train.batches import Batches
 from seeless.train.parts import check_extras, choose_weights
 from seeless.train.records import Record
-from seeless.train.settings import Settings
+from seeless.train.settings import BAD_RECORDS, Settings
 
 CHECKPOINTS_KEPT = 2
-MODEL, METRICS, RUN, BAD_RECORDS = "model", "metrics.jsonl", "run.json", "bad_records.jsonl"
+MODEL, METRICS, RUN = "model", "metrics.jsonl", "run.json"
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,13 @@ class Outcome:
         folder: of the trained model (or LoRA adapter) and its processor.
         lines: of `metrics.jsonl`.
         cut: rows that lost their end to `max_length`, over all processes.
+        bad: records that could not be trained on; `bad_records.jsonl` lists them.
     """
 
     folder: Path
     lines: list[dict[str, Any]]
     cut: int
+    bad: int
 
     def to_dict(self) -> dict[str, Any]:
         """First and last loss (means of a tenth of the steps), median seconds per step, mean visual tokens per layer,
@@ -55,6 +57,7 @@ class Outcome:
             "visual_tokens": fmean(visual) if visual else None,
             "peak_memory": steps[-1]["peak_memory"] if steps else None,
             "rows_cut": self.cut,
+            "bad_records": self.bad,
         }
 
 
@@ -63,7 +66,7 @@ def finetune(
     processor: Any,
     records: Sequence[Record],
     settings: Settings,
-    strategy: Strategy | None = None,
+    strategy: Strategy | Recipe | None = None,
     eval_records: Sequence[Record] = (),
     about: dict[str, Any] | None = None,
 ) -> Outcome:
@@ -80,6 +83,7 @@ def finetune(
 
     Args:
         model: as `sl.apply` takes it, not yet wrapped.
+        strategy: what reduces, as `sl.apply` takes it, one of `seeless.vtr` included; None for no reduction.
         records, eval_records: from `read_records`; evaluation comes with every checkpoint and at the end.
         about: anything else for `run.json`.
 
@@ -105,7 +109,8 @@ def finetune(
     several = args.world_size > 1
     pictures = any(record.images for record in (*records, *eval_records))
     collate = Batches(processor, bad, settings.max_length, always_a_picture=several and pictures)
-    handle = None if strategy is None else apply(trained, strategy)
+    chosen = None if strategy is None else resolved(strategy, trained)
+    handle = None if chosen is None else apply(trained, chosen)
     metrics, bar = Metrics(settings.output / METRICS, trained, handle, collate.image_id), Bar()
     try:
         with _config_kept(trained):
@@ -125,7 +130,7 @@ def finetune(
                 "weights_trained": sum(p.numel() for p in trained.parameters() if p.requires_grad),
             }
             told = {**(about or {}), **provenance(), "processes": args.world_size, **weights}
-            told |= {"strategy": None if strategy is None else strategy.to_dict(), "settings": _plain(settings)}
+            told |= {"strategy": None if chosen is None else chosen.to_dict(), "settings": _plain(settings)}
             told |= {"records": len(records), "eval_records": len(eval_records)}
             if first:
                 _write(settings.output / RUN, told)
@@ -140,7 +145,7 @@ def finetune(
         if handle is not None:
             handle.remove()
         model.eval()
-    outcome = Outcome(settings.output / MODEL, metrics.lines, cut)
+    outcome = Outcome(settings.output / MODEL, metrics.lines, cut, bad.count)
     if first:
         _write(settings.output / RUN, {**told, "outcome": outcome.to_dict()})
     return outcome
@@ -163,11 +168,13 @@ def _arguments(settings: Settings, evaluate: bool) -> Any:
     """The Trainer's arguments; with them comes the group of processes.
 
     Raises:
-        SeelessError: this one process has several GPUs.
+        SeelessError: this one process has several GPUs, or FSDP none.
     """
     from transformers import TrainingArguments
 
     gpu = torch.cuda.is_available()
+    if settings.fsdp is not None and not gpu:
+        raise SeelessError("FSDP needs GPUs (accelerate passes over it without a word elsewhere); leave --fsdp out")
     names = {field.name for field in fields(TrainingArguments)}
     recompute = "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
     varying: dict[str, Any] = {recompute: settings.checkpointing, f"{recompute}_kwargs": {"use_reentrant": False}}

@@ -104,7 +104,7 @@ def _entries(file: Path) -> Iterator[tuple[str, Any]]:
 def _contents(data: Any, folder: Path, forbidden: list[str]) -> tuple[tuple[Path, ...], tuple[tuple[str, str], ...]]:
     """Pictures and turns of a record."""
     if isinstance(data, json.JSONDecodeError):
-        raise _Unusable(f"no JSON: {data.msg} at column {data.colno}")
+        raise _Unusable(f"no JSON: {data.msg} (column {data.colno})")
     if not isinstance(data, dict):
         raise _Unusable("no JSON object")
     if data.get("video"):
@@ -113,10 +113,14 @@ def _contents(data: Any, folder: Path, forbidden: list[str]) -> tuple[tuple[Path
     images = _images(data.get("image"), folder)
     marks = sum(text.count(PICTURE) for role, text in turns if role == "user")
     if marks < len(images):
-        raise _Unusable(f"{len(images)} pictures, but {marks or 'no'} {PICTURE} in the questions")
+        raise _Unusable(f"{_pictures(len(images))}, but {marks or 'no'} {PICTURE} in the questions")
     if marks > len(images):
-        raise _Unusable(f"{marks} {PICTURE} in the questions, but {len(images) or 'no'} pictures")
+        raise _Unusable(f"{marks} {PICTURE} in the questions, but {_pictures(len(images))}")
     return images, turns
+
+
+def _pictures(count: int) -> str:
+    return f"{count or 'no'} picture{'' if count == 1 else 's'}"
 
 
 def _turns(conversation: Any, forbidden: list[str]) -> tuple[tuple[str, str], ...]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 Part = Literal["tower", "projector", "decoder"]
+BAD_RECORDS = "bad_records.jsonl"  # in the output
 LEARNING_RATE, LORA_LEARNING_RATE = 2e-5, 2e-4  # LLaVA-1.5's, full and LoRA
 
 
