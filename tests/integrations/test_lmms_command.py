@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from lmms_runs import SHIM, environment, run_command, run_here
+from lmms_runs import environment, run_command, run_here
 from lmms_tasks import documents, write_tasks, write_video
 
 from seeless.integrations.lmms_eval.vtr import LlavaVTR
 from seeless.tiny import load_tiny
 from seeless.vtr import VTR_REGISTRY
+from torchvision_shim import TORCHVISION, shim_path
 
 WRITTEN, CHOSEN = "small_written", "small_chosen"
 PLUGIN = '''
@@ -96,16 +97,13 @@ def test_llava(tmp_path, monkeypatch):
 @pytest.fixture
 def torchvision(tmp_path):
     """Environment of subprocesses that can import torchvision, which processors of Qwen-VL need."""
-    beside = Path(sys.prefix) / "torchvision"
-    if importlib.util.find_spec("torchvision") is None and not beside.is_dir():
+    if importlib.util.find_spec("torchvision") is None and not TORCHVISION.is_dir():
         pytest.skip("processors of Qwen-VL need torchvision")
-    (tmp_path / "shim").mkdir()
-    (tmp_path / "shim" / "sitecustomize.py").write_text(SHIM)
-    return environment(beside, tmp_path / "shim")
+    return environment(*shim_path(tmp_path / "shim"))
 
 
 def test_qwen(tmp_path, torchvision):
-    """Pictures of several sizes, several pictures, and a video: batches, interfaces and the command agree."""
+    """Pictures of several sizes, several pictures, a video: batches, interfaces and two processes agree."""
     video = write_video(tmp_path / "scenes.mp4")
     docs = [*documents(), {"pictures": [], "question": "how many digits?", "answer": "3", "video": str(video)}]
     tasks = write_tasks(tmp_path / "tasks", [{"video": "", **doc} for doc in docs])
@@ -133,6 +131,7 @@ def test_qwen(tmp_path, torchvision):
         tmp_path / "output",
         *("--model", "qwen2_vl_vtr", "--model_args", f"{given},min_pixels=3136,max_pixels=28224"),
         *("--include_path", tasks, "--tasks", WRITTEN, "--batch_size", 2),
+        processes=2,
         env=torchvision,
     )
     assert written(run.answers) == written(vtr)
