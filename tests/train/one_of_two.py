@@ -11,23 +11,28 @@ from seeless.train import Settings, finetune, read_records
 from training_data import llava_processor, small_model
 
 
-def main(data, output, freeze, checkpointing):
-    torch.set_num_threads(1)
-    rank = int(os.environ["RANK"])
+def train_one(data, output, freeze, checkpointing, seed, batch):
+    """Five steps with PyramidDrop; the model and the outcome."""
     records, _ = read_records(Path(data))
-    model = small_model(seed=rank)  # different starts: training must make them one
-    parts = tuple(part for part in freeze.split(",") if part)
+    model = small_model(seed)
     settings = Settings(
         Path(output),
-        freeze=parts,
+        freeze=tuple(part for part in freeze.split(",") if part),
         steps=5,
-        batch=1,
+        batch=batch,
         lr=3e-3,
         checkpointing=checkpointing == "yes",
         save_every=5,
     )
     strategy = sl.PyramidDrop(layer=[1, 2, 3], keep=[0.5, 0.25, 0.125])
-    outcome = finetune(model, llava_processor(), records[2:], settings, strategy, eval_records=records[:2])
+    return model, finetune(model, llava_processor(), records[2:], settings, strategy, eval_records=records[:2])
+
+
+def main(data, output, freeze, checkpointing):
+    torch.set_num_threads(1)
+    rank = int(os.environ["RANK"])
+    # different starts: training must make them one
+    model, outcome = train_one(data, output, freeze, checkpointing, seed=rank, batch=1)
     torch.save({"weights": model.state_dict(), "lines": outcome.lines}, Path(output) / f"rank{rank}.pt")
     torch.distributed.destroy_process_group()
 

@@ -19,9 +19,10 @@ class Metrics(TrainerCallback):
     """Appends to a JSONL file, one object per optimizer step; after an evaluation, one with its `eval_loss`.
 
     Of a step: `step`, `loss`, `lr`, `grad_norm`, `seconds` (forward, backward and optimizer, without loading data),
-    `tokens` (of all processes since the start, padding left out), `visual_tokens` (per decoder layer and row with a
-    picture, mean over this process' rows; None without pictures) and `peak_memory` in bytes: of this process' GPU since
-    the start of training, else of this process since it began. Only the first of several processes writes.
+    `tokens` (of all processes since the start, blank pictures included, padding left out), `visual_tokens` (per decoder
+    layer and row with a picture, mean over this process' rows; None without pictures) and `peak_memory` in bytes: of
+    this process' GPU since the start of training, else of this process since it began. Only the first of several
+    processes writes.
 
     Args:
         file: the JSONL file; of a run that is resumed, steps beyond the checkpoint are taken out of it.
