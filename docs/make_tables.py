@@ -231,7 +231,7 @@ def train_step_table() -> str:
     made = (
         f"Made by `{data['command']}` on {data['machine']}, torch {data['versions']['torch']}: "
         f"{full['weights'] / 1e6:.0f} million weights, {data['batch']} rows of {data['length']} tokens, medians of "
-        f"{data['rounds']} rounds, while others used the machine."
+        f"{data['rounds']} rounds."
     )
     return "\n".join([*lines, "", note, "", made])
 
@@ -259,7 +259,7 @@ def finetune_table() -> str:
     note = (
         f"Made by `{first['command']}`: {first['steps']} steps of {first['batch']} records, "
         f"{first['accuracy']['questions']} held-out questions, PyramidDrop with {own[0]['visual_tokens']:.0f} of "
-        f"{first['visual_tokens']:.0f} visual tokens per layer, {first['machine']}, while others used the machine."
+        f"{first['visual_tokens']:.0f} visual tokens per layer, {first['machine']}."
     )
     return "\n".join([*lines, "", note])
 

@@ -12,6 +12,8 @@ import pytest
 import torch
 import transformers
 
+from seeless.vtr import VTR_REGISTRY
+
 transformers.utils.logging.disable_progress_bar()
 collect_ignore = ["conftest.py", "cli/conftest.py"]  # nothing to collect, and two modules of one name
 
@@ -24,6 +26,19 @@ def _built(variant, backend: str):
 @pytest.fixture(autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_guests_of_others(request):
+    """Outside tests/vtr, whose modules register guests as they are imported, only built-in ones are known."""
+    known = dict(VTR_REGISTRY)
+    if request.path.parent.name != "vtr":
+        for name, cls in known.items():
+            if not cls.__module__.startswith("seeless."):
+                del VTR_REGISTRY[name]
+    yield
+    VTR_REGISTRY.clear()
+    VTR_REGISTRY.update(known)
 
 
 @pytest.fixture

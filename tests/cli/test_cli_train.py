@@ -22,7 +22,7 @@ def test_without_data_it_trains_with_and_without_reduction(seeless, tmp_path):
         assert none[1] == reduced[1] == "2" and "->" in none
         for name in ("none", "pyramiddrop"):
             about = json.loads((tmp_path / output / name / "run.json").read_text())
-            assert about["command"].startswith("seeless ") and about["records"] == 256
+            assert about["command"].startswith("seeless") and about["records"] == 256
             assert (tmp_path / output / name / "model/model.safetensors").is_file()
 
 

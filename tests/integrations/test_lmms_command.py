@@ -12,7 +12,6 @@ from lmms_tasks import documents, write_tasks, write_video
 
 from seeless.integrations.lmms_eval.vtr import LlavaVTR
 from seeless.tiny import load_tiny
-from seeless.vtr import VTR_REGISTRY
 from torchvision_shim import TORCHVISION, shim_path
 
 WRITTEN, CHOSEN = "small_written", "small_chosen"
@@ -55,9 +54,8 @@ def written(answers: dict) -> dict[int, str]:
     return {int(number): each if isinstance(each, str) else each[0] for number, each in answers[WRITTEN].items()}
 
 
-def test_llava(tmp_path, monkeypatch):
+def test_llava(tmp_path):
     """PriorTR's command with a guest in a file: chat and batch 1; simple in two processes; here in batches of 3."""
-    monkeypatch.setitem(VTR_REGISTRY, "mymethod", None)  # and forgets it afterwards
     model, processor = load_tiny()
     model.save_pretrained(tmp_path / "llava")
     processor.save_pretrained(tmp_path / "llava")
