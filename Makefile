@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check style tables bench finetune tiny clean
+.PHONY: demo test check style tables bench finetune sweep tiny clean
 
 # The exact versions everything here is tested with are in constraints.txt.
 .venv/demo: pyproject.toml constraints.txt
@@ -43,11 +43,11 @@ bench: .venv/dev
 	$(BIN)/python -m seeless.bench.selectors --output results/selectors.json
 	$(BIN)/python -m seeless.bench.train_step --output results/train_step.json
 
-# Fine-tune the embedded model with and without reduction (a quarter of an hour on two cores).
+# Fine-tune the embedded model with and without reduction (twenty minutes).
 finetune: .venv/dev
-	$(BIN)/python training/finetune_tiny.py --output results/finetune.jsonl
+	$(BIN)/python training/finetune_tiny.py --output results/finetune.jsonl --threads 1 --seeds 5
 
-# Every method at four budgets on the shipped tasks (half an hour on two cores); goes on where it was stopped.
+# Every method at four budgets on the shipped tasks (a quarter of an hour); goes on where it was stopped.
 sweep: .venv/dev
 	$(BIN)/seeless sweep --model tiny --strategies all --keep 0.5,0.25,0.11,0.05 --tasks scenes --seed 0,1,2 \
 		--batch-size 32 --output results/sweep.jsonl --resume

@@ -1,11 +1,15 @@
 """Video-LLaVA: a tower for images, whose class token is dropped, and one for video frames, which keep theirs."""
 
+from inspect import signature
+
 from transformers import VideoLlavaConfig, VideoLlavaForConditionalGeneration
 
 from .base import IMAGE, VIDEO, Piece, Tiny, clip, grids, normal
 from .llava import decoder
 
 FRAMES = 4
+NAMES = signature(VideoLlavaForConditionalGeneration.forward).parameters
+PIXELS = "pixel_values" if "pixel_values" in NAMES else "pixel_values_images"  # of transformers before 5.21
 
 
 class VideoLlava(Tiny):
@@ -27,7 +31,7 @@ class VideoLlava(Tiny):
         )
 
     def image(self, seed: int) -> Piece:
-        return Piece([IMAGE] * 16, {"pixel_values": normal((1, 3, 32, 32), seed)}, grids(1, 4, 4))
+        return Piece([IMAGE] * 16, {PIXELS: normal((1, 3, 32, 32), seed)}, grids(1, 4, 4))
 
     def video(self, seed: int) -> Piece:
         data = {"pixel_values_videos": normal((1, FRAMES, 3, 32, 32), 1000 + seed)}

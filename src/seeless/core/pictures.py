@@ -181,7 +181,7 @@ class Noting:
         finally:
             hooks.remove()
         features = output.pooler_output if hasattr(output, "pooler_output") else output
-        features = list(features)
+        features = [feature.flatten(0, -2) for feature in features]  # before transformers 5.20 frame by frame
         images = _describe(view, kind, vision, features, packed, given)
         if self.tower is not None:
             vision.merged = merging.outcome()
