@@ -65,6 +65,14 @@ def test_broken_files(tmp_path):
         read_results(tmp_path, set(), ["a"], 1)
 
 
+def test_a_metric_of_some_questions_counts_those(tmp_path):
+    file = write(tmp_path, ["a"], results={"a": {"acc,none": 0.5, "digit,none": 1.0}})
+    lines = [{"doc_id": 0, "acc": 1.0, "digit": 1.0}, {"doc_id": 1, "acc": 0.0}, {"doc_id": 2, "acc": 0.5}]
+    (tmp_path / "1_samples_a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = {row.metric: row.samples for row in rows(file, json.loads(file.read_text()))}
+    assert found == {"acc": 3, "digit": 1}
+
+
 def test_rows_of_one_task(tmp_path):
     file = write(tmp_path, ["a"], figures={f"avg_{name}": value for name, value in FIGURES.items()})
     more = {"a": {"acc,none": float("nan"), "f1,none": "N/A"}}

@@ -20,7 +20,7 @@ class Row:
 
     Args:
         value: None where there was nothing to judge.
-        samples: questions answered, in a group those of its tasks.
+        samples: questions answered that it is about, in a group those of its tasks.
         visual_tokens: mean number per decoder layer; None, like the next two, where nothing was measured (answers from
             a response cache; groups of tasks).
         flops_share: of the prefill, of what the untouched model needs.
@@ -89,21 +89,23 @@ def samples(file: Path, task: str) -> list[dict[str, Any]]:
 
 def rows(file: Path, results: dict[str, Any]) -> list[Row]:
     """All metrics of all tasks and groups, in the order of the results."""
-    answered = {task: len({sample["doc_id"] for sample in samples(file, task)}) for task in results["configs"]}
+    answered = {task: {sample["doc_id"]: sample for sample in samples(file, task)} for task in results["configs"]}
     found = []
     for task, numbers in results["results"].items():
         cost = _cost(results, task) if task in answered else {}
         for key, value in numbers.items():
             metric, comma, _ = key.partition(",")
             if comma and "_stderr" not in metric:
-                found.append(Row(task, metric, _number(value), _members(results, task, answered), **cost))
+                found.append(Row(task, metric, _number(value), _judged(results, task, metric, answered), **cost))
     return found
 
 
-def _members(results: dict[str, Any], task: str, answered: dict[str, int]) -> int:
+def _judged(results: dict[str, Any], task: str, metric: str, answered: dict[str, dict]) -> int:
+    """Questions that a metric is over: those with a value of it, or all where samples name no such metric."""
     if task in answered:
-        return answered[task]
-    return sum(_members(results, each, answered) for each in results["group_subtasks"].get(task, []))
+        own = answered[task].values()
+        return sum(metric in sample for sample in own) or len(own)
+    return sum(_judged(results, each, metric, answered) for each in results["group_subtasks"].get(task, []))
 
 
 def _cost(results: dict[str, Any], task: str) -> dict[str, float | None]:
