@@ -26,9 +26,9 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 import seeless as sl
 import seeless.tiny
 from make_tasks import held_out_questions
+from seeless.provenance import provenance
 from seeless.tiny.scenes import QUESTION_TYPES
 from seeless.train import write_scenes
-from seeless.train.about import provenance
 from seeless.train.scenes import sentence
 
 STRATEGIES: dict[str, list[str]] = {"none": [], "pyramiddrop": ["--strategy", "pyramiddrop"]}

@@ -1,5 +1,8 @@
 """Every error seeless raises on purpose. Each message names what was given, what is possible and what to do next."""
 
+import difflib
+from collections.abc import Collection
+
 
 class SeelessError(Exception):
     """Base class of all errors raised by seeless."""
@@ -27,3 +30,16 @@ class AlreadyApplied(SeelessError, RuntimeError):
 
 class MissingExtra(SeelessError, ImportError):
     """An optional package is needed for this; the message has the install command."""
+
+
+def did_you_mean(name: str, known: Collection[str], cutoff: float = 0.5) -> str:
+    """What an error says of a name that is unknown but resembles known ones; "" if it resembles none.
+
+    Args:
+        cutoff: how alike they must be, in 0..1 (`difflib.get_close_matches`).
+
+    >>> did_you_mean("fastvv", ["fastv", "pool"]), did_you_mean("x", ["fastv"])
+    ('did you mean fastv?', '')
+    """
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=cutoff)
+    return f"did you mean {' or '.join(near)}?" if near else ""

@@ -1,6 +1,5 @@
 """Names of strategies: registered by decorator, found by scanning `seeless.strategies` and entry points."""
 
-import difflib
 import importlib
 import importlib.metadata
 import pkgutil
@@ -9,7 +8,7 @@ from dataclasses import fields
 from functools import cache
 from typing import Any, TypeVar
 
-from seeless.errors import BudgetError, UnknownStrategy
+from seeless.errors import BudgetError, UnknownStrategy, did_you_mean
 from seeless.strategy import Strategy
 
 S = TypeVar("S", bound=type[Strategy])
@@ -66,8 +65,7 @@ def strategy_class(name: str) -> type[Strategy]:
     if not isinstance(name, str):
         raise UnknownStrategy(f"{name!r} is no name of a strategy; there are {', '.join(available())}")
     if name not in _strategies:
-        near = difflib.get_close_matches(name.lower(), _strategies, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(available())}"
+        hint = did_you_mean(name.lower(), _strategies) or f"there are {', '.join(available())}"
         raise UnknownStrategy(f"no strategy is called {name!r}; {hint}")
     return _strategies[name]
 

@@ -29,7 +29,7 @@ import torch
 
 import seeless as sl
 from seeless.bench.prefill import IMAGE, build_model
-from seeless.train.about import provenance
+from seeless.provenance import provenance
 from seeless.train.metrics import peak_memory
 
 VISUAL, TEXT_BEFORE, VOCABULARY = 576, 35, 900

@@ -9,6 +9,7 @@ import seeless as sl
 from seeless import models
 from seeless.cli.cards import card_of
 from seeless.cli.console import print_json, print_table, say
+from seeless.cli.options import Plugins
 from seeless.named.checkpoints import load_config, resolve_name
 from seeless.named.errors import one_line
 from seeless.named.plugins import load_plugins
@@ -19,9 +20,7 @@ def info(
     name: Annotated[
         str | None, typer.Argument(metavar="[MODEL_OR_STRATEGY]", help="Hub id, folder or strategy.")
     ] = None,
-    plugin: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="Python file that registers more strategies.")
-    ] = None,
+    plugin: Plugins = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """A strategy's card, or what a model looks like and which strategies work on it (from its config, no weights).

@@ -1,6 +1,5 @@
 """`seeless list`: all strategies."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,14 +7,13 @@ import typer
 import seeless as sl
 from seeless.cli.cards import Card, card_of
 from seeless.cli.console import print_json, print_table, say
+from seeless.cli.options import Plugins
 from seeless.named.plugins import load_plugins
 from seeless.named.strategies import guest_names, shadowed
 
 
 def list_strategies(
-    plugin: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="Python file that registers more strategies.")
-    ] = None,
+    plugin: Plugins = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list on stdout.")] = False,
 ) -> None:
     """All strategies with their fields, defaults and papers, and the guests of seeless.vtr."""

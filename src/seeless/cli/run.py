@@ -13,6 +13,7 @@ from seeless.cli.asking import build_inputs, generate_answer
 from seeless.cli.console import notice, print_json, say
 from seeless.cli.flags import as_flag, read_flags
 from seeless.cli.loading import load_image
+from seeless.cli.options import Plugins
 from seeless.cli.pictures import check_target, save_overlays
 from seeless.cli.results import Result, print_results, result_dict
 from seeless.cli.timing import measure
@@ -53,9 +54,7 @@ def run(
     compare: Annotated[
         str | None, typer.Option(metavar="A,B,C", help="Several strategies, one line each, beside the untouched model.")
     ] = None,
-    plugin: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="Python file that registers more strategies.")
-    ] = None,
+    plugin: Plugins = None,
     save_overlay: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Where the picture of what was kept goes.")
     ] = None,

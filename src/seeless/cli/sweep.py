@@ -10,6 +10,7 @@ import typer
 
 from seeless.cli.console import print_table, say
 from seeless.cli.flags import as_flag, read_flags
+from seeless.cli.options import Plugins
 from seeless.eval.rows import check_file, headline
 from seeless.named.knobs import build_strategies, parse_value
 from seeless.named.plugins import load_plugins
@@ -42,9 +43,7 @@ def sweep(
         Path | None, typer.Option(metavar="FILE", help="Where rows go; results/sweep-MODEL.jsonl unless told.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a file that has rows.")] = False,
-    plugin: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="Python file that registers more strategies.")
-    ] = None,
+    plugin: Plugins = None,
     limit: Annotated[float | None, typer.Option(min=0, help="Questions per task, below 1 their share.")] = None,
     seed: Annotated[str, typer.Option(metavar="N,N,...", help="For strategies that draw; one run for each.")] = "0",
     batch_size: Annotated[int, typer.Option(min=1, help="Questions per forward.")] = 1,

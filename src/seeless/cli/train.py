@@ -13,6 +13,7 @@ from seeless import models
 from seeless.cli.console import print_table, say
 from seeless.cli.errors import exit_code
 from seeless.cli.flags import as_flag, read_flags
+from seeless.cli.options import Plugins
 from seeless.named.checkpoints import load_config, load_trainable, resolve_name
 from seeless.named.knobs import build_strategies
 from seeless.named.plugins import load_plugins
@@ -45,9 +46,7 @@ def train(
         Path | None, typer.Option(metavar="FOLDER", help="Where everything goes; seeless-train, if that is free.")
     ] = None,
     strategy: Annotated[str | None, typer.Option(metavar="NAME", help="See `seeless list`; none unless told.")] = None,
-    plugin: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="Python file that registers more strategies.")
-    ] = None,
+    plugin: Plugins = None,
     lora: Annotated[int | None, typer.Option(min=1, metavar="RANK", help="Train LoRA alone, of this rank.")] = None,
     freeze: Annotated[
         str, typer.Option(metavar="A,B", help="Parts to leave as they are: tower, projector, decoder; or none.")

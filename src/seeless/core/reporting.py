@@ -81,21 +81,21 @@ def build_report(session: Session, spans: list[Span], view: ModelView, cached: b
     def total(counts: list[list[int]]) -> list[list[int]]:
         return [[n + t for n, t in zip(row, text, strict=True)] for row in counts]
 
-    full = [original] * depth
+    full, reduced = total([original] * depth), total(seen)
     unreduced = [session.conversation] * depth
     before, after = (
-        prefill_cost(size, total(counts), cached_before, pictures, inside, projected, view.has_class_token)
-        for counts, cached_before, inside in ((full, unreduced, everything), (seen, past, left))
+        prefill_cost(size, lengths, cached_before, pictures, inside, projected, view.has_class_token)
+        for lengths, cached_before, inside in ((full, unreduced, everything), (reduced, past, left))
     )
     second = [(row, layers * decoder_layer_flops(size, tokens)) for row, tokens, layers in session.second_runs]
     after = replace(after, decoder=after.decoder + sum(flops for _, flops in second))
 
-    def alone(row: int, counts: list[list[int]], cached_before: list[int], inside: list[list[int]]) -> int:
+    def alone(row: int, lengths: list[list[int]], cached_before: list[int], inside: list[list[int]]) -> int:
         own = _pictures_of(session, row)
         tokens = sum(sides[number] for number in own)
-        lengths = [[each[row]] for each in total(counts)]
+        mine = [[each[row]] for each in lengths]
         patches, seen_inside = [pictures[number] for number in own], [inside[number] for number in own]
-        return prefill_cost(size, lengths, cached_before, patches, seen_inside, tokens, view.has_class_token).total
+        return prefill_cost(size, mine, cached_before, patches, seen_inside, tokens, view.has_class_token).total
 
     sides = [height * width for tap in session.vision.taps for height, width in tap.tokens]
     more = [sum(flops for of, flops in second if of == row) for row in range(rows)]
@@ -106,9 +106,10 @@ def build_report(session: Session, spans: list[Span], view: ModelView, cached: b
         flops_before=before,
         flops_after=after,
         row_flops=[
-            (alone(row, full, unreduced, everything), alone(row, seen, past, left) + more[row]) for row in range(rows)
+            (alone(row, full, unreduced, everything), alone(row, reduced, past, left) + more[row])
+            for row in range(rows)
         ],
-        kv_bytes_before=kv_bytes(size, total(full), unreduced, width),
+        kv_bytes_before=kv_bytes(size, full, unreduced, width),
         kv_bytes_after=kv_bytes(size, total(held), past, width),
         boxes=[[_boxes(placed.image, view.family.overview) for placed in images] for images in session.layout.images],
         centre_crop=view.family.packer is None and view.config.vision_config.model_type == "clip_vision_model",

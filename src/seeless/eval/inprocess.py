@@ -1,7 +1,6 @@
 """One run of lmms-eval in this process, on a model that is loaded already."""
 
 import contextlib
-import importlib.util
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,10 +10,11 @@ from typing import Any
 from torch import nn
 
 import seeless as sl
-from seeless.eval.errors import FailedEvaluation, MissingEvaluator
+from seeless.eval.errors import FailedEvaluation
 from seeless.eval.intervals import score
 from seeless.eval.loyalty import Answers
-from seeless.eval.tasknames import task_names
+from seeless.eval.outcome import metric_of
+from seeless.eval.tasknames import lmms_eval_folder, task_names
 from seeless.eval.tasks import tasks_path
 from seeless.named.errors import one_line
 from seeless.strategy import Recipe
@@ -66,8 +66,7 @@ def evaluate(
         MissingEvaluator: lmms-eval is not installed.
         FailedEvaluation: anything else that lmms-eval stumbles over.
     """
-    if importlib.util.find_spec("lmms_eval") is None:
-        raise MissingEvaluator('lmms-eval is not installed in this environment: pip install "seeless[eval]"')
+    lmms_eval_folder()
     with _quiet() as heard:
         try:
             found, lm = _run(model, processor, strategy, tasks, batch_size, limit, seed, include_path)
@@ -135,8 +134,8 @@ def _scores(result: dict[str, Any], samples: list[dict[str, Any]]) -> dict[str, 
     """By metric; records a metric is not about do not count."""
     scores: dict[str, dict[str, Any]] = {}
     for key, value in result.items():
-        name, comma, _ = key.partition(",")
-        if not comma or name.endswith("_stderr") or name in scores:
+        name = metric_of(key)
+        if name is None or name in scores:
             continue
         values = [sample[name] for sample in samples if name in sample]
         if values and all(isinstance(each, int | float) for each in values):

@@ -94,10 +94,19 @@ def rows(file: Path, results: dict[str, Any]) -> list[Row]:
     for task, numbers in results["results"].items():
         cost = _cost(results, task) if task in answered else {}
         for key, value in numbers.items():
-            metric, comma, _ = key.partition(",")
-            if comma and "_stderr" not in metric:
+            if (metric := metric_of(key)) is not None:
                 found.append(Row(task, metric, _number(value), _judged(results, task, metric, answered), **cost))
     return found
+
+
+def metric_of(key: str) -> str | None:
+    """The metric behind a key of lmms-eval's results, "metric,filter"; None for names and standard errors.
+
+    >>> metric_of("acc,none"), metric_of("acc_stderr,none"), metric_of("alias")
+    ('acc', None, None)
+    """
+    metric, comma, _ = key.partition(",")
+    return metric if comma and "_stderr" not in metric else None
 
 
 def _judged(results: dict[str, Any], task: str, metric: str, answered: dict[str, dict]) -> int:

@@ -1,10 +1,10 @@
 """What `seeless eval` puts on the model: PriorTR's methods, strategies of seeless' own, or nothing."""
 
-import difflib
 from dataclasses import Field, dataclass
 from typing import Any, get_type_hints
 
 import seeless as sl
+from seeless.errors import did_you_mean
 from seeless.eval.errors import InvalidRequest
 from seeless.eval.targets import PLUGIN, Target
 from seeless.named.knobs import Spell, build_strategies, default_of, parse_value, takes
@@ -205,5 +205,4 @@ def _flag(name: str) -> str:
 
 
 def _near(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
+    return did_you_mean(name, known) or f"there are {', '.join(known)}"

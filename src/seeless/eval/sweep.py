@@ -21,8 +21,8 @@ from seeless.eval.rows import Row, append_row, check_file, key_of, read_rows
 from seeless.named.errors import one_line
 from seeless.named.knobs import Values
 from seeless.named.strategies import choose
+from seeless.provenance import provenance
 from seeless.strategy import Recipe
-from seeless.train.about import provenance
 from seeless.vtr import VTRConfig
 
 REFUSALS = (sl.BudgetError, sl.UnsupportedModel, sl.InputError)

@@ -1,6 +1,5 @@
 """Which tasks lmms-eval knows, read from its task files in a second instead of importing it for twenty."""
 
-import difflib
 import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from seeless.errors import did_you_mean
 from seeless.eval.errors import InvalidRequest, MissingEvaluator
 
 CHOICE = ("multiple_choice", "loglikelihood")
@@ -54,8 +54,7 @@ def check_tasks(asked: list[str], known: TaskNames) -> None:
     for name in asked:
         if name in known or ("*" in name and any(fnmatch(each, name) for each in known)):
             continue
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-        hint = f"did you mean {' or '.join(near)}?" if near else "lmms-eval lists its own: lmms-eval tasks list"
+        hint = did_you_mean(name, known, cutoff=0.6) or "lmms-eval lists its own: lmms-eval tasks list"
         raise InvalidRequest(f"lmms-eval has no task {name!r}; {hint}")
 
 

@@ -1,12 +1,12 @@
 """Strategies from their names and the values of their fields, written as text."""
 
-import difflib
 import types
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, Field
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import seeless as sl
+from seeless.errors import did_you_mean
 from seeless.named.strategies import Choice, choose, guest_names
 from seeless.strategy import Recipe
 
@@ -150,8 +150,8 @@ def _refuse(flag: str, choices: list[Choice], spell: Spell) -> None:
     if owners := [choice.name for choice in everyone if knob in _names(choice)]:
         message += f" ({knob} belongs to {', '.join(owners)})"
     known = list(dict.fromkeys(name for choice in meant for name in _names(choice)))
-    if near := difflib.get_close_matches(knob, known, n=3, cutoff=0.5):
-        message += f"; did you mean {' or '.join(near)}?"
+    if near := did_you_mean(knob, known):
+        message += f"; {near}"
     elif len(meant) == 1:
         message += f"; its fields are {', '.join(known)}"
     raise sl.BudgetError(message)

@@ -13,8 +13,8 @@ from torch import nn
 
 from seeless.api import apply, resolved
 from seeless.errors import SeelessError
+from seeless.provenance import provenance
 from seeless.strategy import Recipe, Strategy
-from seeless.train.about import provenance
 from seeless.train.bad import BadRecordList
 from seeless.train.batches import Batches
 from seeless.train.parts import check_extras, choose_weights

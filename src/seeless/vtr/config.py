@@ -1,6 +1,5 @@
 """`VTRConfig`: the one configuration of PriorTR's framework, with the fields of all its copies."""
 
-import difflib
 import inspect
 import math
 from collections.abc import Iterable, Mapping
@@ -9,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import Any, Literal
 
-from seeless.errors import BudgetError
+from seeless.errors import BudgetError, did_you_mean
 from seeless.strategy import Recipe, Strategy
 from seeless.vtr.backbones import OTHER, Backbone, backbone_of
 
@@ -93,8 +92,7 @@ class VTRConfig(Recipe):
     def _check_names(cls, given: Iterable[str], known: list[str]) -> None:
         for name in given:
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=3)
-                hint = f"did you mean {' or '.join(near)}?" if near else f"its fields are {', '.join(known)}"
+                hint = did_you_mean(name, known, cutoff=0.6) or f"its fields are {', '.join(known)}"
                 raise BudgetError(f"{cls.__name__} has no field {name!r}; {hint}")
 
     def __post_init__(self) -> None:

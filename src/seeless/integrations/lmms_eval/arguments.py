@@ -1,11 +1,11 @@
 """`--model_args`: what they mean, and what to say about those that mean nothing."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import seeless as sl
+from seeless.errors import did_you_mean
 from seeless.named.knobs import Values, build_strategies
 from seeless.named.strategies import GUEST, choose, guest_names
 from seeless.strategy import Recipe
@@ -124,15 +124,14 @@ def _strategy(name: str, values: Mapping[str, str]) -> sl.Strategy | Recipe | No
         return None
     fields = [knob.name for knob in choose(name).knobs()]
     for each in values:
-        if each not in fields and (hint := _near(each, fields)) and not difflib.get_close_matches(each, fields):
+        if each not in fields and (hint := _near(each, fields)) and not did_you_mean(each, fields, cutoff=0.6):
             raise sl.BudgetError(f"there is no argument {each!r}; {hint}")
     texts: Values = {each: _listed(text) for each, text in values.items()}
     return build_strategies([name], texts)[0]
 
 
 def _near(name: str, fields: list[str]) -> str:
-    near = difflib.get_close_matches(name, [*LOADING, *PIXELS, *OTHERS, *fields], n=3, cutoff=0.7)
-    return f"did you mean {' or '.join(near)}?" if near else ""
+    return did_you_mean(name, [*LOADING, *PIXELS, *OTHERS, *fields], cutoff=0.7)
 
 
 def _text(value: Any) -> str:

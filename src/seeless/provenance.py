@@ -31,7 +31,7 @@ def _version(package: str) -> tuple[str, str | None]:
 
 
 def _checkout() -> dict[str, Any]:
-    package = Path(__file__).parents[1]
+    package = Path(__file__).parent
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=package, capture_output=True, text=True, check=True).stdout
