@@ -7,6 +7,7 @@ from transformers import DynamicCache
 
 import seeless as sl
 from oracle import MaskOracle, turn_of
+from seeless.core.host import CACHE
 from tinies import TINIES, make_inputs
 
 every = pytest.mark.parametrize("case", CASES, ids=case_id)
@@ -62,7 +63,7 @@ def test_a_later_turn_of_text(tiny, case, name):
     rows = [row for row in rows_of(kind) if any(isinstance(part, str) for part in row)]
     inputs = make_inputs(model, own, rows)
     with sl.apply(model, strategy) as run:
-        first = generate(model, inputs, 3, past_key_values=DynamicCache(config=model.config.get_text_config()))
+        first = generate(model, inputs, 3, **{CACHE: DynamicCache(config=model.config.get_text_config())})
         more = torch.randint(3, 90, (len(rows), 6), generator=torch.Generator().manual_seed(1))
         ids = torch.cat([first.sequences, more], 1)
         new = ids.shape[1] - inputs["input_ids"].shape[1]
@@ -70,7 +71,7 @@ def test_a_later_turn_of_text(tiny, case, name):
         mask = grown["attention_mask"]
         types = {key: grown[key] for key in own.new_token_types if key in grown}
         given = {"input_ids": ids, "attention_mask": mask, **types}
-        out = generate(model, given, 3, past_key_values=first.past_key_values)
+        out = generate(model, given, 3, **{CACHE: first[CACHE]})
         assert len(run.reports) == 1
     full = {**own.extend(inputs, new + 3), "input_ids": out.sequences}
     turn = turn_of(run.reports[0], inputs["input_ids"], PLACEHOLDERS)

@@ -23,6 +23,7 @@ from matrix import (
 
 import seeless as sl
 from oracle import MaskOracle, merges_of, turn_of
+from seeless.core.host import CACHE
 from seeless.registry import strategy_class
 from tinies import VIDEO, make_inputs, make_pieces
 from tiny_models import BACKENDS
@@ -212,7 +213,7 @@ def test_budget_is_met_exactly_and_no_text_is_touched(tiny, case, name):
         if gap(own, name, "sdpa"):
             return
     with sl.apply(model, strategy) as run:
-        cache = model(**inputs).past_key_values
+        cache = model(**inputs)[CACHE]
     parts = strategy.parts()
     for number, stage in enumerate(run.report.stages):
         part, index = (parts[number], 0) if len(parts) > 1 else (strategy, number)

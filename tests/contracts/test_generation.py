@@ -9,6 +9,7 @@ from transformers import DynamicCache, StaticCache
 
 import seeless as sl
 from oracle import MaskOracle, turn_of
+from seeless.core.host import CACHE
 from tiny_models import BACKENDS, IMAGE, RAGGED, VARIANTS, make_inputs
 
 SOME = (VARIANTS[1], VARIANTS[4])
@@ -115,9 +116,9 @@ def test_conversation_continues_on_the_reduced_cache(tiny, variant, name, backen
     first = make_inputs(model, variant, [[5, "image:0", 9], [8, "image:2", 3]])
     with sl.apply(model, strategy) as run:
         out = model.generate(
-            **first, max_new_tokens=3, do_sample=False, return_dict_in_generate=True, past_key_values=DynamicCache()
+            **first, max_new_tokens=3, do_sample=False, return_dict_in_generate=True, **{CACHE: DynamicCache()}
         )
-        cache, turns = out.past_key_values, [turn_of(run.reports[0], first["input_ids"], IMAGE)]
+        cache, turns = out[CACHE], [turn_of(run.reports[0], first["input_ids"], IMAGE)]
 
         more = torch.randint(3, 99, (2, 6), generator=torch.Generator().manual_seed(1))
         ids = torch.cat([out.sequences, more], 1)
@@ -127,7 +128,7 @@ def test_conversation_continues_on_the_reduced_cache(tiny, variant, name, backen
         out = model.generate(
             input_ids=ids,
             attention_mask=mask,
-            past_key_values=cache,
+            **{CACHE: cache},
             max_new_tokens=3,
             do_sample=False,
             return_dict_in_generate=True,
@@ -144,7 +145,7 @@ def test_conversation_continues_on_the_reduced_cache(tiny, variant, name, backen
         given = {**new, "input_ids": ids, "attention_mask": mask}
         out = model.generate(
             **given,
-            past_key_values=out.past_key_values,
+            **{CACHE: out[CACHE]},
             max_new_tokens=3,
             do_sample=False,
             return_dict_in_generate=True,
@@ -177,10 +178,10 @@ def test_an_image_after_a_cached_prefix(tiny, variant, name, backend):
     inputs = make_inputs(model, variant, [[7, "image:0", 9]])
     prefix = {"input_ids": inputs["input_ids"][:, :5], "attention_mask": inputs["attention_mask"][:, :5]}
     with sl.apply(model, strategy) as run:
-        cache = copy.deepcopy(model(**prefix).past_key_values)
+        cache = copy.deepcopy(model(**prefix)[CACHE])
         assert not run.reports
         out = model.generate(
-            **inputs, past_key_values=cache, max_new_tokens=4, return_dict_in_generate=True, output_logits=True
+            **inputs, **{CACHE: cache}, max_new_tokens=4, return_dict_in_generate=True, output_logits=True
         )
     turn = turn_of(run.reports[0], inputs["input_ids"], IMAGE)
     want = oracle_logits(untouched, [strategy], [turn], out.sequences, inputs["attention_mask"], inputs)
@@ -207,9 +208,9 @@ def test_two_generations_interleave_on_one_model(tiny, variant, name):
 def _steps(model, prompt, count=5):
     out = model(**prompt)
     for _ in range(count):
-        yield out.logits[:, -1], out.past_key_values
+        yield out.logits[:, -1], out[CACHE]
         token = out.logits[:, -1:].argmax(-1)
-        out = model(input_ids=token, past_key_values=out.past_key_values)
+        out = model(input_ids=token, **{CACHE: out[CACHE]})
 
 
 @some
@@ -231,10 +232,10 @@ def test_a_copied_cache_goes_its_own_way(tiny, variant, name):
     prompt = make_inputs(model, variant, [RAGGED[0]])
     with sl.apply(model, CHOSEN[name]):
         out = model(**prompt)
-        twin = copy.deepcopy(out.past_key_values)
-        a = model(input_ids=torch.tensor([[7]]), past_key_values=out.past_key_values).logits
-        model(input_ids=torch.tensor([[9]]), past_key_values=out.past_key_values)
-        assert torch.equal(model(input_ids=torch.tensor([[7]]), past_key_values=twin).logits, a)
+        twin = copy.deepcopy(out[CACHE])
+        a = model(input_ids=torch.tensor([[7]]), **{CACHE: out[CACHE]}).logits
+        model(input_ids=torch.tensor([[9]]), **{CACHE: out[CACHE]})
+        assert torch.equal(model(input_ids=torch.tensor([[7]]), **{CACHE: twin}).logits, a)
         assert twin.get_seq_length() == prompt["input_ids"].shape[1] + 1
 
 
@@ -271,7 +272,7 @@ def test_caches_that_cannot_be_ragged_are_refused_by_name(tiny):
         with pytest.raises(sl.SeelessError, match=r"4-D|StaticCache"):
             model.generate(**prompt, max_new_tokens=2, cache_implementation="static")
         with pytest.raises(sl.UnsupportedModel, match="StaticCache"):
-            model(**prompt, past_key_values=StaticCache(config=model.config.text_config, max_cache_len=128))
+            model(**prompt, **{CACHE: StaticCache(config=model.config.text_config, max_cache_len=128)})
 
 
 @torch.no_grad()
@@ -280,11 +281,11 @@ def test_a_reduced_cache_is_useless_without_its_handle_and_says_so(tiny):
     model = tiny(variant, "sdpa")
     prompt = make_inputs(model, variant, [RAGGED[0]])
     with sl.apply(model, sl.FasterVLM(keep=4)):
-        cache = model(**prompt).past_key_values
+        cache = model(**prompt)[CACHE]
     with pytest.raises(sl.InputError, match="handle has been removed"):
-        model(input_ids=torch.tensor([[7]]), past_key_values=cache)
+        model(input_ids=torch.tensor([[7]]), **{CACHE: cache})
     cache.reset()
-    model(**prompt, past_key_values=cache)
+    model(**prompt, **{CACHE: cache})
 
 
 @some

@@ -8,6 +8,7 @@ from transformers import DynamicCache
 from transformers.masking_utils import create_causal_mask
 
 import seeless as sl
+from seeless.core.host import CACHE
 from seeless.decision import Extend
 from tinies import IMAGE, RAGGED, TINIES, VIDEO, make_inputs
 from tiny_models import BACKENDS
@@ -94,7 +95,7 @@ def by_hand(model, inputs, row, strategy, visual_mask):
             states,
             attention_mask=mask,
             position_embeddings=(line.cos[None], line.sin[None]),
-            past_key_values=cache,
+            **{CACHE: cache},
         )
         caches.append((cache.layers[index].keys[0], cache.layers[index].values[0]))
         states = (out if isinstance(out, torch.Tensor) else out[0])[0].clone()
@@ -157,7 +158,7 @@ def test_prefill_and_cache_are_those_of_the_models_own_layers(tiny, own, layers,
                 assert (out.logits[row, column] - logits[place]).abs().max() < 1e-4
         counts.append(added)
         own_length = len(columns)
-        for layer, (keys, values) in zip(out.past_key_values.layers, caches, strict=True):
+        for layer, (keys, values) in zip(out[CACHE].layers, caches, strict=True):
             held = slice(-own_length, None)  # what is shorter than the longest is padded on the left
             if padding == "right" and len(run.report.stages) == 0:
                 held = slice(0, own_length)
@@ -173,7 +174,7 @@ def test_prefill_and_cache_are_those_of_the_models_own_layers(tiny, own, layers,
             assert stage.n_after[row] >= len(stage.kept[row])
             if number == 0:
                 assert stage.n_after[row] == len(stage.kept[row]) + total
-    lengths = [layer.keys.shape[-2] for layer in out.past_key_values.layers]
+    lengths = [layer.keys.shape[-2] for layer in out[CACHE].layers]
     rest = (inputs["attention_mask"].sum(1) - visual.sum(1)).tolist()
     assert set(lengths) == {max(r + n for r, n in zip(rest, run.report.n_after, strict=True))}
 
@@ -204,7 +205,7 @@ def test_decode_continues_on_what_the_cache_holds(tiny, own, backend):
                 for past in range(index + 1):
                     keys, values = caches[past]
                     cache.update(keys[None], values[None], past)
-                result = layer(x, attention_mask=None, position_embeddings=turn, past_key_values=cache)
+                result = layer(x, attention_mask=None, position_embeddings=turn, **{CACHE: cache})
                 x = result if isinstance(result, torch.Tensor) else result[0]
                 caches[index] = cache.layers[index].keys[0], cache.layers[index].values[0]
             logits = untouched.lm_head(decoder.norm(x))[0, 0]
@@ -310,7 +311,7 @@ def test_as_many_as_leave(tiny):
     plain = model(**inputs).logits
     with sl.apply(model, Swap(keep=1, layer=2, past="trim")) as run:
         out = model(**inputs)
-    assert [layer.keys.shape[-2] for layer in out.past_key_values.layers] == [30] * 6
-    assert not out.past_key_values.layers[1].keys[0, :, 15:21].any() and run.report.n_after == [16]
+    assert [layer.keys.shape[-2] for layer in out[CACHE].layers] == [30] * 6
+    assert not out[CACHE].layers[1].keys[0, :, 15:21].any() and run.report.n_after == [16]
     assert run.report.stages[0].kept[0].tolist() == list(range(10))
     assert (out.logits - plain)[:, 21:].abs().max() > 1e-2

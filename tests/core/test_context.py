@@ -8,6 +8,7 @@ from by_hand import decoder_maps
 
 import seeless as sl
 from seeless import registry
+from seeless.core.host import CACHE
 from tiny_models import IMAGE, RAGGED, VARIANTS, make_inputs
 
 LLAVA, NEXT = VARIANTS[1], VARIANTS[4]
@@ -133,7 +134,7 @@ def test_the_models_own_values(tiny, variant):
             return -ctx.index.float()  # keep the first
 
     with sl.apply(model, Spy(keep=[8, 4], layer=[2, 4], scope=scope)):
-        cache = model(**inputs).past_key_values
+        cache = model(**inputs)[CACHE]
 
     ctx, visual, hidden, text, embeds, keys, attention, rows, average, *vision = seen[0]
     states = plain.hidden_states
@@ -142,7 +143,7 @@ def test_the_models_own_values(tiny, variant):
     assert torch.allclose(hidden, states[2], **near)
     assert torch.allclose(text[0], states[2][0, columns[-1] + 1 :], **near)
     assert torch.allclose(embeds[0], states[0][0, columns], **near)
-    assert torch.allclose(keys[0], plain.past_key_values.layers[1].keys[0, :, columns], **near)
+    assert torch.allclose(keys[0], plain[CACHE].layers[1].keys[0, :, columns], **near)
     after, last = int(columns[-1]) + 1, hidden.shape[1] - 1
     want = {"last": [last], "text": list(range(after, last + 1)), "anchor": [after]}
     for query, asked in want.items():

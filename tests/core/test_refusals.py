@@ -13,6 +13,7 @@ from transformers import (
 from transformers.models.siglip.modeling_siglip import SiglipVisionModel
 
 import seeless as sl
+from seeless.core.host import CACHE
 from seeless.models import supported_models
 from tiny_models import IMAGE, RAGGED, VARIANTS, make_inputs
 
@@ -310,12 +311,12 @@ def test_a_mask_of_the_wrong_length_on_a_reduced_cache(tiny, name):
     length = inputs["input_ids"].shape[1]
     token = torch.tensor([[7]])
     with sl.apply(model, name, keep=4):
-        cache = model(**inputs).past_key_values
+        cache = model(**inputs)[CACHE]
         for columns in (1, length - 12 + 1, length, length + 2):
             with pytest.raises(sl.InputError, match=rf"has {columns} columns, but the conversation has {length + 1}"):
-                model(input_ids=token, attention_mask=torch.ones(1, columns), past_key_values=cache)
+                model(input_ids=token, attention_mask=torch.ones(1, columns), **{CACHE: cache})
         mask = torch.ones(1, length + 1)
-        assert model(input_ids=token, attention_mask=mask, past_key_values=cache).logits.isfinite().all()
+        assert model(input_ids=token, attention_mask=mask, **{CACHE: cache}).logits.isfinite().all()
 
 
 @torch.no_grad()
@@ -335,10 +336,10 @@ def test_embeddings_without_pixels(tiny):
     with sl.apply(model, "fastv", keep=4):
         with pytest.raises(sl.InputError, match="do not say which embeddings are visual; pass input_ids and pixel"):
             model(inputs_embeds=embeds, attention_mask=inputs["attention_mask"])
-        cache = model(**inputs).past_key_values
+        cache = model(**inputs)[CACHE]
         with pytest.raises(sl.InputError, match="do not say which"):
-            model(inputs_embeds=embeds[:, :4], past_key_values=cache)
-        model(inputs_embeds=embeds[:, :1], past_key_values=cache)  # a decode step
+            model(inputs_embeds=embeds[:, :4], **{CACHE: cache})
+        model(inputs_embeds=embeds[:, :1], **{CACHE: cache})  # a decode step
 
 
 @pytest.mark.parametrize("variant", [LLAVA, NEXT], ids=str)

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import seeless as sl
 import tinies
 from seeless import models
+from seeless.core.host import CACHE
 from seeless.vtr import VTRConfig
 from tinies import TINIES
 from tiny_models import CROP, LAYERS, PATCH, RAGGED, VARIANTS, make_inputs, picture
@@ -70,7 +71,7 @@ def test_kv_bytes_are_those_of_the_cache(variant, past, dtype):
     model = variant.build("sdpa", dtype)
     inputs = make_inputs(model, variant, [RAGGED[1], RAGGED[1]])
     with torch.no_grad():
-        plain = model(**inputs).past_key_values
+        plain = model(**inputs)[CACHE]
     for strategy in (
         sl.FastV(keep=[0.5, 0.25], layer=[2, 4], past=past),
         sl.PriorTR(keep=5, past=past),
@@ -83,7 +84,7 @@ def test_kv_bytes_are_those_of_the_cache(variant, past, dtype):
         def held(cache):
             return sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
 
-        assert report.kv_bytes_after == held(out.past_key_values)
+        assert report.kv_bytes_after == held(out[CACHE])
         assert report.kv_bytes_before == held(plain)
 
 

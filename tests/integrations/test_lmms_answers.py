@@ -9,6 +9,7 @@ from saved_models import save_llava_next
 
 import seeless as sl
 from seeless import models
+from seeless.core.host import CACHE
 from seeless.integrations.lmms_eval import CLASSES
 from seeless.integrations.lmms_eval.model import SeelessLM, SeelessLMChat
 from seeless.integrations.lmms_eval.vtr import LlavaVTR
@@ -118,7 +119,7 @@ def test_reduced_is_the_applied_model(runs, tiny_model, name):
                 after = model(
                     input_ids=whole[:, -length:],
                     attention_mask=torch.ones_like(whole),
-                    past_key_values=start.past_key_values,
+                    **{CACHE: start[CACHE]},
                 )
                 logs = torch.cat([start.logits[0, -1:], after.logits[0, :-1]]).log_softmax(-1)
                 loss, _ = run.answers[CHOSEN][number][choice]

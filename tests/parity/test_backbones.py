@@ -10,6 +10,7 @@ import transformers
 from safetensors.torch import load_file
 
 import seeless as sl
+from seeless.core.host import CACHE
 
 RECORDED = Path(__file__).parent / "recorded"
 BACKBONES = ("llavanext", "videollava", "qwen2vl", "qwen3vl", "internvl")
@@ -116,6 +117,6 @@ def test_recorded(case, kernel):
         assert (logits - want["logits_last"]).abs().max() < 1e-4
         assert out.sequences[0, -steps:].tolist() == want["tokens"].tolist()
         assert (torch.stack(out.logits)[:, 0] - want["decode_logits"]).abs().max() < 1e-4
-        lengths = [layer.keys.shape[-2] for layer in out.past_key_values.layers]
+        lengths = [layer.keys.shape[-2] for layer in out[CACHE].layers]
         assert lengths == want["final_kv_len"].tolist()
     assert done > 0 or "spatial" in name

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from test_backbones import RECORDED, example, examples, model_of
 
 import seeless as sl
+from seeless.core.host import CACHE
 from seeless.vtr import VTRConfig
 
 PORTS = sorted(
@@ -64,5 +65,5 @@ def test_recorded(port, kernel):
         assert (logits - want["logits_last"]).abs().max() < 1e-4
         assert out.sequences[0, -steps:].tolist() == want["tokens"].tolist()
         assert (torch.stack(out.logits)[:, 0] - want["decode_logits"]).abs().max() < 1e-4
-        lengths = [layer.keys.shape[-2] for layer in out.past_key_values.layers]
+        lengths = [layer.keys.shape[-2] for layer in out[CACHE].layers]
         assert lengths == want["final_kv_len"].tolist()

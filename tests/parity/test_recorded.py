@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from transformers import LlavaForConditionalGeneration
 
 import seeless as sl
+from seeless.core.host import CACHE
 
 RECORDED = Path(__file__).parent / "recorded" / "llava15"
 EXAMPLES = 4
@@ -103,7 +104,7 @@ def test_recorded(model, inputs, name, i):
     assert (logits - want["logits_last"]).abs().max() < 1e-4
     assert out.sequences[0, -steps:].tolist() == want["tokens"].tolist()
     assert (torch.stack(out.logits)[:, 0] - want["decode_logits"]).abs().max() < 1e-4
-    lengths = [layer.keys.shape[-2] for layer in out.past_key_values.layers]
+    lengths = [layer.keys.shape[-2] for layer in out[CACHE].layers]
     assert lengths == want["final_kv_len"].tolist()
     assert report.visual[-1] == [len(done.kept[0])]
 
@@ -116,7 +117,7 @@ def test_prefill_cache_lengths(model, inputs):
         given = example(inputs, inputs_of(name)[0])
         given["pixel_values"] = given["pixel_values"].float()
         with sl.apply(model, strategy_of(case)):
-            cache = model(**given).past_key_values
+            cache = model(**given)[CACHE]
         assert [layer.keys.shape[-2] for layer in cache.layers] == want["prefill_kv_len"].tolist(), name
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import seeless as sl
 from fake_context import fake_context, unit_of
+from seeless.core.host import CACHE
 from seeless.ops.spectral import high_pass, spectral_energy, spectral_evolution
 from tiny_models import RAGGED, VARIANTS, make_inputs
 
@@ -279,7 +280,7 @@ def test_stages_and_caches_on_a_model(tiny, variant):
     inputs = make_inputs(model, variant, RAGGED[:1])
     plain = model(**inputs).logits
     with sl.apply(model, sl.CLSE(keep=5)) as run:
-        cache = model(**inputs).past_key_values
+        cache = model(**inputs)[CACHE]
     assert [stage.layer for stage in run.report.stages] == [1, 2, 4]
     assert [stage.n_after for stage in run.report.stages] == [[8], [5], [1]]
     assert len({layer.keys.shape[2] for layer in cache.layers}) == 1  # trimmed

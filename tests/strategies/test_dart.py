@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import seeless as sl
 from fake_context import cosine, fake_context, kept, unit_of
+from seeless.core.host import CACHE
 from tiny_models import IMAGE, VARIANTS, make_inputs
 
 
@@ -162,7 +163,7 @@ def test_final_norm_and_keys_of_the_text(tiny, variant):
     hidden = out.hidden_states[3][0].double()
     want = hidden / (hidden.pow(2).mean(-1, keepdim=True) + norm.variance_epsilon).sqrt() * norm.weight.double()
     image = inputs["input_ids"][0] == IMAGE
-    keys = out.past_key_values.layers[2].keys[0]
+    keys = out[CACHE].layers[2].keys[0]
     normed, text_normed, visual_keys, text_keys = (tensor[0] for tensor in Looks.seen)
     assert torch.allclose(normed.double(), want[image], atol=1e-4)
     assert torch.allclose(text_normed.double(), want[-9:], atol=1e-4)
@@ -182,7 +183,7 @@ def test_on_a_model(tiny, variant, after):
     out = untouched(**inputs, output_hidden_states=True, use_cache=True)
     image = (inputs["input_ids"][0] == IMAGE).nonzero()[:, 0]
     text = torch.arange(int(image[-1]) + 1, inputs["input_ids"].shape[1])
-    keys = out.past_key_values.layers[1].keys[0].double().transpose(0, 1)
+    keys = out[CACHE].layers[1].keys[0].double().transpose(0, 1)
     hidden = untouched.model.language_model.norm(out.hidden_states[2][0]).double()
     parts = keys[image], keys[text], hidden[image], hidden[text]
     want = order_of_choice(*(part.tolist() for part in parts), 11, 4, 4, exact(11))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import seeless as sl
 from fake_context import fake_context, kept
 from oracle import MaskOracle, turn_of
+from seeless.core.host import CACHE
 from seeless.models import check_strategy, describe
 from tinies import IMAGE, RAGGED, RAGGED_VIDEO, TINIES, VIDEO, make_inputs
 from tiny_models import BACKENDS
@@ -323,7 +324,7 @@ def test_two_generations_interleave(tiny):
         for _ in range(4):
             yield out.logits[:, -1]
             token = out.logits[:, -1:].argmax(-1)
-            out = model(input_ids=token, past_key_values=out.past_key_values)
+            out = model(input_ids=token, **{CACHE: out[CACHE]})
 
     with sl.apply(model, sl.ToMe(keep=0.6)):
         apart = [list(steps(prompt)) for prompt in prompts]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import seeless as sl
 import seeless.vtr as vtr
+from seeless.core.host import CACHE
 from seeless.vtr import VTR_REGISTRY, PruningStrategy, VTRConfig, VTRStrategy, get_strategy, register_strategy
 from seeless.vtr.backbones import BACKBONES, OTHER, QWEN3, backbone_of
 from seeless.vtr.registry import config_class
@@ -206,7 +207,7 @@ def counts(tiny, own, rows=None, **options):
     inputs = make_inputs(model, own, rows or [[5, "image:0", 9]])
     with sl.apply(model, VTRConfig(**options)) as run, torch.no_grad():
         out = model(**inputs)
-    lengths = {layer.keys.shape[-2] for layer in out.past_key_values.layers}
+    lengths = {layer.keys.shape[-2] for layer in out[CACHE].layers}
     assert lengths == {inputs["input_ids"].shape[1] - 16 + run.report.n_after[0]}
     assert run.report.n_before == [16] and str(run.report)
     return [(stage.layer, stage.n_after[0]) for stage in run.report.stages]
@@ -285,9 +286,9 @@ def test_a_cut_after_the_last_layer_shortens_the_caches_alone(tiny):
     report = run.reports[0]
     assert report.n_after == [5, 5, 0] and report.stages[0].layer == 6
     assert report.visual == [[16, 16, 0]] * 6 and report.share == 1 and report.kv_bytes_after < report.kv_bytes_before
-    assert {layer.keys.shape[-2] for layer in out.past_key_values.layers} == {19}
+    assert {layer.keys.shape[-2] for layer in out[CACHE].layers} == {19}
     columns = [*range(5), *(5 + report.stages[0].kept[0]).tolist(), *range(21, 30)]
-    for cut, whole in zip(out.past_key_values.layers, plain.past_key_values.layers, strict=True):
+    for cut, whole in zip(out[CACHE].layers, plain[CACHE].layers, strict=True):
         assert (cut.keys[0] - whole.keys[0][:, columns]).abs().max() < 1e-5
     from oracle import MaskOracle, turn_of
 
@@ -299,7 +300,7 @@ def test_a_cut_after_the_last_layer_shortens_the_caches_alone(tiny):
     assert torch.equal(want[:, -4:-1].argmax(-1), ids[:, -3:])
     with sl.apply(model, VTRConfig(strategy="merging", prune_layer=[2, 6], keep_ratio=0.5)) as run:
         out = model(**inputs)
-    assert {layer.keys.shape[-2] for layer in out.past_key_values.layers} == {14 + run.report.n_after[0]}
+    assert {layer.keys.shape[-2] for layer in out[CACHE].layers} == {14 + run.report.n_after[0]}
 
 
 @torch.no_grad()

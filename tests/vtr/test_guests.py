@@ -7,6 +7,7 @@ from matrix import CASES, PLACEHOLDERS, case_id, gap, rows_of
 
 import seeless as sl
 from oracle import MaskOracle, turn_of
+from seeless.core.host import CACHE
 from seeless.vtr import VTRConfig, get_strategy
 from tinies import TINIES, make_inputs
 from tiny_models import BACKENDS
@@ -103,7 +104,7 @@ def test_backends_and_oracle(tiny, case, name):
         if want is not None:
             assert (whole - want[:, :prompt])[text].abs().max() < 5e-5
             assert (steps - want[:, prompt - 1 : -1]).abs().max() < 1e-4
-        lengths = [layer.keys.shape[-2] for layer in out.past_key_values.layers]
+        lengths = [layer.keys.shape[-2] for layer in out[CACHE].layers]
         assert len(set(lengths)) == 1  # caches of earlier layers are trimmed
         visual = torch.isin(inputs["input_ids"], torch.tensor(PLACEHOLDERS)).sum(1)
         rest = inputs["attention_mask"].sum(1) - visual
@@ -426,10 +427,10 @@ def test_a_second_turn_on_the_reduced_cache(tiny):
     model = tiny(own, "sdpa")
     first, second = (make_inputs(model, own, [row]) for row in ([5, "image:0", 9], [3, "image:1", 4]))
     with sl.apply(model, CONFIGS["merging"]) as run:
-        cache = model(**first).past_key_values
+        cache = model(**first)[CACHE]
         held = cache.layers[0].keys.shape[-2]
         mask = torch.ones(1, 30 + second["input_ids"].shape[1], dtype=torch.long)
-        out = model(**{**second, "attention_mask": mask}, past_key_values=cache)
+        out = model(**{**second, "attention_mask": mask}, **{CACHE: cache})
     assert held == 14 + run.reports[0].n_after[0] and out.logits.isfinite().all()
     assert {layer.keys.shape[-2] for layer in cache.layers} == {held + 7 + run.reports[1].n_after[0]}
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from transformers import Cache, CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 import seeless as sl
 
@@ -93,10 +93,10 @@ def decoder_prefill(model: LlavaForConditionalGeneration, inputs: dict) -> float
 def decode(model: LlavaForConditionalGeneration, inputs: dict, steps: int = 24) -> float:
     """Seconds per step of decoding after a prefill."""
     out = model(**inputs, use_cache=True, logits_to_keep=1)
-    token, cache = torch.tensor([[5]]), out.past_key_values
+    token, cache = torch.tensor([[5]]), {name: value for name, value in out.items() if isinstance(value, Cache)}
     start = time.perf_counter()
     for _ in range(steps):
-        model(input_ids=token, past_key_values=cache, use_cache=True)
+        model(input_ids=token, use_cache=True, **cache)
     return (time.perf_counter() - start) / steps
 
 

@@ -12,6 +12,7 @@ from transformers.cache_utils import Cache
 from seeless.core.cache import CacheRecord, check_cache, record_of
 from seeless.core.family import ModelView
 from seeless.core.hooks import HookSet
+from seeless.core.host import cache_in
 from seeless.core.injection import following
 from seeless.core.layers import (
     DecodeLayers,
@@ -123,7 +124,7 @@ class Reducer:
     def _before_decoder(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         running = _Running()
         self.running.append(running)
-        cache = kwargs.get("past_key_values")
+        cache = cache_in(kwargs)
         record, pictures, self.pictures = record_of(cache), self.pictures, None
         visual = pictures is not None and bool(pictures.visual.any())
         if not visual and record is None:
@@ -265,7 +266,7 @@ class Reducer:
         session = running.session
         if output is None or session is None:
             return None
-        cache = output.past_key_values
+        cache = cache_in(output)
         session.use_cache(cache)
         spans = session.spans()
         reduced = session.record is not None or len(session.seen) > 1 or session.row is not session.whole

@@ -144,7 +144,7 @@ class ModelView:
         if part is None:
             raise UnsupportedModel(
                 f"{type(owner).__name__} has no {path!r}, which every {self.family.title} model of the supported "
-                "transformers versions (5.18 to 5.23) has"
+                "transformers versions (5.18 to 5.24) has"
             )
         return part
 

@@ -13,6 +13,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from seeless.core.cache import CacheRecord, cached_keys
 from seeless.core.family import ModelView
 from seeless.core.hooks import HookSet
+from seeless.core.host import CACHE, cache_in
 from seeless.core.positions import gather_tokens
 from seeless.core.session import PlannedStage, Session
 from seeless.core.taps import LayerTap
@@ -48,9 +49,9 @@ def causal_mask(
         config=view.language_model.config,
         inputs_embeds=hidden,
         attention_mask=None if mask is None else mask.to(hidden.device),
-        past_key_values=cache,
         layer_idx=layer,
         block_sequence_ids=None if blocks is None else blocks.to(hidden.device),
+        **{CACHE: cache},
     )
     if blocks is not None and (not isinstance(made, torch.Tensor) or made.ndim != 4):
         kernel = view.language_model.config._attn_implementation
@@ -107,7 +108,7 @@ class PrefillLayers:
 
     def before(self, index: int, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         session = self.session
-        session.use_cache(kwargs.get("past_key_values"))
+        session.use_cache(cache_in(kwargs))
         hidden = args[0] if args else kwargs["hidden_states"]
         given = kwargs["position_embeddings"]
         if session.record is not None and index in {span.first for span in session.record.spans[1:]}:
@@ -214,7 +215,7 @@ class DecodeLayers:
                 rotary = self.view.rotate(hidden, self.positions - span.closed.to(self.positions.device), index)
             elif self.record.spans[0].closed is not None:
                 rotary = self.view.rotate(hidden, self.positions, index)
-            cache = kwargs.get("past_key_values")
+            cache = cache_in(kwargs)
             self.inputs[place] = LayerInputs(causal_mask(self.view, hidden, mask, cache, index), rotary)
         inputs = self.inputs[place]
         changes = {"attention_mask": inputs.mask, "position_embeddings": inputs.rotary, "position_ids": None}

@@ -1,0 +1,43 @@
+"""What the installed `transformers` calls things: the only place that knows names which change between its releases."""
+
+import importlib.metadata
+import inspect
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from transformers.cache_utils import Cache
+from transformers.masking_utils import create_causal_mask
+
+from seeless.errors import UnsupportedModel
+
+TESTED = ("5.18", "5.24")
+UNTESTED = "SEELESS_UNTESTED"
+
+CACHE_NAMES = ("cache", "past_key_values")  # 5.24 shortened it, of decoders, layers, outputs and mask makers alike
+CACHE = next(name for name in CACHE_NAMES if name in inspect.signature(create_causal_mask).parameters)
+
+
+def cache_in(named: Mapping[str, Any]) -> Cache | None:
+    """The KV cache among the arguments or outputs of a decoder or one of its layers."""
+    return next((named[name] for name in CACHE_NAMES if named.get(name) is not None), None)
+
+
+def check_version() -> None:
+    """Refuse releases newer than any that was tested, unless the environment says otherwise.
+
+    Raises:
+        UnsupportedModel: this one is newer.
+    """
+
+    def release(version: str) -> tuple[int, ...]:
+        return tuple(map(int, re.findall(r"\d+", version)[:2]))
+
+    installed = importlib.metadata.version("transformers")
+    if release(installed) > release(TESTED[1]) and os.environ.get(UNTESTED) != "1":
+        raise UnsupportedModel(
+            f"transformers {installed} is newer than any release seeless was tested with "
+            f"({TESTED[0]} to {TESTED[1]}), and might give wrong answers without an error; install "
+            f"'transformers<{TESTED[1]}.99' or a newer seeless, or set {UNTESTED}=1 to try it all the same"
+        )
