@@ -39,7 +39,7 @@ class Handle:
     def __init__(self, model: nn.Module, strategies: list[Strategy]) -> None:
         from seeless.core.entry import Reducer  # with them come transformers' masks and torch.compile: seconds
         from seeless.core.host import check_version
-        from seeless.core.session import plan_stages
+        from seeless.core.stages import plan_stages
 
         check_version()
         inner = unwrap(model)

@@ -19,6 +19,7 @@ class Sources(Protocol):
     def hidden(self) -> torch.Tensor: ...
     def uninjected(self) -> torch.Tensor: ...
     def text(self) -> torch.Tensor: ...
+    def n_text(self) -> int: ...
     def embeds(self) -> torch.Tensor: ...
     def row_embeds(self) -> torch.Tensor: ...
     def places(self) -> torch.Tensor: ...
@@ -55,7 +56,7 @@ class Context:
         index: `[units, visual]`, place of each token among the original visual tokens of its unit.
         n_original: visual tokens each unit had when it entered.
         grid: (frames, height, width) of the unit's tokens while they are complete and form a grid, else None.
-        answers: in training with labels, how many answers follow in the unit's row; None in inference.
+        answers: with labels, how many answers follow in the unit's row; None without.
         memory: a dict that lives for one prefill, shared by the strategy's stages on the same units.
         axes: of the positions: 1, or 3 where they are coordinates of time, height and width (M-RoPE).
         prepared: what the strategy's `prepare` gave for these units, `[units, ...]`; None if it gave nothing.
@@ -92,6 +93,11 @@ class Context:
     def text(self) -> torch.Tensor:
         """Hidden states of the tokens after the last visual token of the unit's row, `[units, text, dim]`."""
         return self.sources.text()
+
+    @property
+    def n_text(self) -> int:
+        """How many tokens `text` has."""
+        return self.sources.n_text()
 
     @cached_property
     def embeds(self) -> torch.Tensor:

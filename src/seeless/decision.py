@@ -13,16 +13,19 @@ class Keep:
     Args:
         mask: `[units, visual]` bool, True = stays. Tokens keep their order.
         scores: `[units, visual]` or None; only reported.
+        count: how many of each unit stay, where that is known without looking at the mask; None has the core look,
+            which costs a GPU one wait for the host.
     """
 
     mask: torch.Tensor
     scores: torch.Tensor | None = None
+    count: int | None = None
 
     @classmethod
     def indices(cls, index: torch.Tensor, visual: int, scores: torch.Tensor | None = None) -> "Keep":
-        """From `index` `[units, kept]` of the tokens that stay, in any order, out of `visual` tokens."""
+        """From `index` `[units, kept]` of the tokens that stay, each once, in any order, out of `visual` tokens."""
         mask = torch.zeros(len(index), visual, dtype=torch.bool, device=index.device)
-        return cls(mask.scatter(1, index, True), scores)
+        return cls(mask.scatter(1, index, True), scores, index.shape[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +45,7 @@ class Merge:
         features: what is summed up: the "hidden" states at the stage, or, at the entry only, the "vision" features that
             the projector takes in (`Context.vision_features`); the sums then go through the model's own projector.
             Where the projector does not take one vector per token, both are the same.
+        count: as for `Keep`.
     """
 
     mask: torch.Tensor
@@ -50,6 +54,7 @@ class Merge:
     weight: torch.Tensor
     scores: torch.Tensor | None = None
     features: Literal["hidden", "vision"] = "hidden"
+    count: int | None = None
 
     @property
     def receives(self) -> torch.Tensor:
@@ -80,11 +85,13 @@ class Extend:
         mask: `[units, visual]` bool, True = stays.
         new: `[units, added, dim]`, hidden states.
         scores: `[units, visual]` or None; only reported.
+        count: as for `Keep`, of the tokens that stay.
     """
 
     mask: torch.Tensor
     new: torch.Tensor
     scores: torch.Tensor | None = None
+    count: int | None = None
 
 
 Decision = Keep | Merge | Extend

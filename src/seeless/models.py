@@ -9,10 +9,10 @@ from torch import nn
 
 from seeless.api import apply, resolved
 from seeless.context import Context, Onto, Queries, Tokens
+from seeless.core.answers import NO_NULL_TOKEN, NO_PATCH_SHOWN
 from seeless.core.family import ModelView, unwrap
 from seeless.core.relevance import check_clip
-from seeless.core.reporting import dimensions
-from seeless.core.taps import NO_NULL_TOKEN, NO_PATCH_SHOWN
+from seeless.core.sizes import dimensions
 from seeless.errors import BudgetError, SeelessError, UnsupportedModel
 from seeless.families import families, family_of
 from seeless.flops import prefill_cost
@@ -286,6 +286,9 @@ class _Probe:
 
     def text(self) -> torch.Tensor:
         return self._random(PROBE_TEXT, self.size.hidden)
+
+    def n_text(self) -> int:
+        return PROBE_TEXT
 
     def embeds(self) -> torch.Tensor:
         return self.visual()

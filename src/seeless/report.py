@@ -1,7 +1,9 @@
-"""What was kept where, and what it saved."""
+"""What was kept where, and what it saved. Lazy: nothing is fetched or counted until it is read."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -18,20 +20,32 @@ class StageReport:
     Args:
         layer: before which the tokens left; 0 is the entry.
         strategy: its name.
-        kept: one LongTensor per batch row, indices into the row's original visual tokens, ascending.
-        scores: one tensor per row for the tokens there were before the stage (nan: not ranked), tokens that were added
-            earlier at the end, or None.
         n_before, n_after: visual tokens per row.
         signal: which attention of the vision tower ranked the tokens; None if none did.
+        find: gives `kept` and `scores`.
     """
 
     layer: int
     strategy: str
-    kept: list[torch.Tensor]
-    scores: list[torch.Tensor] | None
     n_before: list[int]
     n_after: list[int]
-    signal: str | None = None
+    signal: str | None
+    find: Callable[[], tuple[list[torch.Tensor], list[torch.Tensor] | None]] = field(repr=False)
+
+    @cached_property
+    def _found(self) -> tuple[list[torch.Tensor], list[torch.Tensor] | None]:
+        return self.find()
+
+    @property
+    def kept(self) -> list[torch.Tensor]:
+        """One LongTensor per batch row, on the CPU: indices into the row's original visual tokens, ascending."""
+        return self._found[0]
+
+    @property
+    def scores(self) -> list[torch.Tensor] | None:
+        """One tensor per row, on the CPU, for the tokens there were before the stage (nan: not ranked), tokens that
+        were added earlier at the end; or None."""
+        return self._found[1]
 
     def to_dict(self) -> dict[str, Any]:
         scores = None if self.scores is None else [[None if v != v else v for v in s.tolist()] for s in self.scores]
@@ -46,6 +60,16 @@ class StageReport:
         }
 
 
+class Facts(Protocol):
+    """What a `Report` counts when it is asked."""
+
+    def flops(self) -> tuple[Cost, Cost]: ...
+    def row_flops(self) -> list[tuple[int, int]]: ...
+    def kv_bytes(self) -> tuple[int, int]: ...
+    def boxes(self) -> list[list[torch.Tensor]]: ...
+    def centre_crop(self) -> bool: ...
+
+
 @dataclass(frozen=True, eq=False)
 class Report:
     """One prefill.
@@ -54,24 +78,57 @@ class Report:
         stages: in the order of the flow.
         visual: per decoder layer, the visual tokens each row's layer saw.
         text: other tokens of each row.
-        flops_before, flops_after: without and with reduction.
-        row_flops: per row, both totals if it were alone; a picture that several rows show (beams) counts for each.
-        kv_bytes_before, kv_bytes_after: bytes of the KV cache after the prefill, likewise (0 without a cache).
-        boxes: per row and image, `[visual, 4]` left, top, right, bottom of each token in the picture as the tower saw
-            it, in 0..1; nan for tokens that show no patch.
-        centre_crop: whether the tower probably saw only the centre square of the original, as CLIP's processor cuts it.
+        facts: what the other properties are counted from.
     """
 
     stages: list[StageReport]
     visual: list[list[int]]
     text: list[int]
-    flops_before: Cost
-    flops_after: Cost
-    row_flops: list[tuple[int, int]]
-    kv_bytes_before: int
-    kv_bytes_after: int
-    boxes: list[list[torch.Tensor]]
-    centre_crop: bool
+    facts: Facts = field(repr=False)
+
+    @cached_property
+    def _flops(self) -> tuple[Cost, Cost]:
+        return self.facts.flops()
+
+    @property
+    def flops_before(self) -> Cost:
+        """Operations without reduction."""
+        return self._flops[0]
+
+    @property
+    def flops_after(self) -> Cost:
+        """Operations with it."""
+        return self._flops[1]
+
+    @cached_property
+    def row_flops(self) -> list[tuple[int, int]]:
+        """Per row, both totals if it were alone; a picture that several rows show (beams) counts for each."""
+        return self.facts.row_flops()
+
+    @cached_property
+    def _kv_bytes(self) -> tuple[int, int]:
+        return self.facts.kv_bytes()
+
+    @property
+    def kv_bytes_before(self) -> int:
+        """Bytes of the KV cache after the prefill without reduction (0 without a cache)."""
+        return self._kv_bytes[0]
+
+    @property
+    def kv_bytes_after(self) -> int:
+        """Bytes of the KV cache after the prefill (0 without a cache)."""
+        return self._kv_bytes[1]
+
+    @cached_property
+    def boxes(self) -> list[list[torch.Tensor]]:
+        """Per row and image, `[visual, 4]` left, top, right, bottom of each token in the picture as the tower saw it,
+        in 0..1; nan for tokens that show no patch."""
+        return self.facts.boxes()
+
+    @property
+    def centre_crop(self) -> bool:
+        """Whether the tower probably saw only the centre square of the original, as CLIP's processor cuts it."""
+        return self.facts.centre_crop()
 
     @property
     def n_before(self) -> list[int]:

@@ -81,6 +81,7 @@ class Strategy(ABC):
     paper: ClassVar[str] = ""
     stage: ClassVar[Stage]
     own_positions: ClassVar[Positions] = "keep"
+    tower: ClassVar[tuple[str, ...] | None] = None
     one_by_one: ClassVar[bool] = False
     may_drop_all: ClassVar[bool] = False
     no_training: ClassVar[str] = ""
@@ -151,10 +152,10 @@ class Strategy(ABC):
                 f"{type(self).__name__}.score returned {list(scores.shape)} for {list(ctx.visual.shape[:2])} "
                 "[units, visual]; return one score per visual token"
             )
-        scores = torch.nan_to_num(scores.float())
+        scores = scores.float()
         count_given = isinstance(self.budget(ctx.stage_index), int)
         if self.threshold is None or count_given:
-            return Keep(top_mask(scores, ctx.n_keep), scores)
+            return Keep(top_mask(scores, ctx.n_keep), scores, ctx.n_keep)
         return Keep((scores > self.threshold) | top_mask(scores, 1), scores)
 
     def reduce(self, ctx: "Context") -> Decision:

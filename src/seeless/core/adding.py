@@ -3,54 +3,62 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
+from seeless.core.groups import Group
+from seeless.core.session import Session
+from seeless.core.transfer import upload
 from seeless.decision import Extend
 from seeless.errors import InputError
 
 if TYPE_CHECKING:
-    from seeless.core.session import PlannedStage, Session
+    from seeless.core.stages import PlannedStage
 
 
 def add_tokens(
-    session: "Session",
+    session: Session,
     stage: "PlannedStage",
-    rows: torch.Tensor,
-    columns: torch.Tensor,
+    group: Group,
     decision: Extend,
-    slot_of: torch.Tensor,
+    counts: list[int],
     hidden: torch.Tensor,
     rank: torch.Tensor,
+    alive: torch.Tensor,
 ) -> torch.Tensor:
     """Put new tokens into slots of tokens that leave, and give them a rank right after the unit's last slot.
 
     Args:
+        counts: tokens of every unit that stay.
         rank: `[batch, slots]`, `ranks` of the slots; changed.
+        alive: `[batch, seq]`, of the columns; changed.
     """
     if stage.layer == 0 or stage.renumber or stage.strategy.past != "trim":
         raise InputError("tokens can be added at decoder stages only, with positions='keep' and past='trim'")
-    row_now = session.row
+    new, row_now, visual = decision.new, session.row, group.present
+    added, device, units = new.shape[1], row_now.column.device, len(group.units)
+    if any(added > visual - kept or kept == 0 for kept in counts):
+        raise InputError(f"{added} tokens were added where {visual - max(counts)} of {visual} leave; add fewer")
+    if added == 0:
+        return hidden
+    (leaving,) = upload([visual - np.array(counts)[:, None]], device)
+    order = decision.mask.to(device).byte().argsort(dim=1, stable=True)  # those that leave, then those that stay
+    step, unit = torch.arange(added, device=device), torch.arange(units, device=device)[:, None]
+    homes, last = order.gather(1, leaving - added + step), order[:, -1:]
+    rows, slots = group.rows[:, None], group.slots.gather(1, homes)
     token, place = row_now.tokens.clone(), row_now.places.clone()
-    for row, column, mask, new in zip(rows[:, 0].tolist(), columns, decision.mask, decision.new, strict=True):
-        mask = mask.to(column.device)
-        kept, leaving = column[mask], column[~mask]
-        if len(new) > len(leaving) or len(kept) == 0:
-            raise InputError(f"{len(new)} tokens were added where {len(leaving)} of {len(column)} leave; add fewer")
-        homes = leaving[len(leaving) - len(new) :]
-        slots, number = slot_of[row, homes], torch.arange(len(new), device=token.device)
-        rank[row, slots] = rank[row, slot_of[row, column]].max() + 1 + number
-        token[row, slots] = session.length + session.added + number
-        place[row, slots] = row_now.places[row, slot_of[row, kept[-1]]]
-        session.added += len(new)
-        at = slots.to(hidden.device)
-        hidden = hidden.index_put((torch.full_like(at, row), at), new.to(hidden.device, hidden.dtype))
-        session.alive[row, homes] = True
-    session.row = replace(row_now, token=token, place=place)
-    return hidden
+    place[rows, slots] = row_now.places[rows, group.slots.gather(1, last)]
+    token[rows, slots] = session.prompt.length + session.added + unit * added + step
+    rank[rows, slots] = rank[rows, group.slots].amax(1, keepdim=True) + 1 + step
+    session.added += units * added
+    alive[rows, group.columns.gather(1, homes)] = True
+    session.row = replace(row_now, token=token, place=place, _slot_of=None)
+    at = (rows.to(hidden.device), slots.to(hidden.device))
+    return hidden.index_put(at, new.to(hidden.device, hidden.dtype))
 
 
-def ranks(session: "Session") -> torch.Tensor:
+def ranks(session: Session) -> torch.Tensor:
     """`[batch, slots]`, one number per slot in their order, with room for new tokens between any two."""
     column = session.row.column
-    numbers = torch.arange(column.shape[1], device=column.device) * (session.length + 1)
+    numbers = torch.arange(column.shape[1], device=column.device) * (session.prompt.length + 1)
     return numbers.expand_as(column).clone()

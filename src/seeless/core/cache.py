@@ -29,21 +29,13 @@ class Span:
         first: the first of these layers.
         columns: tokens each of them held when the cache was last reduced.
         valid: `[batch, columns]` bool for the columns there were when the cache was last reduced; None = all valid.
-        closed: `[batch, 1]`, by how much the positions of all later tokens are lowered in these layers; None = 0.
+        moved: `[batch, 1]`, what is added to the positions of all later tokens in these layers; None = 0.
     """
 
     first: int
     columns: int
     valid: torch.Tensor | None
-    closed: torch.Tensor | None
-
-    def same_as(self, other: "Span") -> bool:
-        """Whether both hold the same tokens at the same positions."""
-
-        def equal(a: torch.Tensor | None, b: torch.Tensor | None) -> bool:
-            return a is b or (a is not None and b is not None and torch.equal(a, b))
-
-        return self.columns == other.columns and equal(self.valid, other.valid) and equal(self.closed, other.closed)
+    moved: torch.Tensor | None
 
 
 @dataclass
@@ -83,7 +75,7 @@ class CacheRecord:
     def _rows(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
         for span in self.spans:
             span.valid = None if span.valid is None else change(span.valid)
-            span.closed = None if span.closed is None else change(span.closed)
+            span.moved = None if span.moved is None else change(span.moved)
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
         self._stock("reorder_cache")(beam_idx)

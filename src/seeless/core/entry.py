@@ -3,35 +3,33 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import nn
-from transformers.cache_utils import Cache
 
 from seeless.core.cache import CacheRecord, check_cache, record_of
 from seeless.core.family import ModelView
-from seeless.core.hooks import HookSet
+from seeless.core.hooks import HookSet, hook_layers
 from seeless.core.host import cache_in
 from seeless.core.injection import following
-from seeless.core.layers import (
-    DecodeLayers,
-    PrefillLayers,
-    hook_layers,
-    ready_mask,
-    record_mask,
-    take_positions,
-    token_blocks,
-)
+from seeless.core.layers import DecodeLayers, PrefillLayers
+from seeless.core.masks import ready_mask, record_mask, token_blocks
+from seeless.core.past import Past
 from seeless.core.pictures import Kind, Note, Noting, Pictures, find_pictures
-from seeless.core.positions import gather_tokens
+from seeless.core.positions import gather_tokens, take_positions
+from seeless.core.prompt import Prompt, PromptLength, read_prompt
 from seeless.core.reporting import build_report
 from seeless.core.second_forward import SecondForward
-from seeless.core.session import PlannedStage, Session
+from seeless.core.session import Session
+from seeless.core.sizes import dimensions
+from seeless.core.stages import PlannedStage, prepare, run_stage
 from seeless.core.tower import check_tower
 from seeless.errors import InputError
+from seeless.flops import Dimensions
 from seeless.report import Report
-from seeless.strategy import TowerStrategy
+from seeless.strategy import Strategy, TowerStrategy
 
 
 @dataclass
@@ -64,7 +62,8 @@ class Reducer:
         self.padding: torch.Tensor | None = None
         self.types: torch.Tensor | None = None
         self.labels: torch.Tensor | None = None
-        self.ids: torch.Tensor | None = None
+        self.given: dict[str, Any] = {}
+        self.prompt_length: PromptLength | None = None
         self.running: list[_Running] = []
 
     def attach(self) -> None:
@@ -93,7 +92,7 @@ class Reducer:
     # The model with its head: what is to be learnt.
 
     def _before_model(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
-        self.labels = _named(module, args, kwargs).get("labels") if module.training else None
+        self.labels = _named(module, args, kwargs).get("labels")
 
     def _after_model(self, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
         self.labels = None
@@ -104,8 +103,8 @@ class Reducer:
         given = _named(module, args, kwargs)
         self.padding = given.get("attention_mask")
         self.types = given.get("token_type_ids")
-        self.ids = given.get("input_ids")
-        self.pictures = find_pictures(self.view, given)
+        self.given = {"input_ids": given.get("input_ids"), "inputs_embeds": given.get("inputs_embeds")}
+        self.pictures = find_pictures(given)
         if self.pictures is None and (embeds := given.get("inputs_embeds")) is not None and embeds.shape[1] > 1:
             raise InputError(
                 "inputs_embeds without pixel_values do not say which embeddings are visual; "
@@ -126,101 +125,105 @@ class Reducer:
         self.running.append(running)
         cache = cache_in(kwargs)
         record, pictures, self.pictures = record_of(cache), self.pictures, None
-        visual = pictures is not None and bool(pictures.visual.any())
-        if not visual and record is None:
+        if pictures is None and record is None:
             return None
         if args:
             raise InputError("the language model was called with positional arguments; call the whole model instead")
         mask, family = kwargs.get("attention_mask"), self.view.family
+        ready = mask
         if family.bidirectional:  # the base model makes 4-D masks of its own
             mask = self.padding
-            kwargs = {**kwargs, "attention_mask": mask} if record is not None and not visual else kwargs
         if mask is not None and (not isinstance(mask, torch.Tensor) or mask.ndim != 2):
             raise InputError(
                 "a ready-made 4-D (or flex) attention mask cannot follow tokens that leave; pass the 2-D attention_mask"
             )
-        check_cache(cache)
-        if record is not None and not record.is_active():
-            record.is_active = lambda: self.active
         embeds = kwargs.get("inputs_embeds")
-        if embeds is None:
-            embeds = self.view.language_model.get_input_embeddings()(kwargs["input_ids"])  # type: ignore[operator]
-            kwargs = {**kwargs, "input_ids": None, "inputs_embeds": embeds}
+        length = embeds.shape[1] if embeds is not None else kwargs["input_ids"].shape[1]
         past = 0 if cache is None else cache.get_seq_length()
-        running.logical = past + embeds.shape[1]
+        running.logical = past + length
         if mask is not None and mask.shape[1] != running.logical:
             raise InputError(
                 f"attention_mask has {mask.shape[1]} columns, but the conversation has {running.logical} tokens "
                 "(dropped visual tokens count)"
             )
+        positions, prompt = kwargs.get("position_ids"), None
+        if positions is None:
+            device = mask.device if embeds is None and mask is not None else self.view.language_model.device
+            positions = torch.arange(past, running.logical, device=device if embeds is None else embeds.device)[None]
+        if pictures is not None:
+            asked = any(type(stage.strategy).prepare is not Strategy.prepare for stage in self.stages)
+            given = {**self.given, "labels": self.labels}
+            told = self.prompt_length
+            prompt = read_prompt(self.view, given, pictures, mask, length, told, positions if asked else None)
+        if prompt is None and record is None:
+            return None
+        check_cache(cache)
+        if record is not None and not record.is_active():
+            record.is_active = lambda: self.active
+        if embeds is None:
+            embeds = self.view.language_model.get_input_embeddings()(kwargs["input_ids"])  # type: ignore[operator]
+            kwargs = {**kwargs, "input_ids": None, "inputs_embeds": embeds}
         if self.stages and self.view.window is not None and running.logical >= self.view.window:
             raise InputError(
                 f"the conversation has {running.logical} tokens, but some layers of this {family.title} model look "
                 f"back only {self.view.window} (sliding_window); dropping tokens would move that window. Shorten the "
                 "prompt, or remove the handle"
             )
-        positions = kwargs.get("position_ids")
-        if positions is None:
-            positions = torch.arange(past, running.logical, device=embeds.device)[None]
-        if visual:
+        if prompt is not None:
             assert pictures is not None
-            return args, self._prefill(running, kwargs, mask, pictures, positions, record, cache)
+            past_mask = None if mask is None or prompt.past_valid is None else mask[:, :-length].bool()
+            before = Past(cache, record, past_mask, past, self.view.depth)
+            kwargs = {**kwargs, "attention_mask": ready}
+            return args, self._prefill(running, kwargs, mask, prompt, pictures, positions, before)
         assert record is not None
-        return args, self._continue(running, kwargs, positions, record)
+        return args, self._continue(running, {**kwargs, "attention_mask": mask}, positions, record)
 
     def _prefill(
         self,
         running: _Running,
         kwargs: dict,
         mask: torch.Tensor | None,
+        prompt: Prompt,
         pictures: Pictures,
         positions: torch.Tensor,
-        record: CacheRecord | None,
-        cache: Cache | None,
+        past: Past,
     ) -> dict:
         embeds, family = kwargs["inputs_embeds"], self.view.family
         length = embeds.shape[1]
-        past_mask = valid = None
-        if mask is not None:
-            past_mask, valid = mask[:, :-length].bool(), mask[:, -length:].bool()
-            past_mask = None if past_mask.all() else past_mask
-            valid = None if valid.all() else valid
-        if valid is not None and not bool(valid.any(1).all()):
-            raise InputError("a row of the batch is all padding")
+        valid = None if mask is None or prompt.valid is None else mask[:, -length:].to(embeds.device).bool()
         self._check_merged(pictures)
-        layout = pictures.layout(valid, family.runs)
-        before = running.logical - length
-        blocks = self._blocks(valid, before, length)
-        given = self.labels, self.ids
-        session = Session(
-            self.view, layout, pictures.vision, valid, embeds, record, cache, past_mask, before, blocks, *given
-        )
+        blocks = self._blocks(valid, past.tokens, length)
+        session = Session(self.view, prompt, pictures.vision, embeds, valid, blocks, past)
         running.session = session
         injected = kwargs.get("deepstack_visual_embeds")
-        runs = session.second_runs
-        session.prepare(self.stages, SecondForward(self.view, layout, valid, embeds, positions, injected, runs))
+        prepare(session, self.stages, SecondForward(self.view, prompt, embeds, injected, session.second_runs))
 
-        hidden, gapped, changed = embeds, False, record is not None
+        hidden, gapped, changed = embeds, False, past.record is not None
         for stage in [stage for stage in self.stages if stage.layer == 0]:
-            cut = session.run_stage(stage, hidden, {})
-            if cut is not None:
-                hidden = gather_tokens(cut.hidden, cut.order)
-                session.after_cut(0, "keep")
+            cut = run_stage(session, stage, hidden, {})
+            if cut is None:
+                continue
+            hidden, changed = cut.hidden, True
+            if cut.order is not None:
+                hidden = gather_tokens(hidden, cut.order)
+                session.after_cut(0, "keep", cut.dropped)
                 gapped |= not stage.renumber
-                changed = True
         if changed:
             row = session.row
             now = take_positions(positions, row.column)
-            if (closed := session.lowered(0, row.closed)) is not None:
-                now = now - closed.to(now.device)
+            if (moved := past.moved(0, row.moved)) is not None:
+                now = now + moved.to(now.device)
             new_mask = session.mask(0, row)
             if new_mask is None and (mask is not None or gapped):  # gaps must not be taken for packed sequences
-                new_mask = torch.ones(len(hidden), session.past[0] + hidden.shape[1], dtype=torch.long)
+                new_mask = torch.ones(
+                    len(hidden), past.columns[0] + hidden.shape[1], dtype=torch.long, device=hidden.device
+                )
             kwargs = {**kwargs, "inputs_embeds": hidden, "position_ids": now}
             kwargs["attention_mask"] = None if new_mask is None else new_mask.to(hidden.device, torch.long)
             if blocks is not None:
                 now_blocks = session.blocks_of(session.row)
-                kwargs["attention_mask"] = ready_mask(self.view, hidden, kwargs["attention_mask"], cache, now_blocks)
+                mask_4d = ready_mask(self.view, hidden, kwargs["attention_mask"], past.cache, now_blocks)
+                kwargs["attention_mask"] = mask_4d
         if family.injector is not None:
             inject = getattr(self.view.language_model, family.injector)
             running.hooks.override(self.view.language_model, family.injector, following(session, inject))
@@ -254,8 +257,8 @@ class Reducer:
         layers = DecodeLayers(self.view, record, positions, mask)
         hook_layers(self.view.layers, layers.needed(self.view.depth, queries), layers.before, running.hooks)
         first = record_mask(record, 0, queries, mask)
-        closed = record.spans[0].closed
-        now = positions if closed is None else positions - closed.to(positions.device)
+        moved = record.spans[0].moved
+        now = positions if moved is None else positions + moved.to(positions.device)
         kwargs = {**kwargs, "position_ids": now}
         kwargs["attention_mask"] = None if first is None else first.to(device, torch.long)
         return kwargs
@@ -267,21 +270,27 @@ class Reducer:
         if output is None or session is None:
             return None
         cache = cache_in(output)
-        session.use_cache(cache)
+        session.past.made(cache)
+        session.verify()
         spans = session.spans()
-        reduced = session.record is not None or len(session.seen) > 1 or session.row is not session.whole
+        reduced = session.past.record is not None or len(session.seen) > 1 or not session.row.whole
         if cache is not None and reduced:
             removed = running.logical - spans[0].columns
             CacheRecord(cache, spans, removed, lambda: self.active).install()
-        self.on_report(build_report(session, spans, self.view, cache is not None))
+        self.on_report(build_report(session, self.size, cache is not None))
         return self._restored(output, session)
+
+    @cached_property
+    def size(self) -> Dimensions:
+        """Sizes of the model."""
+        return dimensions(self.view)
 
     def _restored(self, output: Any, session: Session) -> Any:
         """Hidden states back to full length; attention maps stay as the kernel made them."""
 
         def back(hidden: torch.Tensor, layer: int) -> torch.Tensor:
             row = session.at(session.seen, layer)
-            return hidden if row is session.whole else row.restore(hidden, session.length)
+            return hidden if row.whole else row.restore(hidden, session.prompt.length)
 
         last = self.view.depth - 1
         output.last_hidden_state = back(output.last_hidden_state, last)

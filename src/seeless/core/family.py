@@ -124,6 +124,7 @@ class ModelView:
     def __init__(self, model: nn.Module, family: Family) -> None:
         self.model, self.family = model, family
         self.config: Any = model.config
+        self.packed: dict = {}  # images that were laid out before, by what decides about it
         base = model if _follow(model, family.language_model) is not None else _follow(model, family.base)
         if base is None:
             raise UnsupportedModel(f"{type(model).__name__} has no {family.base!r}; is it a {family.title} model?")

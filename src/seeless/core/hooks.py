@@ -1,9 +1,11 @@
 """Hooks and instance attributes that can be taken off again, in reverse order."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 _ABSENT = object()
 
@@ -40,3 +42,28 @@ class HookSet:
     def remove(self) -> None:
         while self._undo:
             self._undo.pop()()
+
+
+def hook_layers(layers: Any, needed: Iterable[int], before: Callable, hooks: HookSet) -> None:
+    """Call `before(index, args, kwargs)`, which may change both, ahead of each needed layer, once per forward."""
+    for index in needed:
+        layer = layers[index]
+        if "__call__" in vars(GradientCheckpointingLayer) and layer.gradient_checkpointing and layer.training:
+            # These releases of transformers recompute a layer together with its hooks; step in before that.
+            hooks.override(layer, "_gradient_checkpointing_func", _ahead(index, layer, before))
+        else:
+            hooks.before(layer, partial(_hook, index, before))
+
+
+def _hook(index: int, before: Callable, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    return before(index, args, kwargs)
+
+
+def _ahead(index: int, layer: Any, before: Callable) -> Callable:
+    checkpoint = layer._gradient_checkpointing_func
+
+    def run(call: partial, *args: Any) -> Any:
+        args, kwargs = before(index, args, call.keywords)
+        return checkpoint(partial(call.func, *call.args, **kwargs), *args)
+
+    return run

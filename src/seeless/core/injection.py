@@ -19,19 +19,22 @@ def following(session: Session, inject: Callable) -> Callable:
     def run(hidden: torch.Tensor, visual: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         row = session.row
         session.uninjected = hidden.detach()
-        if row is session.whole and not session.merges:
+        if row.whole and not session.merges:
             return inject(hidden, visual, features)
-        features = features.to(hidden.device, hidden.dtype)
-        visual, column = visual.to(hidden.device), row.column.to(hidden.device)
+        features, device = features.to(hidden.device, hidden.dtype), row.column.device
+        visual = visual.to(device)
         place = (visual.flatten().cumsum(0) - 1).view(visual.shape)
         for rows, columns, merge in session.merges:
-            at = place[rows.to(hidden.device), columns.to(hidden.device)]
+            at = place[rows, columns].to(hidden.device)
             features = features.index_put((at,), merge.values(features[at]))
-        token = row.tokens.to(hidden.device)
-        own = token < session.length  # added tokens have no features
-        here = visual.gather(1, column) & own
+        here = visual.gather(1, row.column)
         if row.valid is not None:
-            here = here & row.valid.to(hidden.device)
-        return inject(hidden, here, features[place.gather(1, token.where(own, 0))[here]])
+            here = here & row.valid
+        slots = here.flatten().byte().argsort(descending=True, stable=True)[: sum(session.ledger.total)]
+        token = row.tokens.flatten()[slots]
+        features = features[place.gather(1, row.column).flatten()[slots].to(hidden.device)]
+        if row.token is not None:  # tokens that were added have no features
+            features = features * (token < session.prompt.length).to(hidden.device)[:, None]
+        return inject(hidden, here.to(hidden.device), features)
 
     return run

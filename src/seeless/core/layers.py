@@ -1,23 +1,19 @@
 """The seam between decoder layers: where hidden states are cut, and where later layers get masks that fit."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from transformers.masking_utils import create_causal_mask
-from transformers.modeling_layers import GradientCheckpointingLayer
 
+from seeless.core.attention import LayerTap
 from seeless.core.cache import CacheRecord, cached_keys
 from seeless.core.family import ModelView
-from seeless.core.hooks import HookSet
-from seeless.core.host import CACHE, cache_in
-from seeless.core.positions import gather_tokens
-from seeless.core.session import PlannedStage, Session
-from seeless.core.taps import LayerTap
-from seeless.errors import UnsupportedModel
+from seeless.core.host import cache_in
+from seeless.core.masks import causal_mask, record_mask
+from seeless.core.positions import gather_tokens, take_positions
+from seeless.core.session import Session
+from seeless.core.stages import PlannedStage, run_stage
 
 
 @dataclass
@@ -26,66 +22,6 @@ class LayerInputs:
 
     mask: Any
     rotary: tuple
-
-
-def causal_mask(
-    view: ModelView,
-    hidden: torch.Tensor,
-    mask: torch.Tensor | None,
-    cache: Any,
-    layer: int,
-    blocks: torch.Tensor | None = None,
-) -> Any:
-    """The mask the model's own attention kernel wants for `hidden` at this layer.
-
-    Args:
-        mask: 2-D, `[batch, past + slots]`, None = all visible.
-        blocks: `[batch, slots]`, tokens of one block see each other both ways; None = plainly causal.
-
-    Raises:
-        UnsupportedModel: the kernel takes no mask that could express the blocks.
-    """
-    made = create_causal_mask(
-        config=view.language_model.config,
-        inputs_embeds=hidden,
-        attention_mask=None if mask is None else mask.to(hidden.device),
-        layer_idx=layer,
-        block_sequence_ids=None if blocks is None else blocks.to(hidden.device),
-        **{CACHE: cache},
-    )
-    if blocks is not None and (not isinstance(made, torch.Tensor) or made.ndim != 4):
-        kernel = view.language_model.config._attn_implementation
-        raise UnsupportedModel(
-            f"visual tokens of {view.family.title} see each other both ways, which attn_implementation={kernel!r} "
-            "cannot express; load the model with 'sdpa' or 'eager'"
-        )
-    return made
-
-
-def ready_mask(view: ModelView, hidden: torch.Tensor, mask: Any, cache: Any, blocks: torch.Tensor | None) -> Any:
-    """4-D masks for all layers, in the form in which the base model hands them over; arguments as `causal_mask`."""
-    kinds = {view.layer_kind(index): index for index in reversed(range(view.depth))}
-    made = {kind: causal_mask(view, hidden, mask, cache, index, blocks) for kind, index in kinds.items()}
-    return made if len(made) > 1 else next(iter(made.values()))
-
-
-def token_blocks(types: torch.Tensor, prefix: bool) -> torch.Tensor:
-    """Which tokens see each other both ways, `[batch, seq]`, from their `token_type_ids`; -1 = none.
-
-    Args:
-        prefix: all of the prompt (type 0) is one block; else every run of visual tokens (type 1) is one.
-    """
-    if prefix:
-        return torch.where(types == 0, 0, -1)
-    visual = types == 1
-    first = visual & ~torch.nn.functional.pad(visual, (1, 0))[:, :-1]
-    return torch.where(visual, first.cumsum(1) - 1, -1)
-
-
-def take_positions(positions: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
-    """`positions` `[..., batch or 1, seq]` at `column` `[batch, slots]`."""
-    positions = positions.expand(*positions.shape[:-2], len(column), -1)
-    return positions.gather(-1, column.to(positions.device).expand(*positions.shape[:-2], -1, -1))
 
 
 class PrefillLayers:
@@ -102,16 +38,17 @@ class PrefillLayers:
         """Layers that must be hooked: the first (it brings the cache), taps, and all from the first cut on."""
         layers = {0} | {stage.layer - 1 for stage in self.stages} | self.watched
         first = min((stage.layer for stage in self.stages), default=depth)
-        if self.session.record is not None:
-            first = min([first, *(span.first for span in self.session.record.spans[1:])])
+        if (record := self.session.past.record) is not None:
+            first = min([first, *(span.first for span in record.spans[1:])])
         return sorted(layers | set(range(0 if self.gapped else first, depth)))
 
     def before(self, index: int, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         session = self.session
-        session.use_cache(cache_in(kwargs))
+        session.past.made(cache_in(kwargs))
         hidden = args[0] if args else kwargs["hidden_states"]
         given = kwargs["position_embeddings"]
-        if session.record is not None and index in {span.first for span in session.record.spans[1:]}:
+        record = session.past.record
+        if record is not None and index in {span.first for span in record.spans[1:]}:
             self.inputs = {}
         hidden = self._run_stages(index, hidden, given)
         if index in self.watched:
@@ -138,14 +75,16 @@ class PrefillLayers:
             taps = {i: self._tap(i, *kept) for i, kept in self.tapped.items() if i == index - 1}
             if given is not None:
                 taps[index] = self._tap(index, hidden, self._rotary(index, hidden, given))
-            cut = session.run_stage(stage, hidden, taps)
-            if cut is not None:
-                hidden = gather_tokens(cut.hidden, cut.order)
+            cut = run_stage(session, stage, hidden, taps)
+            hidden = hidden if cut is None else cut.hidden
+            if cut is not None and cut.order is not None:
+                order = cut.order
+                hidden = gather_tokens(hidden, order)
                 self.tapped = {
-                    i: (gather_tokens(x, cut.order), tuple(gather_tokens(angle, cut.order) for angle in angles))
+                    i: (gather_tokens(x, order), tuple(gather_tokens(angle, order) for angle in angles))
                     for i, (x, angles) in self.tapped.items()
                 }
-                session.after_cut(index, stage.strategy.past)
+                session.after_cut(index, stage.strategy.past, cut.dropped)
                 session.uninjected = None
                 self.inputs = {}
         session.uninjected = None
@@ -158,7 +97,7 @@ class PrefillLayers:
         if kind not in self.inputs:
             row = session.row
             mask = session.mask(index, row)
-            made = causal_mask(session.view, hidden, mask, session.cache, index, session.blocks_of(row))
+            made = causal_mask(session.view, hidden, mask, session.past.cache, index, session.blocks_of(row))
             self.inputs[kind] = LayerInputs(made, self._rotary(index, hidden, given))
         return self.inputs[kind]
 
@@ -170,18 +109,18 @@ class PrefillLayers:
         if (made := self.inputs.get(session.view.layer_kind(index))) is not None:
             return made.rotary
         row = session.row
-        closed = session.lowered(index, row.closed)
-        if closed is not None:
+        moved = session.past.moved(index, row.moved)
+        if moved is not None:
             now = take_positions(self.positions, row.places)
-            return session.view.rotate(hidden, now - closed.to(now.device), index)
-        order = session.seen[0].slot_of(session.length).gather(1, row.places).clamp(min=0)
+            return session.view.rotate(hidden, now + moved.to(now.device), index)
+        order = session.seen[0].slot_of(session.prompt.length).gather(1, row.places).clamp(min=0)
         return tuple(gather_tokens(x, order) for x in given)
 
     def _tap(self, index: int, hidden: torch.Tensor, rotary: tuple) -> LayerTap:
-        cached = cached_keys(self.session.cache, index)
+        cached = cached_keys(self.session.past.cache, index)
         cached = None if cached is None else cached.detach()
         rotary = tuple(x.detach() for x in rotary)
-        return LayerTap(self.session.view, index, hidden.detach(), rotary, cached, self.session.past[index])
+        return LayerTap(self.session.view, index, hidden.detach(), rotary, cached, self.session.past.columns[index])
 
 
 class DecodeLayers:
@@ -198,7 +137,7 @@ class DecodeLayers:
         spans = self.record.spans
         if len(spans) == 1:
             return []
-        same_positions = all(span.closed is spans[0].closed for span in spans)
+        same_positions = all(span.moved is spans[0].moved for span in spans)
         masked = self.new_mask is not None or any(span.valid is not None for span in spans)
         kernel = self.view.language_model.config._attn_implementation
         maskless = queries == 1 and not masked and (kernel == "sdpa" or kernel.startswith("flash_attention"))
@@ -211,57 +150,12 @@ class DecodeLayers:
             hidden = args[0] if args else kwargs["hidden_states"]
             mask = record_mask(self.record, index, hidden.shape[1], self.new_mask)
             rotary = kwargs["position_embeddings"]
-            if span.closed is not None:
-                rotary = self.view.rotate(hidden, self.positions - span.closed.to(self.positions.device), index)
-            elif self.record.spans[0].closed is not None:
+            if span.moved is not None:
+                rotary = self.view.rotate(hidden, self.positions + span.moved.to(self.positions.device), index)
+            elif self.record.spans[0].moved is not None:
                 rotary = self.view.rotate(hidden, self.positions, index)
             cache = cache_in(kwargs)
             self.inputs[place] = LayerInputs(causal_mask(self.view, hidden, mask, cache, index), rotary)
         inputs = self.inputs[place]
         changes = {"attention_mask": inputs.mask, "position_embeddings": inputs.rotary, "position_ids": None}
         return args, {**kwargs, **changes}
-
-
-def record_mask(record: CacheRecord, layer: int, queries: int, new_mask: torch.Tensor | None) -> torch.Tensor | None:
-    """2-D mask `[batch, cached + queries]` of a layer of a reduced cache; None = all visible.
-
-    Args:
-        new_mask: the forward's own 2-D mask over the whole conversation, dropped tokens included; None = all ones.
-    """
-    span = record.span(layer)
-    if span.valid is None and new_mask is None:
-        return None
-    later = record.get_seq_length(layer) - span.columns + queries
-    like = span.valid if span.valid is not None else new_mask
-    assert like is not None
-    batch, device = len(like), like.device
-    valid = torch.ones(batch, span.columns, dtype=torch.bool, device=device) if span.valid is None else span.valid
-    tail = torch.ones(batch, later, dtype=torch.bool, device=device)
-    if new_mask is not None:
-        tail = new_mask[:, new_mask.shape[1] - later :].to(device, torch.bool)
-    return torch.cat([valid, tail], 1)
-
-
-def hook_layers(layers: Any, needed: list[int], before: Callable, hooks: HookSet) -> None:
-    """Call `before(index, args, kwargs)`, which may change both, ahead of each needed layer, once per forward."""
-    for index in needed:
-        layer = layers[index]
-        if "__call__" in vars(GradientCheckpointingLayer) and layer.gradient_checkpointing and layer.training:
-            # These releases of transformers recompute a layer together with its hooks; step in before that.
-            hooks.override(layer, "_gradient_checkpointing_func", _ahead(index, layer, before))
-        else:
-            hooks.before(layer, partial(_hook, index, before))
-
-
-def _hook(index: int, before: Callable, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-    return before(index, args, kwargs)
-
-
-def _ahead(index: int, layer: Any, before: Callable) -> Callable:
-    checkpoint = layer._gradient_checkpointing_func
-
-    def run(call: partial, *args: Any) -> Any:
-        args, kwargs = before(index, args, call.keywords)
-        return checkpoint(partial(call.func, *call.args, **kwargs), *args)
-
-    return run

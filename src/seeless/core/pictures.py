@@ -5,20 +5,22 @@ notes live on the outputs of `get_image_features` and `get_video_features` thems
 """
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import nn
-from transformers.vision_utils import get_vision_window_index
 
 from seeless.core.family import ModelView
 from seeless.core.hooks import HookSet
+from seeless.core.images import NO_PATCH, Image, Side, packed_image
 from seeless.core.tower import Merging, merging_layers
-from seeless.core.units import NO_PATCH, Image, Layout, Placeholders, packed_images
-from seeless.core.vision import AttentionTap, Side, Vision, VisionTap, token_side
+from seeless.core.transfer import fetch
+from seeless.core.units import Layout, Placeholders
+from seeless.core.vision import AttentionTap, Vision, VisionTap, token_side
 from seeless.errors import InputError
 from seeless.strategy import TowerStrategy
 
@@ -30,18 +32,88 @@ PIXELS: dict[Kind, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Packing:
+    """How the model's own method lays the crops of every image out as one sequence.
+
+    Args:
+        pack: the method.
+        crops, patches: of every image, how many crops it has, and of how many patches each is.
+        options: the method's other arguments.
+        sizes: which of these have the size of every image in pixels.
+    """
+
+    pack: Callable
+    crops: list[int]
+    patches: int
+    options: dict[str, Any]
+    unresampled: dict[str, Any]
+
+    def wanted(self) -> dict[str, torch.Tensor]:
+        """Options that are needed on the host."""
+        return {name: x for name, x in self.options.items() if isinstance(x, torch.Tensor) and name != "image_newline"}
+
+    def images(self, host: Mapping[str, np.ndarray], known: dict) -> list[Image]:
+        """The images; `known` remembers what was laid out before, by all that decides about it."""
+        images, first, total = [], 0, sum(self.crops)
+        given = {**self.options, **{name: torch.from_numpy(host[name]) for name in self.wanted()}}
+        for number, crops in enumerate(self.crops):
+            alone = {name: _only(value, number, len(self.crops)) for name, value in given.items()}
+            plain = {name: x.tolist() if isinstance(x, torch.Tensor) else x for name, x in alone.items()}
+            key = crops, self.patches, str({**plain, "image_newline": plain.get("image_newline") is None})
+            if key not in known:
+                known[key] = packed_image(self.pack, crops, self.patches, alone, self.unresampled)
+            image = known[key]
+            images.append(replace(image, crop=image.crop + first, sides=image.sides[:1] * total))
+            first += crops
+        return images
+
+
+def _only(value: object, number: int, images: int) -> object:
+    """One image's part of an option that lists all images."""
+    vector = isinstance(value, torch.Tensor) and value.ndim < 2
+    listed = isinstance(value, torch.Tensor | list | tuple) and len(value) == images and not vector
+    return value[number : number + 1] if listed else value  # type: ignore[index]
+
+
+@dataclass(eq=False)
 class Note:
     """What is known about the outcome of one run of the tower.
 
     Args:
-        images: images or videos, in order.
-        features: how many feature tensors the model made of them (rows of its `pooler_output`).
+        kind: what it was run on.
+        tokens: of every feature tensor the model made (rows of its `pooler_output`).
+        vision: what its layers showed.
+        geometry: the arguments that say how large everything is, still on the device.
+        packing: how images were packed, where a method of the model does that.
+        videos: how many videos there were.
     """
 
-    images: list[Image]
-    features: int
+    kind: Kind
+    tokens: list[int]
     vision: VisionTap
+    geometry: dict[str, torch.Tensor]
+    packing: Packing | None
+    videos: int
+    _images: list[Image] | None = None
+
+    @property
+    def features(self) -> int:
+        """How many feature tensors the model made."""
+        return len(self.tokens)
+
+    def wanted(self) -> dict[str, torch.Tensor]:
+        """What `images` needs on the host; nothing once it has been asked."""
+        if self._images is not None:
+            return {}
+        return {**self.geometry, **(self.packing.wanted() if self.packing is not None else {})}
+
+    def images(self, host: Mapping[str, np.ndarray]) -> list[Image]:
+        """The images or videos, in order; `host` has what is `wanted`."""
+        if self._images is None:
+            self._images = _describe(self, host)
+            self.vision.describe(self._images)
+        return self._images
 
 
 @dataclass
@@ -49,34 +121,37 @@ class Pictures:
     """The visual tokens of one forward.
 
     Args:
-        masks: per kind, `[batch, seq]` bool, True on its placeholders.
+        kinds: of pictures the forward gets.
         notes: per kind, the note and how often the features of every row are repeated, once the tower ran.
     """
 
-    masks: dict[Kind, torch.Tensor]
+    kinds: list[Kind]
     notes: dict[Kind, tuple[Note, int]] = field(default_factory=dict)
 
-    @property
-    def visual(self) -> torch.Tensor:
-        return torch.stack(list(self.masks.values())).any(0)
+    def wanted(self) -> dict[str, torch.Tensor]:
+        """What `layout` needs on the host."""
+        notes = {kind: self.notes[kind][0] for kind in self.kinds}
+        return {f"{kind}:{name}": x for kind, note in notes.items() for name, x in note.wanted().items()}
 
-    def layout(self, valid: torch.Tensor | None, runs: bool) -> Layout:
-        """Where they are; `valid` `[batch, seq]` bool is False on padding."""
+    def layout(self, masks: Mapping[Kind, np.ndarray], valid: np.ndarray | None, runs: bool, host: Mapping) -> Layout:
+        """Where they are; `masks` per kind, and `valid`, `[batch, seq]` bool, are True on placeholders and on tokens
+        that are no padding."""
         kinds, base = [], 0
-        for kind, mask in self.masks.items():
+        for kind in self.kinds:
             note, repeats = self.notes[kind]
-            mask = mask if valid is None else mask & valid
-            images = [image.to(mask.device) for image in _repeated(note.images, mask, repeats)]
+            own = {name.removeprefix(f"{kind}:"): x for name, x in host.items() if name.startswith(f"{kind}:")}
+            mask = masks[kind] if valid is None else masks[kind] & valid
+            images = _repeated(note.images(own), mask, repeats)
             kinds.append(Placeholders(mask, images, base, runs and kind == "image"))
             base += note.vision.count
         return Layout(kinds)
 
     @property
     def vision(self) -> Vision:
-        return Vision([self.notes[kind][0].vision for kind in self.masks])
+        return Vision([self.notes[kind][0].vision for kind in self.kinds])
 
 
-def _repeated(images: list[Image], mask: torch.Tensor, repeats: int) -> list[Image]:
+def _repeated(images: list[Image], mask: np.ndarray, repeats: int) -> list[Image]:
     """The images as the rows of `mask` show them, every row of the original batch `repeats` times in succession."""
     if repeats == 1:
         return images
@@ -85,22 +160,22 @@ def _repeated(images: list[Image], mask: torch.Tensor, repeats: int) -> list[Ima
         own: list[Image] = []
         while count > 0 and pending:
             own.append(pending.pop(0))
-            count -= len(own[-1].patch)
+            count -= len(own[-1])
         result += own * repeats
     return result
 
 
-def find_pictures(view: ModelView, given: dict) -> Pictures | None:
-    """The visual tokens of a forward of the base model called with `given`; None if it gets no pictures."""
+def find_pictures(given: dict) -> Pictures | None:
+    """The pictures of a forward of the base model called with `given`; None if it gets none."""
     ready = given.get("mm_encoder_outputs") or {}
-    pictures = Pictures({})
+    pictures = Pictures([])
     for kind in PIXELS:
         if ready.get(kind) is not None:
-            pictures.masks[kind] = placeholder_mask(view, given, kind)
+            pictures.kinds.append(kind)
             pictures.notes[kind] = read_note(ready[kind])
         elif any(given.get(name) is not None for name in PIXELS[kind]):
-            pictures.masks[kind] = placeholder_mask(view, given, kind)
-    return pictures if pictures.masks else None
+            pictures.kinds.append(kind)
+    return pictures if pictures.kinds else None
 
 
 def read_note(output: Any) -> tuple[Note, int]:
@@ -125,16 +200,6 @@ def read_note(output: Any) -> tuple[Note, int]:
 
 def _carriers(features: Any) -> list[torch.Tensor]:
     return [features] if isinstance(features, torch.Tensor) else list(features)
-
-
-def placeholder_mask(view: ModelView, given: dict, kind: Kind) -> torch.Tensor:
-    """`[batch, seq]` bool, True on placeholders, from ids or, without them, from embeddings."""
-    token = view.placeholder(kind)
-    if (ids := given.get("input_ids")) is not None:
-        return ids == token
-    embeds = given["inputs_embeds"]
-    table = view.base.get_input_embeddings()
-    return (embeds == table(torch.tensor(token, device=embeds.device)).to(embeds.dtype)).all(-1)
 
 
 class Noting:
@@ -167,31 +232,41 @@ class Noting:
         bound = inspect.signature(encode).bind(*args, **kwargs)
         bound.apply_defaults()
         given = {**bound.arguments, **bound.arguments.get("kwargs", {})}
-        vision, packed = VisionTap(view), []  # type: ignore[var-annotated]
+        vision, packed = VisionTap(view, kind), []  # type: ignore[var-annotated]
         asked = given.get("vision_feature_layer")
-        vision.patches = _given_grids(view, kind, given)
+        geometry = _geometry(view, kind, given)
         if self.tower is not None:
+            vision.patches = _given_grids(view, kind, fetch(geometry))
             merging = Merging(view, kind, self.tower, merging_layers(view, kind, self.tower, asked), vision)
             merging.attach(hooks)
         _tap_tower(view, kind, vision, hooks, view.tapped_layers(kind, asked))
         if view.family.packer is not None and kind == "image":
-            _tap_packer(view, view.family.packer, packed.extend, hooks)
+            _tap_packer(view, view.family.packer, packed.append, hooks)
         try:
             output = encode(*args, **kwargs)
         finally:
             hooks.remove()
         features = output.pooler_output if hasattr(output, "pooler_output") else output
-        features = [feature.flatten(0, -2) for feature in features]  # before transformers 5.20 frame by frame
-        images = _describe(view, kind, vision, features, packed, given)
+        vision.given = features
+        if not geometry and not vision.patches:
+            vision.patches = _uniform(view, vision)
+        videos = given["pixel_values_videos"].shape[0] if kind == "video" else 0
+        note = Note(kind, _lengths(features), vision, geometry, packed[0] if packed else None, videos)
         if self.tower is not None:
+            note.images(fetch(note.wanted()))
             vision.merged = merging.outcome()
-        note = Note(images, len(features), vision)
-        vision.keep_features(features, images)
         vars(output)[_NOTE] = note
-        for features in _carriers(output.pooler_output):  # accelerate rebuilds outputs around the same tensors
-            setattr(features, _NOTE, note)
+        for feature in _carriers(output.pooler_output):  # accelerate rebuilds outputs around the same tensors
+            setattr(feature, _NOTE, note)
         self.on_note(kind, note)
         return output
+
+
+def _lengths(features: Any) -> list[int]:
+    """Tokens of every feature tensor; before transformers 5.20 those of videos come frame by frame."""
+    if isinstance(features, torch.Tensor):
+        return [features.shape[1:-1].numel()] * len(features)
+    return [feature.shape[:-1].numel() for feature in features]
 
 
 def _tap_tower(view: ModelView, kind: Kind, vision: VisionTap, hooks: HookSet, chosen: list[int]) -> None:
@@ -232,7 +307,7 @@ def _tap_attention(view: ModelView, layers: Any, index: int, hooks: HookSet) -> 
     return tap
 
 
-def _tap_packer(view: ModelView, name: str, found: Callable[[list[Image]], None], hooks: HookSet) -> None:
+def _tap_packer(view: ModelView, name: str, found: Callable[[Packing], None], hooks: HookSet) -> None:
     pack = getattr(view.base, name)
     signature = inspect.signature(pack)
 
@@ -241,47 +316,47 @@ def _tap_packer(view: ModelView, name: str, found: Callable[[list[Image]], None]
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         options = dict(bound.arguments)
-        features = list(options.pop(next(iter(signature.parameters))))
-        found(packed_images(pack, features, options, view.family.unresampled))
+        features = options.pop(next(iter(signature.parameters)))
+        found(Packing(pack, [len(x) for x in features], features[0].shape[1], options, view.family.unresampled))
         return pack(*args, **kwargs)
 
     hooks.override(view.base, name, packing)
 
 
-def _given_grids(view: ModelView, kind: Kind, given: dict) -> tuple[Side, ...]:
-    """The patch grids of all pictures, where they come with the pixels; none where all have one size."""
+def _geometry(view: ModelView, kind: Kind, given: dict) -> dict[str, torch.Tensor]:
+    """The arguments with the sizes of all pictures; none where all have one size."""
+    name = view.family.grids.get(kind) or view.family.sizes
+    if name is None or given.get(name) is None:
+        return {}
+    return {name: torch.as_tensor(given[name])}
+
+
+def _given_grids(view: ModelView, kind: Kind, host: Mapping[str, np.ndarray]) -> tuple[Side, ...]:
+    """The patch grids of all pictures, from `_geometry`."""
     if (name := view.family.grids.get(kind)) is not None:
-        return tuple((h, w) for t, h, w in given[name].tolist() for _ in range(t))
-    if view.family.sizes is not None and given.get(view.family.sizes) is not None:
+        return tuple((h, w) for t, h, w in host[name].tolist() for _ in range(t))
+    if view.family.sizes in host:
         patch = view.config.vision_config.patch_size
-        return tuple((int(h) // patch, int(w) // patch) for h, w in given[view.family.sizes])
+        return tuple((h // patch, w // patch) for h, w in host[view.family.sizes].tolist())
     return ()
 
 
-def _describe(
-    view: ModelView, kind: Kind, vision: VisionTap, features: list[torch.Tensor], packed: list[Image], given: dict
-) -> list[Image]:
+def _describe(note: Note, host: Mapping[str, np.ndarray]) -> list[Image]:
     """The images behind the features; also completes the tap with the grids of all pictures."""
+    vision, view, kind = note.vision, note.vision.view, note.kind
     frames: list[int] | None = None
+    vision.patches = vision.patches or _given_grids(view, kind, host)
     if (name := view.family.grids.get(kind)) is not None:
-        frames = given[name][:, 0].tolist()
-        if view.family.windows:
-            size = view.config.vision_config
-            vision.windows, _ = get_vision_window_index(
-                given[name], size.spatial_merge_size, size.window_size, size.patch_size
-            )
-    elif vision.patches:
+        frames = host[name][:, 0].tolist()
+        vision.grids = host[name]
+    elif note.geometry:
         frames = [1] * len(vision.patches)
-    else:
-        vision.patches = _uniform(view, vision)
-    if packed:
-        vision.tokens = packed[0].sides
-        return packed
-    images = _unpacked(view, kind, vision, features, frames)
-    if kind == "video" and frames is None:
-        videos = given["pixel_values_videos"].shape[0]
-        images = _as_videos(images, videos)
-    return images
+    if note.packing is not None:
+        images = note.packing.images(host, view.packed)
+        vision.tokens = images[0].sides
+        return images
+    images = _unpacked(view, kind, vision, note.tokens, frames)
+    return _as_videos(images, note.videos) if kind == "video" and frames is None else images
 
 
 def _uniform(view: ModelView, vision: VisionTap) -> tuple[Side, ...]:
@@ -296,45 +371,44 @@ def _uniform(view: ModelView, vision: VisionTap) -> tuple[Side, ...]:
 
 
 def _unpacked(
-    view: ModelView, kind: Kind, vision: VisionTap, features: list[torch.Tensor], frames: list[int] | None
+    view: ModelView, kind: Kind, vision: VisionTap, tokens: list[int], frames: list[int] | None
 ) -> list[Image]:
     """Images whose features are picture after picture, each with a class token before it or a newline after all."""
-    pictures, total = len(vision.patches), sum(map(len, features))
+    pictures, total = len(vision.patches), sum(tokens)
     if frames is not None:
-        counts = [len(feature) // t for feature, t in zip(features, frames, strict=True) for _ in range(t)]
+        counts = [own // t for own, t in zip(tokens, frames, strict=True) for _ in range(t)]
     elif total % pictures == 0:
         counts = [total // pictures] * pictures
-        frames = [len(feature) // counts[0] for feature in features]
+        frames = [own // counts[0] for own in tokens]
     else:
-        frames = [pictures // len(features)] * len(features)
-        counts = [len(features[0]) // frames[0]] * pictures
+        frames = [pictures // len(tokens)] * len(tokens)
+        counts = [tokens[0] // frames[0]] * pictures
     lead = trail = 0
     sides = [token_side(patch, count) for patch, count in zip(vision.patches, counts, strict=True)]
     if None in sides:  # one token more than patches
         sides = [token_side(patch, count - 1) for patch, count in zip(vision.patches, counts, strict=True)]
         lead, trail = int(view.has_class_token), int(not view.has_class_token)
     if None in sides or sum(frames) != pictures:
-        raise InputError(f"{len(features)} images came out of {pictures} pictures in a way seeless has not seen before")
+        raise InputError(f"{len(tokens)} images came out of {pictures} pictures in a way seeless has not seen before")
     vision.tokens = tuple(side for side in sides if side is not None)
     apart = kind == "image" and kind not in view.family.grids  # every picture is an image of its own
     images, first = [], 0
-    for feature, t in zip(features, frames, strict=True):
+    for own, t in zip(tokens, frames, strict=True):
         if t == 0:  # a row of the batch without images
             continue
-        device = feature.device
         crop, patch = [], []
         for number in range(first, first + t):
             height, width = vision.tokens[number]
-            patch.append(torch.arange(-lead, height * width + trail, device=device))
+            patch.append(np.arange(-lead, height * width + trail))
             patch[-1][height * width + lead :] = NO_PATCH
-            crop.append(torch.full_like(patch[-1], number))
-        extra = len(feature) - sum(map(len, patch))
-        patch.append(torch.full((extra,), NO_PATCH, device=device))
-        crop.append(torch.full((extra,), first, device=device))
+            crop.append(np.full_like(patch[-1], number))
+        extra = own - sum(map(len, patch))
+        patch.append(np.full(extra, NO_PATCH))
+        crop.append(np.full(extra, first))
         if apart:
             images += [Image(c, p, vision.tokens) for c, p in zip(crop, patch, strict=True) if len(c)]
         else:
-            images.append(Image(torch.cat(crop), torch.cat(patch), vision.tokens, kind == "video"))
+            images.append(Image(np.concatenate(crop), np.concatenate(patch), vision.tokens, kind == "video"))
         first += t
     return images
 
@@ -345,8 +419,8 @@ def _as_videos(images: list[Image], videos: int) -> list[Image]:
     groups = [images[i : i + size] for i in range(0, len(images), size)]
     return [
         Image(
-            torch.cat([image.crop for image in group]),
-            torch.cat([image.patch for image in group]),
+            np.concatenate([image.crop for image in group]),
+            np.concatenate([image.patch for image in group]),
             group[0].sides,
             video=True,
         )

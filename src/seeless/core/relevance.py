@@ -81,13 +81,13 @@ def load_tokenizer(name: str) -> Any:
         ) from error
 
 
-def read_question(name: str, ids: torch.Tensor) -> str:
-    """The question among the tokens after the image, `ids` `[text]`.
+def read_question(name: str, ids: list[int]) -> str:
+    """The question among the tokens after the image.
 
     Decoded without special tokens and cut where the answer begins: at "ASSISTANT:" (in any case), at a line that begins
     with "assistant" or "model", or at "[/INST]".
     """
-    return ANSWER_BEGINS.split(load_tokenizer(name).decode(ids.tolist(), skip_special_tokens=True))[0]
+    return ANSWER_BEGINS.split(load_tokenizer(name).decode(ids, skip_special_tokens=True))[0]
 
 
 def without_short_answer(question: str) -> str:

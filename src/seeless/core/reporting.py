@@ -1,119 +1,169 @@
-"""From a finished prefill to its report."""
+"""From a finished prefill to its report: numbers the host knows, and a few small tensors to be fetched when asked."""
 
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
-from torch import nn
 
-from seeless.core.cache import Span
-from seeless.core.family import ModelView
+from seeless.core.boxes import boxes_of
+from seeless.core.images import Image
+from seeless.core.positions import TokenRow
 from seeless.core.session import Session
-from seeless.core.units import NO_PATCH, Image
-from seeless.flops import Dimensions, decoder_layer_flops, kv_bytes, prefill_cost
-from seeless.report import Report
+from seeless.core.transfer import fetch
+from seeless.flops import Cost, Dimensions, decoder_layer_flops, kv_bytes, prefill_cost
+from seeless.report import Report, StageReport
 
 
-def dimensions(view: ModelView) -> Dimensions:
-    """Sizes of a model, from its configs and its modules."""
-    text, tower = view.language_model.config, view.config.vision_config
-    layers = view.tower_layers("image")
-    patch = _area(tower.patch_size) * getattr(tower, "temporal_patch_size", 1)
-    windowed = 0
-    if view.family.windows:
-        windowed = len(layers) - len(tower.fullatt_block_indexes)
-    return Dimensions(
-        hidden=text.hidden_size,
-        intermediate=_intermediate(text),
-        heads=text.num_attention_heads,
-        kv_heads=text.num_key_value_heads,
-        head_dim=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
-        vocabulary=text.vocab_size,
-        gated=_gated(view.layers[0].mlp),
-        tower_layers=len(layers),
-        tower_hidden=next(m.in_features for m in layers[0].modules() if isinstance(m, nn.Linear)),
-        tower_weights=_weights(layers[0]),
-        patch_inputs=getattr(tower, "num_channels", 3) * patch,
-        projector_weights=_weights(view.projector),
-        windowed_layers=windowed,
-        window=(tower.window_size // tower.patch_size) ** 2 if view.family.windows else 0,
-    )
+class StageFindings:
+    """What was there before a stage, from which its report is made after it."""
+
+    def __init__(self, session: Session) -> None:
+        self.session, self.alive, self.row = session, session.alive, session.row
+
+    def report(
+        self, layer: int, name: str, before: list[int], scores: torch.Tensor | None, signal: str | None
+    ) -> StageReport:
+        """The report of a stage.
+
+        Args:
+            before: visual tokens per row before it.
+            scores: `[batch, seq]` at the columns of the input; nan: not ranked.
+        """
+        session, columns = self.session, self.session.prompt.layout.columns
+        length, was, alive = session.prompt.length, self.alive, session.alive
+        kept = alive if session.row.token is None else alive & ~_added(session.row, length)
+        slots = None if self.row.token is None else self.row.slot_of(length)
+
+        def find() -> tuple[list[torch.Tensor], list[torch.Tensor] | None]:
+            host = fetch({"was": was, "kept": kept, **({} if slots is None else {"slots": slots})})
+            own = [torch.from_numpy(np.flatnonzero(host["kept"][row, own])) for row, own in enumerate(columns)]
+            if scores is None:
+                return own, None
+            numbers, ranked = scores.cpu(), []
+            for row, places in enumerate(columns):
+                there = places[host["was"][row, places] != 0]
+                if slots is not None:
+                    there = there[host["slots"][row, there].argsort(kind="stable")]
+                ranked.append(numbers[row, torch.from_numpy(there)])
+            return own, ranked
+
+        return StageReport(layer, name, before, list(session.ledger.total), signal, find)
 
 
-def _area(size: int | list[int] | tuple[int, ...]) -> int:
-    return size * size if isinstance(size, int) else size[0] * size[1]
+def _added(row: TokenRow, length: int) -> torch.Tensor:
+    """`[batch, length]` bool, the columns that lent their place to a token that was added."""
+    slots = row.slot_of(length)
+    return (slots >= 0) & (row.tokens.gather(1, slots.clamp(min=0)) >= length)
 
 
-def _intermediate(text: Any) -> int:
-    """Width of the feed-forward network; of all the experts a token visits."""
-    if (expert := getattr(text, "moe_intermediate_size", None)) is not None:
-        return expert * text.num_experts_per_tok
-    return text.intermediate_size
+@dataclass(frozen=True, eq=False)
+class PrefillFacts:
+    """Whole numbers from which a report counts what a prefill cost.
+
+    Args:
+        size: of the model.
+        full, reduced, held: per layer, the tokens of every row without reduction, that it saw, and that its cache has.
+        unreduced, past: per layer, tokens cached before, without reduction and with it.
+        pictures, tokens: per picture the tower took in, its patches, and the tokens they became.
+        inside: per picture, the patches that each layer of the tower saw.
+        shown: per row, the pictures in it.
+        second: (row, operations) of second prompts.
+        number: bytes of a number in the cache; 0 without one.
+        class_token, centred: whether the tower has a class token, and saw the centre of the picture alone.
+        images: per row, those in it; `overview` is the crop that shows all of one.
+    """
+
+    size: Dimensions
+    full: list[list[int]]
+    reduced: list[list[int]]
+    held: list[list[int]]
+    unreduced: list[int]
+    past: list[int]
+    pictures: list[int]
+    tokens: list[int]
+    inside: list[list[int]]
+    shown: list[list[int]]
+    second: list[tuple[int, int]]
+    number: int
+    class_token: bool
+    centred: bool
+    images: list[list[Image]]
+    overview: int
+
+    @property
+    def _everything(self) -> list[list[int]]:
+        return [[patches] * self.size.tower_layers for patches in self.pictures]
+
+    def flops(self) -> tuple[Cost, Cost]:
+        before = self._cost(self.full, self.unreduced, self.pictures, self._everything, sum(self.tokens))
+        after = self._cost(self.reduced, self.past, self.pictures, self.inside, sum(self.tokens))
+        return before, replace(after, decoder=after.decoder + sum(flops for _, flops in self.second))
+
+    def _cost(
+        self, lengths: list[list[int]], past: list[int], pictures: list[int], inside: list[list[int]], tokens: int
+    ) -> Cost:
+        return prefill_cost(self.size, lengths, past, pictures, inside, tokens, self.class_token)
+
+    def row_flops(self) -> list[tuple[int, int]]:
+        more = [sum(flops for of, flops in self.second if of == row) for row in range(len(self.shown))]
+        return [
+            (
+                self._alone(row, self.full, self.unreduced, self._everything),
+                self._alone(row, self.reduced, self.past, self.inside) + more[row],
+            )
+            for row in range(len(self.shown))
+        ]
+
+    def _alone(self, row: int, lengths: list[list[int]], past: list[int], inside: list[list[int]]) -> int:
+        own = self.shown[row]
+        patches, seen = [self.pictures[number] for number in own], [inside[number] for number in own]
+        mine = [[each[row]] for each in lengths]
+        return self._cost(mine, past, patches, seen, sum(self.tokens[number] for number in own)).total
+
+    def kv_bytes(self) -> tuple[int, int]:
+        return (
+            kv_bytes(self.size, self.full, self.unreduced, self.number),
+            kv_bytes(self.size, self.held, self.past, self.number),
+        )
+
+    def boxes(self) -> list[list[torch.Tensor]]:
+        return [[torch.from_numpy(boxes_of(image, self.overview)) for image in row] for row in self.images]
+
+    def centre_crop(self) -> bool:
+        return self.centred
 
 
-def _gated(mlp: nn.Module) -> bool:
-    return any("gate" in name and "proj" in name for name, _ in mlp.named_parameters()) or hasattr(mlp, "experts")
-
-
-def _weights(module: nn.Module) -> int:
-    """Numbers in all matrices a token is multiplied with."""
-    linear = [part for part in module.modules() if isinstance(part, nn.Linear)]
-    inside = {id(parameter) for part in linear for parameter in part.parameters()}
-    loose = [p for p in module.parameters() if p.ndim == 2 and id(p) not in inside]
-    return sum(part.in_features * part.out_features for part in linear) + sum(p.numel() for p in loose)
-
-
-def build_report(session: Session, spans: list[Span], view: ModelView, cached: bool) -> Report:
-    """The report of a prefill; `spans` are what its cache holds."""
-    size, depth = dimensions(view), view.depth
-    rows = len(session.layout.columns)
-    original = [session.layout.count(row) for row in range(rows)]
-    text = [length - n for length, n in zip(session.row_lengths, original, strict=True)]
-    seen = _visual_counts(session, original, depth)
-    held = _held_counts(session, depth)
+def build_report(session: Session, size: Dimensions, cached: bool) -> Report:
+    """The report of a prefill; `cached`: whether there is a cache."""
+    view, layout, depth = session.view, session.prompt.layout, session.view.depth
+    original = [len(own) for own in layout.columns]
+    text = [length - n for length, n in zip(session.prompt.lengths(), original, strict=True)]
+    visual = []
+    for layer in range(depth):
+        done = [stage for stage in session.stages if stage.layer <= layer]
+        visual.append(done[-1].n_after if done else original)
     pictures = [height * width for tap in session.vision.taps for height, width in tap.patches]
     everything = [[patches] * size.tower_layers for patches in pictures]
-    left = [seen for tap in session.vision.taps if tap.merged is not None for seen in tap.merged.seen] or everything
-    projected = sum(tap.count for tap in session.vision.taps)
-    past = [session.past[layer] for layer in range(depth)]
-    width = session.embeds.element_size() if cached else 0
-
-    def total(counts: list[list[int]]) -> list[list[int]]:
-        return [[n + t for n, t in zip(row, text, strict=True)] for row in counts]
-
-    full, reduced = total([original] * depth), total(seen)
-    unreduced = [session.conversation] * depth
-    before, after = (
-        prefill_cost(size, lengths, cached_before, pictures, inside, projected, view.has_class_token)
-        for lengths, cached_before, inside in ((full, unreduced, everything), (reduced, past, left))
+    inside = [seen for tap in session.vision.taps if tap.merged is not None for seen in tap.merged.seen] or everything
+    facts = PrefillFacts(
+        size=size,
+        full=[[n + t for n, t in zip(original, text, strict=True)]] * depth,
+        reduced=[[n + t for n, t in zip(row, text, strict=True)] for row in visual],
+        held=[session.at(session.held, layer).lengths for layer in range(depth)],
+        unreduced=[session.past.tokens] * depth,
+        past=session.past.columns,
+        pictures=pictures,
+        tokens=[height * width for tap in session.vision.taps for height, width in tap.tokens],
+        inside=inside,
+        shown=[_pictures_of(session, row) for row in range(len(original))],
+        second=[(row, layers * decoder_layer_flops(size, n)) for row, n, layers in session.second_runs],
+        number=session.number_bytes if cached else 0,
+        class_token=view.has_class_token,
+        images=[[placed.image for placed in row] for row in layout.images],
+        overview=view.family.overview,
+        centred=view.family.packer is None and view.config.vision_config.model_type == "clip_vision_model",
     )
-    second = [(row, layers * decoder_layer_flops(size, tokens)) for row, tokens, layers in session.second_runs]
-    after = replace(after, decoder=after.decoder + sum(flops for _, flops in second))
-
-    def alone(row: int, lengths: list[list[int]], cached_before: list[int], inside: list[list[int]]) -> int:
-        own = _pictures_of(session, row)
-        tokens = sum(sides[number] for number in own)
-        mine = [[each[row]] for each in lengths]
-        patches, seen_inside = [pictures[number] for number in own], [inside[number] for number in own]
-        return prefill_cost(size, mine, cached_before, patches, seen_inside, tokens, view.has_class_token).total
-
-    sides = [height * width for tap in session.vision.taps for height, width in tap.tokens]
-    more = [sum(flops for of, flops in second if of == row) for row in range(rows)]
-    return Report(
-        stages=session.stages,
-        visual=seen,
-        text=text,
-        flops_before=before,
-        flops_after=after,
-        row_flops=[
-            (alone(row, full, unreduced, everything), alone(row, reduced, past, left) + more[row])
-            for row in range(rows)
-        ],
-        kv_bytes_before=kv_bytes(size, full, unreduced, width),
-        kv_bytes_after=kv_bytes(size, total(held), past, width),
-        boxes=[[_boxes(placed.image, view.family.overview) for placed in images] for images in session.layout.images],
-        centre_crop=view.family.packer is None and view.config.vision_config.model_type == "clip_vision_model",
-    )
+    return Report(session.stages, visual, text, facts)
 
 
 def _pictures_of(session: Session, row: int) -> list[int]:
@@ -123,49 +173,5 @@ def _pictures_of(session: Session, row: int) -> list[int]:
     for tap in session.vision.taps:
         first[tokens] = pictures
         pictures, tokens = pictures + len(tap.patches), tokens + tap.count
-    placed = session.layout.images[row]
-    return sorted({first[each.base] + number for each in placed for number in each.image.crop.unique().tolist()})
-
-
-def _visual_counts(session: Session, original: list[int], depth: int) -> list[list[int]]:
-    """Per layer, the visual tokens of every row."""
-    counts = []
-    for layer in range(depth):
-        done = [stage for stage in session.stages if stage.layer <= layer]
-        counts.append(done[-1].n_after if done else original)
-    return counts
-
-
-def _held_counts(session: Session, depth: int) -> list[list[int]]:
-    """Per layer, the visual tokens of every row that its cache holds."""
-    counts = {}
-    for first, row in session.held.items():
-        visual = session.layout.visual.gather(1, row.column)
-        counts[first] = (visual if row.valid is None else visual & row.valid).sum(1).tolist()
-    return [counts[max(first for first in counts if first <= layer)] for layer in range(depth)]
-
-
-def _boxes(image: Image, overview: int) -> torch.Tensor:
-    """Where each token lies in the picture as the tower saw it, `[visual, 4]` in 0..1.
-
-    The crop at `overview` covers the whole picture, and so does every frame of a video. So do the tiles of LLaVA-NeXT
-    together, whose patches come row by row, each row closed by a token without a patch.
-    """
-    boxes = torch.full((len(image.patch), 4), torch.nan)
-    crop, patch = image.crop.cpu(), image.patch.cpu()
-    real = patch != NO_PATCH
-    whole = crop.unique().tolist() if image.video else [int(crop[real][overview])]
-    for number in whole:
-        height, width = image.sides[number]
-        shown = (crop == number) & real
-        row, column = (patch[shown] // width).float(), (patch[shown] % width).float()
-        boxes[shown] = torch.stack([column / width, row / height, (column + 1) / width, (row + 1) / height], 1)
-    tiles = (~torch.isin(crop, torch.tensor(whole)) & real).nonzero()[:, 0]
-    if len(tiles) and not bool(real.all()):
-        lines = torch.cumsum((~real).long(), 0)[tiles]
-        line = lines - lines[0]
-        across = int((line == 0).sum())
-        down = int(line[-1]) + 1
-        row, column = line.float(), (torch.arange(len(tiles)) % across).float()
-        boxes[tiles] = torch.stack([column / across, row / down, (column + 1) / across, (row + 1) / down], 1)
-    return boxes
+    placed = session.prompt.layout.images[row]
+    return sorted({first[each.base] + number for each in placed for number in np.unique(each.image.crop).tolist()})

@@ -5,14 +5,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from seeless.core.attention import LayerTap
 from seeless.core.family import ModelView
 from seeless.core.hooks import HookSet
-from seeless.core.layers import ready_mask, token_blocks
-from seeless.core.taps import LayerTap
-from seeless.core.units import Layout
+from seeless.core.masks import ready_mask, token_blocks
+from seeless.core.prompt import Prompt
+from seeless.core.transfer import upload
 from seeless.errors import InputError, UnsupportedModel
 from seeless.ops.attention import attention_rows
 
@@ -30,18 +32,15 @@ class SecondForward:
     text goes on, depends on it alone. One row of the batch at a time, so there is no padding.
 
     Args:
-        valid: `[batch, seq]` bool without the padding of the running prompt; None = all.
-        embeds: `[batch, seq, dim]`, the running prompt.
-        positions: its positions, `[..., batch or 1, seq]`.
+        prompt: the running prompt, with its positions.
+        embeds: `[batch, seq, dim]`, what it is made of.
         injected: features `[visual, dim]` of all its visual tokens, one tensor for each early layer that adds them.
         runs: gets (row, tokens, decoder layers) of every run.
     """
 
     view: ModelView
-    layout: Layout
-    valid: torch.Tensor | None
+    prompt: Prompt
     embeds: torch.Tensor
-    positions: torch.Tensor
     injected: Sequence[torch.Tensor] | None
     runs: list[tuple[int, int, int]]
     known: dict[tuple, torch.Tensor] = field(default_factory=dict)
@@ -74,11 +73,12 @@ class SecondForward:
     def _run(
         self, row: int, before: Sequence[int], between: Sequence[int], after: Sequence[int], layers: Sequence[int]
     ) -> torch.Tensor:
-        columns, images = self.layout.columns[row], self.layout.images[row]
+        layout = self.prompt.layout
+        columns, images = layout.columns[row], layout.images[row]
         embeds, positions, places, start, length = [], [], [], 0, 0
         for number, text in enumerate([before, *[between] * (len(images) - 1), after]):
             embeds.append(self._text(text))
-            positions.append(torch.arange(start, start + len(text), device=self.embeds.device).expand(self._axes, -1))
+            positions.append(np.tile(np.arange(start, start + len(text)), (self._axes, 1)))
             start, length = start + len(text), length + len(text)
             if number == len(images):
                 break
@@ -87,9 +87,10 @@ class SecondForward:
             here, step = self._shifted(row, first, last)
             embeds.append(self.embeds[row, first : last + 1].detach())
             positions.append(here + start)
-            places.append((own - first + length).to(self.embeds.device))
+            places.append(own - first + length)
             start, length = start + step, length + last + 1 - first
-        return self._read(torch.cat(embeds)[None], torch.cat(positions, 1)[:, None], torch.cat(places), row, layers)
+        given, shown = upload([np.concatenate(positions, 1)[:, None], np.concatenate(places)], self.embeds.device)
+        return self._read(torch.cat(embeds)[None], given, shown, row, layers)
 
     @property
     def _axes(self) -> int:
@@ -107,15 +108,18 @@ class SecondForward:
             )
         return table(torch.tensor(list(ids), dtype=torch.long, device=self.embeds.device)).detach()
 
-    def _shifted(self, row: int, first: int, last: int) -> tuple[torch.Tensor, int]:
+    def _shifted(self, row: int, first: int, last: int) -> tuple[np.ndarray, int]:
         """Positions `[axes, tokens]` of the columns of an image, from 0 on, and how far after it the text goes on."""
-        after = last + 1
-        if after == self.embeds.shape[1] or (self.valid is not None and not bool(self.valid[row, after])):
+        after, prompt = last + 1, self.prompt
+        if after == prompt.length or (prompt.valid is not None and not prompt.valid[row, after]):
             raise InputError("no token follows the image, so nothing asks about it; put the question after the image")
-        own = self.positions.expand(*self.positions.shape[:-2], len(self.embeds), -1)[..., row, first : after + 1]
-        own = (own[-3:] if own.ndim == 2 else own[None]).to(self.embeds.device)
-        own = own.expand(self._axes, -1) - own[:, :1].amin()
-        return own[:, :-1], int(own[:, -1].amin())
+        everything = prompt.positions
+        assert everything is not None
+        own = np.broadcast_to(everything, (*everything.shape[:-2], prompt.batch, prompt.length))
+        own = own[..., row, first : after + 1]
+        own = np.broadcast_to(own[-3:] if own.ndim == 2 else own[None], (self._axes, own.shape[-1]))
+        own = own - own[:, :1].min()
+        return own[:, :-1], int(own[:, -1].min())
 
     def _read(
         self, embeds: torch.Tensor, positions: torch.Tensor, places: torch.Tensor, row: int, layers: Sequence[int]
@@ -136,9 +140,10 @@ class SecondForward:
         given = {"inputs_embeds": embeds, "attention_mask": mask, "use_cache": False}
         given["position_ids"] = positions if self._axes > 1 else positions[0]
         if self.injected is not None:
-            own = self.layout.visual.flatten().cumsum(0).view(self.layout.visual.shape)[row, self.layout.columns[row]]
+            first = sum(map(len, self.prompt.layout.columns[:row]))
+            mine = slice(first, first + len(self.prompt.layout.columns[row]))
             given["visual_pos_masks"] = visual
-            given["deepstack_visual_embeds"] = [feature[own.to(feature.device) - 1] for feature in self.injected]
+            given["deepstack_visual_embeds"] = [feature[mine] for feature in self.injected]
         rows: dict[int, torch.Tensor] = {}
         hooks, deepest = HookSet(), max(layers)
 

@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from seeless.core.family import ModelView
-from seeless.core.hooks import HookSet
-from seeless.core.layers import hook_layers
+from seeless.core.hooks import HookSet, hook_layers
 from seeless.core.vision import AttentionTap, Merged, VisionTap
 from seeless.errors import BudgetError, InputError, UnsupportedModel
 from seeless.strategy import TowerStrategy

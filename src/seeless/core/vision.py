@@ -5,17 +5,18 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
+from transformers.vision_utils import get_vision_window_index
 
 from seeless.core.family import ModelView
+from seeless.core.images import NO_PATCH, Image, Side
 from seeless.core.sharding import check_whole
-from seeless.core.units import NO_PATCH, Image
+from seeless.core.transfer import upload
 from seeless.errors import InputError
 from seeless.ops.attention import attention_rows, received_attention, rotate
 from seeless.ops.pooling import pool_blocks
 from seeless.strategy import TowerStrategy
-
-Side = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,14 @@ class VisionTap:
         projected: what the projector took in, with its gradient.
         class_token: `[pictures, dim]`, the tower's class token at the same depth, with its gradient; None without one.
         patches, tokens: (height, width) of every picture's grid in the tower, and in the decoder.
-        features: `[tokens, dim]`, the features that enter the decoder, of all pictures, without newlines.
+        grids: `[videos or images, 3]`, frames, height and width, where the model is given them.
+        given: what enters the decoder: one tensor `[images, ..., dim]`, or one per image.
+        source: of every token that enters, the place among those of all pictures that show patches; `NO_PATCH`.
         merged: what became of the tokens, if they were merged inside the tower.
     """
 
     view: ModelView
+    kind: str = "image"
     made: AttentionTap | None = None
     reader: AttentionTap | None = None
     seen: torch.Tensor | None = None
@@ -75,8 +79,9 @@ class VisionTap:
     class_token: torch.Tensor | None = None
     patches: tuple[Side, ...] = ()
     tokens: tuple[Side, ...] = ()
-    windows: torch.Tensor | None = None
-    features: torch.Tensor | None = field(default=None, repr=False)
+    grids: np.ndarray | None = None
+    given: Any = field(default=None, repr=False)
+    source: np.ndarray | None = field(default=None, repr=False)
     merged: Merged | None = field(default=None, repr=False)
 
     @property
@@ -84,12 +89,28 @@ class VisionTap:
         """Tokens of all pictures."""
         return sum(height * width for height, width in self.tokens)
 
-    def keep_features(self, features: list[torch.Tensor], images: list[Image]) -> None:
-        """Note what enters the decoder for every token that shows patches."""
-        source = torch.cat([image.source for image in images])
-        flat = torch.cat([feature.detach().flatten(0, -2) for feature in features])
-        self.features = flat.new_zeros(self.count, flat.shape[-1])
-        self.features[source[source != NO_PATCH]] = flat[source != NO_PATCH]
+    def describe(self, images: list[Image]) -> None:
+        """Note where the tokens of every picture are among what enters the decoder."""
+        self.source = np.concatenate([image.source for image in images])
+
+    @cached_property
+    def windows(self) -> torch.Tensor | None:
+        """Where the tower puts each token when it orders them by attention windows; None if it does not."""
+        if not self.view.family.windows:
+            return None
+        size = self.view.config.vision_config
+        grids = torch.from_numpy(self.grids)
+        return get_vision_window_index(grids, size.spatial_merge_size, size.window_size, size.patch_size)[0]
+
+    @cached_property
+    def features(self) -> torch.Tensor:
+        """`[tokens, dim]`, the features that enter the decoder, of all pictures, without newlines."""
+        assert self.source is not None
+        flat = torch.cat([feature.detach().flatten(0, -2) for feature in self.given])
+        shown = np.flatnonzero(self.source != NO_PATCH)
+        order = np.empty(len(shown), dtype=np.int64)
+        order[self.source[shown]] = shown
+        return flat[upload([order], flat.device)[0]]
 
     # Patches: everything `[patches of all pictures, ...]`.
 
@@ -200,7 +221,6 @@ class VisionTap:
     def features_with_gradient(self) -> torch.Tensor:
         """`[tokens, dim]`: what the projector took in, or where that is not one vector per token, what it gave."""
         if not self.view.family.projected:
-            assert self.features is not None
             return self.features
         if self.projected is None:
             raise InputError("the projector did not run, so nothing is known about the features it took in")
@@ -278,11 +298,10 @@ class Vision:
         found = [own for tap in self.taps if (own := tap.class_tokens_with_gradient()) is not None]
         return torch.cat(found) if len(found) == len(self.taps) else None
 
-    def picture(self, tokens: torch.Tensor) -> torch.Tensor:
+    def picture(self, tokens: np.ndarray) -> np.ndarray:
         """The picture that each of some places in the table shows."""
         sizes = [height * width for tap in self.taps for height, width in tap.tokens]
-        ends = torch.tensor(sizes, device=tokens.device).cumsum(0)
-        return torch.searchsorted(ends, tokens, right=True)
+        return np.searchsorted(np.cumsum(sizes), tokens, side="right")
 
     @property
     def signal(self) -> str:

@@ -1,0 +1,357 @@
+"""What a strategy's `Context` answers for a group of units."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from seeless.context import Onto, Queries, Tokens
+from seeless.core.attention import LayerTap
+from seeless.core.groups import Group
+from seeless.core.images import NO_FRAME, NO_PATCH
+from seeless.core.relevance import check_clip, load_clip, read_question, text_similarity
+from seeless.core.session import Session
+from seeless.core.transfer import upload
+from seeless.decision import Merge
+from seeless.errors import InputError, UnsupportedModel
+from seeless.ops.attention import attention_rows
+
+ROWS_AT_ONCE = 32
+
+NO_NULL_TOKEN = (
+    "the whole prompt of this model sees itself, so no token after the image is blind to the question "
+    "and there is no null token whose attention could be read"
+)
+NO_PATCH_SHOWN = (
+    "some of these visual tokens show no patch (newline or class tokens), so the vision tower says nothing about them; "
+    "use scope='crop', or say in the strategy's `tower` what it reads, so that only patches are ranked"
+)
+NO_TEXT = "no token follows the image, so there is no text whose attention could be read"
+
+
+class Answers:
+    """Answers a `Context` for the units of one group.
+
+    Args:
+        hidden: `[batch, slots, dim]` at this stage.
+        taps: decoder layers whose attention may be read.
+        second: runs a second prompt around the images of a row; None once layers are running.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        group: Group,
+        hidden: torch.Tensor,
+        taps: dict[int, LayerTap],
+        second: Callable[..., torch.Tensor] | None = None,
+    ) -> None:
+        self.session, self.group, self.taps, self.run_second = session, group, taps, second
+        self.states = hidden
+        self.signal: str | None = None  # which attention of the tower was asked for last, in words
+
+    # Hidden states and embeddings.
+
+    def _at(self, x: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+        """`x` `[batch, seq, ...]` at `slots` `[units, some]` of the units' rows."""
+        return x.detach()[self.group.rows.to(x.device)[:, None], slots.to(x.device)]
+
+    @cached_property
+    def _text_columns(self) -> torch.Tensor:
+        """`[units, text]`, columns of the text behind the images."""
+        self.group.need_alike("text")
+        return self.group.host([self.session.prompt.text_after_images(unit.row) for unit in self.group.units])
+
+    def _slots_of(self, columns: torch.Tensor) -> torch.Tensor:
+        session = self.session
+        return session.row.at(self.group.rows[:, None], columns, session.prompt.length)
+
+    @cached_property
+    def _row_slots(self) -> torch.Tensor:
+        """`[units, seq]`, all slots of the units' rows."""
+        self.group.need_alike("row")
+        return self.group.host([self.session.row_slots(unit.row) for unit in self.group.units])
+
+    def visual(self) -> torch.Tensor:
+        return self._at(self.states, self.group.slots)
+
+    def hidden(self) -> torch.Tensor:
+        return self._at(self.states, self._row_slots)
+
+    def uninjected(self) -> torch.Tensor:
+        before = self.session.uninjected
+        return self._at(self.states if before is None else before, self._row_slots)
+
+    def text(self) -> torch.Tensor:
+        return self._at(self.states, self._slots_of(self._text_columns))
+
+    def n_text(self) -> int:
+        self.group.need_alike("text")
+        return len(self.session.prompt.text_after_images(self.group.units[0].row))
+
+    def _check_unmoved(self) -> None:
+        if self.session.row.token is not None:
+            raise InputError(
+                "tokens were added before this stage, so not every visual token has an embedding or a patch of "
+                "its own; read them at an earlier stage and keep them in the memory of the prefill"
+            )
+
+    def _embeds(self, columns: torch.Tensor) -> torch.Tensor:
+        assert self.session.embeds is not None
+        return self._at(self.session.embeds, columns)
+
+    def embeds(self) -> torch.Tensor:
+        self._check_unmoved()
+        return self._embeds(self.group.columns)
+
+    def text_embeds(self) -> torch.Tensor:
+        return self._embeds(self._text_columns)
+
+    def row_embeds(self) -> torch.Tensor:
+        self._check_unmoved()
+        return self._embeds(self._at(self.session.row.column, self._row_slots))
+
+    def places(self) -> torch.Tensor:
+        return torch.searchsorted(self._row_slots, self.group.slots)
+
+    def entering(self, layer: int) -> torch.Tensor:
+        session, group = self.session, self.group
+        if layer not in session.watched:
+            raise InputError(
+                f"what entered layer {layer} is not known here; it must come before the stage and be watched"
+            )
+        hidden, row, ledger = session.watched[layer]
+        slots = row.at(group.rows[:, None], group.original, session.prompt.length)
+        counts = {ledger.count(unit) for unit in group.units}
+        if len(counts) > 1 or None in counts:
+            raise InputError(
+                f"units of unequal size entered layer {layer}; set one_by_one to be asked about them alone"
+            )
+        return self._at(hidden, slots.sort(dim=1).values[:, slots.shape[1] - counts.pop() :])
+
+    # Attention of the decoder.
+
+    def _tap(self, layer: int) -> LayerTap:
+        if layer not in self.taps:
+            has = ", ".join(map(str, sorted(self.taps))) or "none (the entry comes before all layers)"
+            raise InputError(f"attention of decoder layer {layer} cannot be read at this stage; available: {has}")
+        return self.taps[layer]
+
+    def _queries(self, queries: Queries, average: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Slots `[units, queries]` of the rows that ask, and the share `[units, queries]` of each in an average; None:
+        all alike."""
+        session, units = self.session, self.group.units
+        prompt = session.prompt
+        if isinstance(queries, torch.Tensor):
+            return self._row_slots[:, queries.to(self.group.rows.device)], None
+        if queries == "last":
+            return self._carried([prompt.columns_asking(unit.row)[-1:] for unit in units]), None
+        if queries == "text":
+            columns = [prompt.text_after_images(unit.row) for unit in units]
+            if not all(map(len, columns)):
+                raise InputError(NO_TEXT)
+            return self._some(columns, "text", average)
+        if queries == "anchor":
+            if session.view.family.prefix:
+                raise UnsupportedModel(NO_NULL_TOKEN)
+            step = session.view.family.anchor
+            after = [prompt.text(u.row, int(prompt.layout.columns[u.row][u.tokens[-1]])) for u in units]
+            if not all(len(own) > step for own in after):
+                raise InputError("no token follows the image, so there is no null token whose attention could be read")
+            return self._slots_of(self.group.host([own[step : step + 1] for own in after])), None
+        if queries == "answers":
+            if prompt.answers is None or not all(len(prompt.answers[unit.row]) for unit in units):
+                raise InputError("no labels mark an answer here; queries='answers' is for training on answers")
+            return self._carried([prompt.answers[unit.row] - 1 for unit in units]), None
+        raise InputError(f"queries={queries!r} is not possible; use 'last', 'text', 'anchor' or a tensor of rows")
+
+    def _carried(self, columns: list[np.ndarray]) -> torch.Tensor:
+        """Slots of some columns, or of the last kept token before them."""
+        session, own = self.session, self.group.host(columns)
+        if session.row.whole:
+            return own
+        return session.row.last_kept(session.prompt.length)[self.group.rows[:, None], own]
+
+    def _some(self, columns: list[np.ndarray], what: str, average: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Slots of unequally many columns of each unit: as they are where an average is asked for, else in need of
+        groups of one size."""
+        counts = [len(own) for own in columns]
+        if len(set(counts)) == 1 or not average:
+            self.group.need_alike(what)
+            return self._slots_of(self.group.host(columns)), None
+        padded = [np.pad(own, (0, max(counts) - len(own)), mode="edge") for own in columns]
+        share = torch.arange(max(counts), device=self.group.rows.device) < self.group.host(
+            [np.array([n]) for n in counts]
+        )
+        return self._slots_of(self.group.host(padded)), share / share.sum(1, keepdim=True)
+
+    def attention(
+        self, queries: Queries, layer: int, average: bool, onto: Onto = "visual", causal: bool = True
+    ) -> torch.Tensor:
+        tap, session, group = self._tap(layer), self.session, self.group
+        slots, share = self._queries(queries, average)
+        keys = tap.keys
+        device = keys.device
+        rows, slots, past = group.rows.to(device), slots.to(device), keys.shape[2] - session.row.slots
+        valid, blocks = session.mask(layer, session.row), session.blocks_of(session.row)
+        valid = None if valid is None else valid.to(device)
+        if not group.together:
+            keys, valid = keys[rows], None if valid is None else valid[rows]
+        columns = past + (group.slots if onto == "visual" else self._row_slots).to(device)
+        key_index = torch.arange(keys.shape[2], device=device)
+        parts = []
+        for start in range(0, slots.shape[1], ROWS_AT_ONCE):
+            some = slots[:, start : start + ROWS_AT_ONCE]
+            visible = key_index <= past + some[..., None] if causal else torch.ones_like(key_index <= some[..., None])
+            if blocks is not None:
+                block = blocks.to(device)[rows]
+                own = block.gather(1, some)[..., None]
+                visible[..., past:] |= (own == block[:, None]) & (own >= 0)
+            if valid is not None:
+                visible = visible & valid[:, None]
+            query = tap.queries(rows, some)
+            part = attention_rows(query, keys, tap.scaling, visible, columns, tap.softcap)
+            if average and share is not None:
+                part = (part * share[:, None, start : start + ROWS_AT_ONCE, None].to(part)).sum(2, keepdim=True)
+            elif average:
+                part = part.sum(2, keepdim=True) / slots.shape[1]
+            parts.append(part)
+        whole = torch.cat(parts, 2) if len(parts) > 1 else parts[0]
+        return whole.sum(2, keepdim=True) if average and len(parts) > 1 else whole
+
+    def second(
+        self, before: Sequence[int], between: Sequence[int], after: Sequence[int], layers: Sequence[int]
+    ) -> torch.Tensor:
+        if self.run_second is None:
+            raise InputError("a second prompt can only be run before the first layer; call ctx.second in `prepare`")
+        run, places = self.run_second, upload([unit.tokens for unit in self.group.units], self.group.rows.device)
+        rows = [unit.row for unit in self.group.units]
+        found = [run(row, before, between, after, layers)[..., own] for row, own in zip(rows, places, strict=True)]
+        return torch.stack(found)
+
+    def rope_bias(self, queries: Queries, layer: int) -> torch.Tensor:
+        tap = self._tap(layer)
+        device = tap.keys.device
+        rows, slots = self.group.rows.to(device), self._queries(queries, False)[0].to(device)
+        query, keys = tap.rotated_ones(rows, slots), tap.rotated_ones(rows, self.group.slots.to(device))
+        return query @ keys.transpose(-1, -2) * query.shape[-1] ** -0.5
+
+    def keys(self, layer: int, tokens: Tokens) -> torch.Tensor:
+        keys = self._tap(layer).keys.transpose(1, 2)
+        past = keys.shape[1] - self.session.row.slots
+        slots = self._slots_of(self._text_columns) if tokens == "text" else self.group.slots
+        return self._at(keys, past + slots).transpose(1, 2)
+
+    def normed(self, tokens: Tokens) -> torch.Tensor:
+        hidden = self.text() if tokens == "text" else self.visual()
+        return self.session.view.final_norm(hidden).to(hidden.device)
+
+    # The vision tower.
+
+    def _of_tokens(self, per_row: Callable[[int], np.ndarray]) -> tuple[list[np.ndarray], torch.Tensor]:
+        """Numbers of every unit's original tokens on the host, and of those that are left on the device."""
+        host = [per_row(unit.row)[unit.tokens] for unit in self.group.units]
+        return host, self.group.of_original(self.group.host(host))
+
+    @cached_property
+    def _sources(self) -> torch.Tensor:
+        """`[units, visual]`, places in the tables of `vision`."""
+        self._check_unmoved()
+        host, places = self._of_tokens(self.session.prompt.layout.source)
+        if any((own == NO_PATCH).any() for own in host) and not self._only_patches_left(host):
+            raise InputError(NO_PATCH_SHOWN)
+        return places
+
+    def _only_patches_left(self, sources: list[np.ndarray]) -> bool:
+        """Whether all tokens that show no patch are known to have left."""
+        ledger = self.session.ledger
+        return all(
+            ledger.gone(unit.row, unit.tokens[own == NO_PATCH])
+            for unit, own in zip(self.group.units, sources, strict=True)
+        )
+
+    def vision_attention(self) -> torch.Tensor:
+        vision = self.session.vision
+        attention, self.signal = vision.attention, vision.signal
+        return attention[self._sources].transpose(1, 2)
+
+    def patch(self) -> torch.Tensor:
+        self._check_unmoved()
+        return self._of_tokens(self.session.prompt.layout.patch)[1]
+
+    def frame(self) -> torch.Tensor:
+        host, frames = self._of_tokens(self.session.prompt.layout.frame)
+        if any((own != NO_FRAME).any() for own in host):
+            self._check_unmoved()
+        return frames
+
+    def crop_attention(self) -> torch.Tensor:
+        vision, layout = self.session.vision, self.session.prompt.layout
+        attention, self.signal = vision.attention, vision.signal
+        whole = []
+        for unit in self.group.units:
+            token = unit.tokens[0]
+            placed = next(placed for placed in layout.images[unit.row] if (placed.tokens == token).any())
+            height, width = placed.image.sides[int(placed.image.crop[placed.tokens == token][0])]
+            first = layout.source(unit.row)[token] - layout.patch(unit.row)[token]
+            whole.append(first + np.arange(height * width))
+        return attention[self.group.host(whole)].transpose(1, 2)
+
+    def vision_features(self) -> torch.Tensor:
+        return self.session.vision.features[self._sources]
+
+    def vision_keys(self) -> torch.Tensor:
+        return self.session.vision.keys[self._sources].transpose(1, 2)
+
+    def tower_groups(self) -> torch.Tensor:
+        return self.session.vision.groups[self._sources]
+
+    def class_token(self) -> torch.Tensor | None:
+        own = self._class_token_with_gradient()
+        return None if own is None else own.detach()
+
+    def reader_attention(self) -> torch.Tensor:
+        vision = self.session.vision
+        attention, self.signal = vision.reader_attention, vision.reader_signal
+        return attention[self._sources]
+
+    def reader_keys(self) -> torch.Tensor:
+        return self.session.vision.reader_keys[self._sources]
+
+    def text_similarity(self, clip: str | None, question: str | None) -> torch.Tensor:
+        model, tokenizer = load_clip(check_clip(self.session.view, clip))
+        questions = [question] * len(self.group.units) if question is not None else self._questions()
+        return text_similarity(model, tokenizer, self.vision_features(), questions)
+
+    def _questions(self) -> list[str]:
+        """Of every unit's row."""
+        prompt, name = self.session.prompt, self.session.view.config._name_or_path
+        if prompt.ids is None:
+            raise InputError("a forward without input_ids does not say what is asked; give the text with question=")
+        rows = {unit.row for unit in self.group.units}
+        asked = {row: read_question(name, prompt.ids[row, prompt.text_after_images(row)].tolist()) for row in rows}
+        return [asked[unit.row] for unit in self.group.units]
+
+    def _class_token_with_gradient(self) -> torch.Tensor | None:
+        if (all_pictures := self.session.vision.class_tokens_with_gradient()) is None:
+            return None
+        picture = [self.session.vision.picture(own) for own in self._of_tokens(self.session.prompt.layout.source)[0]]
+        if any((own != own[0]).any() for own in picture):
+            raise InputError("a unit of several pictures has several class tokens; use scope='crop'")
+        return all_pictures[self.group.host([own[:1] for own in picture])[:, 0].to(all_pictures.device)]
+
+    def merged_features(self, merge: Merge) -> torch.Tensor:
+        """What the projector is to take in for the merged tokens, `[units, visual, dim]`, with gradient."""
+        features = self.session.vision.features_with_gradient()
+        features = features[self._sources.to(features.device)]
+        if (own := self._class_token_with_gradient()) is not None:
+            return merge.values(torch.cat([features, own[:, None]], 1))
+        visual = features.shape[1]
+        self.session.check(
+            (merge.source >= visual).any(1),
+            self.group.units,
+            "the projector of this model takes no class token, so none can be given to it, as was asked of {unit}",
+        )
+        return replace(merge, source=merge.source.clamp(max=visual - 1)).values(features)

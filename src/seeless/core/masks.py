@@ -1,0 +1,85 @@
+"""Attention masks in the form in which the model's own kernel wants them."""
+
+from typing import Any
+
+import torch
+from transformers.masking_utils import create_causal_mask
+
+from seeless.core.cache import CacheRecord
+from seeless.core.family import ModelView
+from seeless.core.host import CACHE
+from seeless.errors import UnsupportedModel
+
+
+def causal_mask(
+    view: ModelView,
+    hidden: torch.Tensor,
+    mask: torch.Tensor | None,
+    cache: Any,
+    layer: int,
+    blocks: torch.Tensor | None = None,
+) -> Any:
+    """The mask the model's own attention kernel wants for `hidden` at this layer.
+
+    Args:
+        mask: 2-D, `[batch, past + slots]`, None = all visible.
+        blocks: `[batch, slots]`, tokens of one block see each other both ways; None = plainly causal.
+
+    Raises:
+        UnsupportedModel: the kernel takes no mask that could express the blocks.
+    """
+    made = create_causal_mask(
+        config=view.language_model.config,
+        inputs_embeds=hidden,
+        attention_mask=None if mask is None else mask.to(hidden.device),
+        layer_idx=layer,
+        block_sequence_ids=None if blocks is None else blocks.to(hidden.device),
+        **{CACHE: cache},
+    )
+    if blocks is not None and (not isinstance(made, torch.Tensor) or made.ndim != 4):
+        kernel = view.language_model.config._attn_implementation
+        raise UnsupportedModel(
+            f"visual tokens of {view.family.title} see each other both ways, which attn_implementation={kernel!r} "
+            "cannot express; load the model with 'sdpa' or 'eager'"
+        )
+    return made
+
+
+def ready_mask(view: ModelView, hidden: torch.Tensor, mask: Any, cache: Any, blocks: torch.Tensor | None) -> Any:
+    """4-D masks for all layers, in the form in which the base model hands them over; arguments as `causal_mask`."""
+    kinds = {view.layer_kind(index): index for index in reversed(range(view.depth))}
+    made = {kind: causal_mask(view, hidden, mask, cache, index, blocks) for kind, index in kinds.items()}
+    return made if len(made) > 1 else next(iter(made.values()))
+
+
+def token_blocks(types: torch.Tensor, prefix: bool) -> torch.Tensor:
+    """Which tokens see each other both ways, `[batch, seq]`, from their `token_type_ids`; -1 = none.
+
+    Args:
+        prefix: all of the prompt (type 0) is one block; else every run of visual tokens (type 1) is one.
+    """
+    if prefix:
+        return torch.where(types == 0, 0, -1)
+    visual = types == 1
+    first = visual & ~torch.nn.functional.pad(visual, (1, 0))[:, :-1]
+    return torch.where(visual, first.cumsum(1) - 1, -1)
+
+
+def record_mask(record: CacheRecord, layer: int, queries: int, new_mask: torch.Tensor | None) -> torch.Tensor | None:
+    """2-D mask `[batch, cached + queries]` of a layer of a reduced cache; None = all visible.
+
+    Args:
+        new_mask: the forward's own 2-D mask over the whole conversation, dropped tokens included; None = all ones.
+    """
+    span = record.span(layer)
+    if span.valid is None and new_mask is None:
+        return None
+    later = record.get_seq_length(layer) - span.columns + queries
+    like = span.valid if span.valid is not None else new_mask
+    assert like is not None
+    batch, device = len(like), like.device
+    valid = torch.ones(batch, span.columns, dtype=torch.bool, device=device) if span.valid is None else span.valid
+    tail = torch.ones(batch, later, dtype=torch.bool, device=device)
+    if new_mask is not None:
+        tail = new_mask[:, new_mask.shape[1] - later :].to(device, torch.bool)
+    return torch.cat([valid, tail], 1)

@@ -1,0 +1,53 @@
+"""What a conversation has cached before a forward."""
+
+from dataclasses import dataclass, field
+
+import torch
+from transformers.cache_utils import Cache
+
+from seeless.core.cache import CacheRecord, cached_length
+
+
+@dataclass
+class Past:
+    """The cache a forward continues.
+
+    Args:
+        cache: None where there is none (yet).
+        record: of a reduced cache.
+        mask: `[batch, past]` bool of the input's 2-D attention mask, None = all ones.
+        tokens: cached so far, dropped ones included.
+        depth: layers of the decoder.
+    """
+
+    cache: Cache | None
+    record: CacheRecord | None
+    mask: torch.Tensor | None
+    tokens: int
+    depth: int
+    columns: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.columns = [cached_length(self.cache, layer) for layer in range(self.depth)]
+
+    def made(self, cache: Cache | None) -> None:
+        """The model may make its cache only after the entry; layers hand it over."""
+        self.cache = cache if self.cache is None else self.cache
+
+    def valid(self, layer: int) -> torch.Tensor | None:
+        """Which of the tokens a layer has cached are real, `[batch, past]`; None = all."""
+        past = self.columns[layer]
+        if past == 0:
+            return None
+        valid = self.record.span(layer).valid if self.record is not None else None
+        known = 0 if valid is None else valid.shape[1]
+        tail = None if self.mask is None else self.mask[:, self.mask.shape[1] - (past - known) :]
+        if valid is None:
+            return tail
+        ones = torch.ones(len(valid), past - known, dtype=torch.bool, device=valid.device)
+        return torch.cat([valid, ones if tail is None else tail.to(valid.device)], 1)
+
+    def moved(self, layer: int, now: torch.Tensor | None) -> torch.Tensor | None:
+        """What is added to positions at a layer: `now` here, and what earlier turns left; None = 0."""
+        before = self.record.span(layer).moved if self.record is not None else None
+        return now if before is None else before if now is None else now + before

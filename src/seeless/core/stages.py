@@ -1,0 +1,312 @@
+"""One stage of one strategy: build contexts, ask, check what it answers, and apply it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from seeless.context import Context
+from seeless.core.adding import add_tokens, ranks
+from seeless.core.answers import Answers
+from seeless.core.attention import LayerTap
+from seeless.core.family import ModelView
+from seeless.core.groups import Group, Uneven, group_units
+from seeless.core.reporting import StageFindings
+from seeless.core.session import Session
+from seeless.core.transfer import fetch, upload
+from seeless.core.units import Unit
+from seeless.decision import Decision, Extend, Keep, Merge
+from seeless.errors import BudgetError, InputError, UnsupportedModel
+from seeless.strategy import Strategy, TowerStrategy
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedStage:
+    """One stage of one strategy: before `layer`, the strategy's `index`-th.
+
+    Args:
+        renumber: whether the kept tokens close the gaps in their positions.
+        alike: in what rows must be of one size to be asked together; learnt from what the strategy asks for.
+    """
+
+    layer: int
+    strategy: Strategy
+    index: int
+    renumber: bool
+    alike: set[str] = field(default_factory=set)
+
+    @property
+    def name(self) -> str:
+        """What the strategy is called."""
+        return self.strategy.name or type(self.strategy).__name__
+
+    @property
+    def place(self) -> str:
+        """Where it acts, in words."""
+        return "at the entry" if self.layer == 0 else f"before layer {self.layer}"
+
+
+@dataclass
+class Cut:
+    """What the seams need to follow one cut.
+
+    Args:
+        order: `[batch, new slots]`, the slot each new slot is taken from; None if none has moved.
+        hidden: `[batch, slots, dim]` before that.
+        dropped: per row, whether any token has left.
+    """
+
+    order: torch.Tensor | None
+    hidden: torch.Tensor
+    dropped: list[bool]
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A group of units, what a strategy said of it, and what it had been told."""
+
+    group: Group
+    said: Any
+    answers: Answers
+
+
+def plan_stages(strategies: list[Strategy], view: ModelView) -> list[PlannedStage]:
+    """All stages in the order of the flow; at the same layer, those of the tower first, else in the order given.
+
+    Raises:
+        UnsupportedModel: positions are to be renumbered, but the model's have several axes.
+        BudgetError: several strategies act inside the tower.
+    """
+    stages = []
+    parts = [part for given in strategies for part in given.parts()]
+    if len(inside := [strategy for strategy in parts if isinstance(strategy, TowerStrategy)]) > 1:
+        raise BudgetError(f"{inside} all act inside the vision tower, where one strategy can merge; give one of them")
+    for strategy in parts:
+        positions = strategy.positions or ("keep" if view.family.mrope else strategy.own_positions)
+        if positions == "renumber" and view.family.mrope:
+            raise UnsupportedModel(
+                f"positions='renumber' has no meaning on {view.family.title}, whose positions are coordinates of time, "
+                "height and width; leave positions out or use 'keep'"
+            )
+        alike: set[str] = set()
+        for index, layer in enumerate(strategy.layers(view.depth)):
+            stages.append(PlannedStage(layer, strategy, index, positions == "renumber", alike))
+    return sorted(stages, key=lambda stage: (stage.layer, not isinstance(stage.strategy, TowerStrategy)))
+
+
+def prepare(session: Session, stages: Sequence[PlannedStage], second: Callable) -> None:
+    """Let strategies that prepare something do so, unit by unit, while nothing has been dropped."""
+    for strategy in {id(stage.strategy): stage.strategy for stage in stages}.values():
+        own = [stage for stage in stages if stage.strategy is strategy]
+        if type(strategy).prepare is Strategy.prepare or all(strategy.keeps_all(stage.index) for stage in own):
+            continue
+        first = replace(own[0], layer=0)
+        assert session.embeds is not None
+        for asked in _asked(session, first, session.embeds, {}, strategy.prepare, second):
+            prepared, units = asked.said, asked.group.units
+            if prepared is None:
+                continue
+            if len(prepared) != len(units):
+                raise InputError(
+                    f"{type(strategy).__name__}.prepare gave {len(prepared)} entries for {len(units)} units"
+                )
+            for unit, entry in zip(units, prepared, strict=True):
+                session.prepared[_key(strategy, unit)] = entry
+
+
+def run_stage(session: Session, stage: PlannedStage, hidden: torch.Tensor, taps: dict[int, LayerTap]) -> Cut | None:
+    """Ask the strategy about every group of units; None if nothing is to be dropped or changed."""
+    strategy = stage.strategy
+    if strategy.no_training and session.view.model.training and torch.is_grad_enabled():
+        raise UnsupportedModel(f"{strategy.name} cannot be trained under: {strategy.no_training}")
+    before, findings = list(session.ledger.total), StageFindings(session)
+    if strategy.keeps_all(stage.index):
+        session.stages.append(findings.report(stage.layer, stage.name, before, None, None))
+        return None
+    with torch.no_grad():
+        answered = _asked(session, stage, hidden, taps, strategy.reduce)
+        for asked in answered:
+            _check(session, stage, asked.group, asked.said)
+        counts = _counts(stage, answered)
+    return _apply(session, stage, answered, counts, hidden, before, findings)
+
+
+def _asked(
+    session: Session,
+    stage: PlannedStage,
+    hidden: torch.Tensor,
+    taps: dict[int, LayerTap],
+    question: Callable,
+    second: Callable | None = None,
+) -> list[Asked]:
+    """Every group of units with what a method of the strategy says of it."""
+    strategy = stage.strategy
+    with torch.no_grad():
+        units = session.prompt.layout.units(strategy.scope, bool(strategy.tower))
+        counts = session.counts(units)
+        pending = group_units(session, units, counts, strategy.one_by_one, stage.alike)
+        answered = []
+        while pending:
+            group = pending.pop(0)
+            answers = Answers(session, group, hidden, taps, second)
+            try:
+                answered.append(Asked(group, question(_context(session, stage, group, answers)), answers))
+            except Uneven as uneven:  # ask again, rows of one size at a time
+                stage.alike.add(uneven.what)
+                own = [group.present] * len(group.units)
+                pending = group_units(session, group.units, own, False, stage.alike) + pending
+    return answered
+
+
+def _context(session: Session, stage: PlannedStage, group: Group, answers: Answers) -> Context:
+    strategy, unit = stage.strategy, group.units[0]
+    keys = [_key(strategy, each) for each in group.units]
+    prepared = [session.prepared[key] for key in keys if key in session.prepared]
+    answering = session.sizes(unit.row)["answers"]
+    return Context(
+        layer=stage.layer,
+        stage_index=stage.index,
+        n_keep=min(strategy.count(stage.index, group.visual), group.present),
+        index=group.index,
+        n_original=group.visual,
+        grid=unit.grid if group.complete else None,
+        answers=answering,
+        memory=session.memory[tuple(keys)],
+        sources=answers,
+        axes=3 if session.view.family.mrope else 1,
+        prepared=torch.stack(prepared) if prepared else None,
+    )
+
+
+def _key(strategy: Strategy, unit: Unit) -> tuple:
+    return id(strategy), unit.row, int(unit.tokens[0])
+
+
+def _check(session: Session, stage: PlannedStage, group: Group, decision: Decision) -> None:
+    """Refuse what is no decision; what only the values tell is noted for the end of the prefill."""
+    name, shape = type(stage.strategy).__name__, (len(group.units), group.present)
+    mask: Any = getattr(decision, "mask", None)
+    if not isinstance(decision, Keep | Merge | Extend) or mask.dtype != torch.bool or tuple(mask.shape) != shape:
+        given = type(decision).__name__ if mask is None else f"a {mask.dtype} mask of shape {list(mask.shape)}"
+        raise InputError(
+            f"{name}.reduce gave {given}; return Keep or Merge with a bool mask of shape {list(shape)} [units, visual]"
+        )
+    if isinstance(decision, Merge) and decision.features == "vision" and (stage.layer > 0 or session.merges):
+        raise InputError(
+            f"{name} merges what the tower gave, which only the first merging stage at the entry can do; put it first, "
+            "and before layer 0"
+        )
+    if decision.count is not None:
+        session.check(
+            mask.sum(1) != decision.count,
+            group.units,
+            f"{name} {stage.place} did not keep exactly {decision.count} tokens of {{unit}}, as its decision says; "
+            "the indices it chose must be distinct and lie among the visual tokens",
+        )
+    for what, values in (("scores", decision.scores), ("weights", getattr(decision, "weight", None))):
+        if values is not None and values.is_floating_point():
+            session.check(
+                ~values.detach().isfinite().flatten(1).all(1),
+                group.units,
+                f"{name} {stage.place} gave {what} that are not finite for {{unit}}; mend its score, so that no nan or "
+                "infinite number is ranked",
+            )
+
+
+def _counts(stage: PlannedStage, answered: list[Asked]) -> list[list[int]]:
+    """How many tokens of each unit of every group stay; asks the device only where a decision does not say."""
+    unknown = {str(i): asked.said.mask.sum(1) for i, asked in enumerate(answered) if asked.said.count is None}
+    found = fetch(unknown)
+    counts = []
+    for i, asked in enumerate(answered):
+        own = found[str(i)].tolist() if str(i) in found else [asked.said.count] * len(asked.group.units)
+        if not stage.strategy.may_drop_all and min(own) < 1:
+            name = type(stage.strategy).__name__
+            raise InputError(f"{name} keeps no token of some unit; every unit keeps at least one")
+        counts.append(own)
+    return counts
+
+
+def _apply(
+    session: Session,
+    stage: PlannedStage,
+    answered: list[Asked],
+    counts: list[list[int]],
+    hidden: torch.Tensor,
+    before: list[int],
+    findings: StageFindings,
+) -> Cut | None:
+    ledger, lengths = session.ledger, session.row.lengths
+    alive, device = session.alive.clone(), session.alive.device
+    scores: torch.Tensor | None = None
+    rank: torch.Tensor | None = None
+    merged = False
+    for asked, own in zip(answered, counts, strict=True):
+        group, decision = asked.group, asked.said
+        rows = group.rows[:, None]
+        alive[rows, group.columns] = decision.mask.to(device)
+        for unit, n in zip(group.units, own, strict=True):
+            ledger.book(unit, group.present, n + (len(decision.new[0]) if isinstance(decision, Extend) else 0))
+        if decision.scores is not None:
+            scores = torch.full(alive.shape, torch.nan, device=device) if scores is None else scores
+            scores[rows, group.columns] = decision.scores.float().to(device)
+        if isinstance(decision, Extend):
+            rank = ranks(session) if rank is None else rank
+            hidden = add_tokens(session, stage, group, decision, own, hidden, rank, alive)
+        if isinstance(decision, Merge):
+            hidden = _merge(session, decision, asked.answers, own, hidden)
+            session.merges.append((rows, group.columns, decision))
+            merged = True
+    if not stage.strategy.newlines:
+        _drop_unranked(session, stage, alive)
+    session.alive = alive
+    signals = [asked.answers.signal for asked in answered if asked.answers.signal is not None]
+    signal = " and ".join(dict.fromkeys(signals)) or None
+    dropped = [a != b for a, b in zip(before, ledger.total, strict=True)]
+    left = [n - a + b for n, a, b in zip(lengths, before, ledger.total, strict=True)]
+    if not any(dropped) and rank is None:
+        session.stages.append(findings.report(stage.layer, stage.name, before, scores, signal))
+        return Cut(None, hidden, dropped) if merged else None
+    row = session.row
+    stays = alive if row.whole else alive.gather(1, row.column)
+    if row.valid is not None:
+        stays = stays & row.valid
+    order, session.row = row.cut(stays, left, stage.renumber, rank)
+    session.stages.append(findings.report(stage.layer, stage.name, before, scores, signal))
+    return Cut(order, hidden, dropped)
+
+
+def _drop_unranked(session: Session, stage: PlannedStage, alive: torch.Tensor) -> None:
+    """Visual tokens outside all units, which show no patch, leave."""
+    layout, strategy = session.prompt.layout, stage.strategy
+    outside = [np.ones(len(own), dtype=bool) for own in layout.columns]
+    for unit in layout.units(strategy.scope, bool(strategy.tower)):
+        outside[unit.row][unit.tokens] = False
+    units = [Unit(row, np.flatnonzero(own), None) for row, own in enumerate(outside) if own.any()]
+    left = session.counts(units)
+    units, left = [u for u, n in zip(units, left, strict=True) if n], [n for n in left if n]
+    if units:
+        rows = np.concatenate([np.full(len(unit.tokens), unit.row) for unit in units])
+        columns = np.concatenate([layout.columns[unit.row][unit.tokens] for unit in units])
+        places = upload([rows, columns], alive.device)
+        alive[places[0], places[1]] = False
+    for unit, n in zip(units, left, strict=True):
+        session.ledger.book(unit, n, 0)
+
+
+def _merge(session: Session, merge: Merge, answers: Answers, counts: list[int], hidden: torch.Tensor) -> torch.Tensor:
+    """`hidden` with the merged tokens of a group of units in it."""
+    group = answers.group
+    rows, slots = group.rows[:, None].to(hidden.device), group.slots.to(hidden.device)
+    if merge.features == "hidden" or not session.view.family.projected:
+        return hidden.index_put((rows, slots), merge.values(hidden[rows, slots]))
+    kept = merge.mask.byte().argsort(dim=1, descending=True, stable=True)[:, : max(counts)]
+    values = answers.merged_features(merge)
+    taken = values.gather(1, kept.to(values.device)[..., None].expand(-1, -1, values.shape[-1]))
+    new = session.view.projector(taken.flatten(0, 1)).view(*kept.shape, -1).to(hidden)
+    kept = kept.to(hidden.device)
+    receives = (merge.mask & merge.receives).to(hidden.device).gather(1, kept)
+    places = slots.gather(1, kept)
+    return hidden.index_put((rows, places), torch.where(receives[..., None], new, hidden[rows, places]))
