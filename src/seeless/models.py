@@ -287,9 +287,6 @@ class _Probe:
     def text(self) -> torch.Tensor:
         return self._random(PROBE_TEXT, self.size.hidden)
 
-    def n_text(self) -> int:
-        return PROBE_TEXT
-
     def embeds(self) -> torch.Tensor:
         return self.visual()
 

@@ -34,7 +34,7 @@ class Asking(sl.LayerStrategy):
 
     def score(self, ctx):
         SEEN.append(ctx.prepared)
-        return ctx.visual.norm(dim=-1)
+        return ctx.index.float()
 
 
 SEEN = []
@@ -332,7 +332,7 @@ def test_its_cost_counts(tiny):
         with sl.apply(model, strategy) as run:
             model(**inputs)
         costs.append(run.report.flops_after.decoder)
-    from seeless.core.reporting import dimensions
+    from seeless.core.sizes import dimensions
     from seeless.flops import decoder_layer_flops
 
     size = dimensions(run._reducer.view)

@@ -1,13 +1,15 @@
 """How visual tokens group into rows, images and crops: units of LLaVA-NeXT against a layout worked out by hand."""
 
+import numpy as np
 import pytest
 import torch
 from by_hand import read_rows
 
 import seeless as sl
 from seeless.core.pictures import read_note
-from seeless.core.units import NO_PATCH, Layout, Placeholders, packed_images
-from seeless.core.units import Image as Tokens
+from seeless.core.images import NO_PATCH, packed_image
+from seeless.core.images import Image as Tokens
+from seeless.core.units import Layout, Placeholders
 from tiny_models import IMAGE, RAGGED, VARIANTS, crop_grids, make_inputs, picture, row_grids, visual_tokens
 
 every = pytest.mark.parametrize("variant", VARIANTS, ids=str)
@@ -177,8 +179,9 @@ def test_plain_images(choice, lead):
     pixels = torch.stack([picture(VARIANTS[1], number)[0] for number in range(2)])
     with sl.apply(model, "fastv", keep=0.5):
         note, repeats = read_note(model.get_image_features(pixel_values=pixels))
-    assert (repeats, note.features, len(note.images)) == (1, 2, 2)
-    for number, image in enumerate(note.images):
+    images = note.images({})
+    assert (repeats, note.features, len(images)) == (1, 2, 2)
+    for number, image in enumerate(images):
         assert image.patch.tolist() == [*lead, *range(16)]
         assert image.crop.tolist() == [number] * len(image.patch)
         assert image.sides == ((4, 4), (4, 4)) and not image.video
@@ -187,18 +190,18 @@ def test_plain_images(choice, lead):
 
 def test_packing_without_newlines_is_refused():
     with pytest.raises(sl.InputError, match="without newline tokens"):
-        packed_images(lambda features, image_newline: (features,), [torch.zeros(1, 4, 2)], {"image_newline": None}, {})
+        packed_image(lambda features, image_newline: (features,), 1, 4, {"image_newline": None}, {})
 
 
 SQUARES = ((2, 2),) * 4
 
 
 def tokens_of(crop, patch, **options):
-    return Tokens(torch.tensor(crop), torch.tensor([*patch]), **{"sides": SQUARES, **options})
+    return Tokens(np.array(crop), np.array([*patch]), **{"sides": SQUARES, **options})
 
 
 def layout(rows, images, **options):
-    return Layout([Placeholders(torch.tensor(rows, dtype=torch.bool), images, **options)])
+    return Layout([Placeholders(np.array(rows, dtype=bool), images, **options)])
 
 
 def shown_units(shown, scope):
@@ -249,8 +252,8 @@ def test_units_of_every_scope():
 def test_sides_decide_where_a_pictures_tokens_stand():
     """Pictures of any size: `source` counts the tokens of those before, `grid` takes the own width."""
     image = tokens_of([1] * 6, range(6), sides=((2, 2), (3, 2), (1, 6)))
-    assert image.source.tolist() == [4, 5, 6, 7, 8, 9] and image.grid(torch.arange(6)) == (1, 3, 2)
-    assert tokens_of([2] * 6, range(6), sides=((2, 2), (3, 2), (1, 6))).grid(torch.arange(6)) == (1, 1, 6)
+    assert image.source.tolist() == [4, 5, 6, 7, 8, 9] and image.grid(np.arange(6)) == (1, 3, 2)
+    assert tokens_of([2] * 6, range(6), sides=((2, 2), (3, 2), (1, 6))).grid(np.arange(6)) == (1, 1, 6)
 
 
 def test_units_of_a_video():
@@ -278,8 +281,8 @@ def test_images_and_videos_in_one_row():
     """In the order of their columns; the tables of the second tower run follow those of the first."""
     film = tokens_of([0] * 4 + [1] * 4, [0, 1, 2, 3] * 2, video=True, sides=SQUARES[:2])
     still = tokens_of([0] * 4, [0, 1, 2, 3], sides=SQUARES[:1])
-    images = torch.tensor([[0] * 9 + [1] * 4], dtype=torch.bool)
-    videos = torch.tensor([[1] * 8 + [0] * 5], dtype=torch.bool)
+    images = np.array([[0] * 9 + [1] * 4], dtype=bool)
+    videos = np.array([[1] * 8 + [0] * 5], dtype=bool)
     shown = Layout([Placeholders(images, [still]), Placeholders(videos, [film], base=4)])
     assert shown.columns[0].tolist() == [*range(8), *range(9, 13)]
     assert shown.source(0).tolist() == [4, 5, 6, 7, 8, 9, 10, 11, 0, 1, 2, 3]

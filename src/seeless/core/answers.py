@@ -87,10 +87,6 @@ class Answers:
     def text(self) -> torch.Tensor:
         return self._at(self.states, self._slots_of(self._text_columns))
 
-    def n_text(self) -> int:
-        self.group.need_alike("text")
-        return len(self.session.prompt.text_after_images(self.group.units[0].row))
-
     def _check_unmoved(self) -> None:
         if self.session.row.token is not None:
             raise InputError(

@@ -37,7 +37,7 @@ class Group:
     """
 
     def __init__(self, session: "Session", units: list[Unit], present: int, alike: Collection[str]) -> None:
-        self.session, self.units, self.present, self.alike = session, units, present, alike
+        self.session, self.units, self.present, self.alike = session, units, present, frozenset(alike)
         self.rows, self.original = session.uploaded(units)
 
     @property

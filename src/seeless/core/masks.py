@@ -3,9 +3,10 @@
 from typing import Any
 
 import torch
+from torch import nn
 from transformers.masking_utils import create_causal_mask
 
-from seeless.core.cache import CacheRecord
+from seeless.core.cache import CacheRecord, cached_length
 from seeless.core.family import ModelView
 from seeless.core.host import CACHE
 from seeless.errors import UnsupportedModel
@@ -22,18 +23,21 @@ def causal_mask(
     """The mask the model's own attention kernel wants for `hidden` at this layer.
 
     Args:
-        mask: 2-D, `[batch, past + slots]`, None = all visible.
+        mask: 2-D, `[batch, past + slots]`, with padding in it; None = all visible.
         blocks: `[batch, slots]`, tokens of one block see each other both ways; None = plainly causal.
 
     Raises:
         UnsupportedModel: the kernel takes no mask that could express the blocks.
     """
+    if blocks is not None:  # tokens cached before belong to no block
+        blocks = nn.functional.pad(blocks.to(hidden.device), (cached_length(cache, layer), 0), value=-1)
     made = create_causal_mask(
         config=view.language_model.config,
         inputs_embeds=hidden,
         attention_mask=None if mask is None else mask.to(hidden.device),
         layer_idx=layer,
-        block_sequence_ids=None if blocks is None else blocks.to(hidden.device),
+        block_sequence_ids=blocks,
+        allow_is_causal_skip=mask is None,  # a mask has padding in it: no need to look, which would wait for the device
         **{CACHE: cache},
     )
     if blocks is not None and (not isinstance(made, torch.Tensor) or made.ndim != 4):
@@ -42,6 +46,9 @@ def causal_mask(
             f"visual tokens of {view.family.title} see each other both ways, which attn_implementation={kernel!r} "
             "cannot express; load the model with 'sdpa' or 'eager'"
         )
+    if isinstance(made, torch.Tensor) and made.dtype == torch.float64:
+        # eager attention takes the softmax in float32, where the smallest float64 is -inf, and a row of those nan
+        made = made.clamp(min=torch.finfo(torch.float32).min)
     return made
 
 

@@ -242,12 +242,13 @@ def _apply(
     alive, device = session.alive.clone(), session.alive.device
     scores: torch.Tensor | None = None
     rank: torch.Tensor | None = None
-    merged = False
+    merged, dropped = False, [False] * len(before)
     for asked, own in zip(answered, counts, strict=True):
         group, decision = asked.group, asked.said
         rows = group.rows[:, None]
         alive[rows, group.columns] = decision.mask.to(device)
         for unit, n in zip(group.units, own, strict=True):
+            dropped[unit.row] |= n < group.present
             ledger.book(unit, group.present, n + (len(decision.new[0]) if isinstance(decision, Extend) else 0))
         if decision.scores is not None:
             scores = torch.full(alive.shape, torch.nan, device=device) if scores is None else scores
@@ -260,11 +261,11 @@ def _apply(
             session.merges.append((rows, group.columns, decision))
             merged = True
     if not stage.strategy.newlines:
-        _drop_unranked(session, stage, alive)
+        for row in _drop_unranked(session, stage, alive):
+            dropped[row] = True
     session.alive = alive
     signals = [asked.answers.signal for asked in answered if asked.answers.signal is not None]
     signal = " and ".join(dict.fromkeys(signals)) or None
-    dropped = [a != b for a, b in zip(before, ledger.total, strict=True)]
     left = [n - a + b for n, a, b in zip(lengths, before, ledger.total, strict=True)]
     if not any(dropped) and rank is None:
         session.stages.append(findings.report(stage.layer, stage.name, before, scores, signal))
@@ -278,8 +279,8 @@ def _apply(
     return Cut(order, hidden, dropped)
 
 
-def _drop_unranked(session: Session, stage: PlannedStage, alive: torch.Tensor) -> None:
-    """Visual tokens outside all units, which show no patch, leave."""
+def _drop_unranked(session: Session, stage: PlannedStage, alive: torch.Tensor) -> list[int]:
+    """Visual tokens outside all units, which show no patch, leave; in which rows any did."""
     layout, strategy = session.prompt.layout, stage.strategy
     outside = [np.ones(len(own), dtype=bool) for own in layout.columns]
     for unit in layout.units(strategy.scope, bool(strategy.tower)):
@@ -294,6 +295,7 @@ def _drop_unranked(session: Session, stage: PlannedStage, alive: torch.Tensor) -
         alive[places[0], places[1]] = False
     for unit, n in zip(units, left, strict=True):
         session.ledger.book(unit, n, 0)
+    return [unit.row for unit in units]
 
 
 def _merge(session: Session, merge: Merge, answers: Answers, counts: list[int], hidden: torch.Tensor) -> torch.Tensor:

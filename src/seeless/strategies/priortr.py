@@ -51,6 +51,5 @@ class PriorTR(LayerStrategy):
     def _queries(self, ctx: Context) -> Queries:
         if self.query_aggregation == "last":
             return "last"
-        if self.last_row or (rows := ctx.n_text) < 2:
-            return "text"
-        return torch.arange(-rows, -1)
+        rows = ctx.text.shape[1]
+        return "text" if self.last_row or rows < 2 else torch.arange(-rows, -1)
