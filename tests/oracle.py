@@ -246,10 +246,10 @@ def tower_signals(model, inputs):
 
     class Spy(sl.EntryStrategy):
         def select(self, ctx):
-            units = zip(ctx.sources.units, ctx.vision_attention(), ctx.vision_keys(), strict=True)
+            units = zip(ctx.sources.group.units, ctx.vision_attention(), ctx.vision_keys(), strict=True)
             for i, (unit, attention, keys) in enumerate(units):
                 signals = {"attention": attention, "keys": keys, "reader": ctx.reader_attention()[i]}
-                seen.append((unit.row, unit.tokens, {**signals, "reader_keys": ctx.reader_keys()[i]}))
+                seen.append((unit.row, torch.from_numpy(unit.tokens), {**signals, "reader_keys": ctx.reader_keys()[i]}))
             return sl.Keep(torch.ones(ctx.index.shape, dtype=torch.bool))
 
     with torch.no_grad(), sl.apply(model, Spy(keep=10**6, scope="crop")):

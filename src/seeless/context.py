@@ -58,6 +58,8 @@ class Context:
         answers: with labels, how many answers follow in the unit's row; None without.
         memory: a dict that lives for one prefill, shared by the strategy's stages on the same units.
         axes: of the positions: 1, or 3 where they are coordinates of time, height and width (M-RoPE).
+        frames: how many frames a unit's video has at most, 1 for stills, and how many tokens or places in its grid one
+            of them has at most; None if nobody counted.
         prepared: what the strategy's `prepare` gave for these units, `[units, ...]`; None if it gave nothing.
     """
 
@@ -71,6 +73,7 @@ class Context:
     sources: Sources = field(repr=False)
     answers: int | None = None
     axes: int = 1
+    frames: tuple[int, int] | None = None
     prepared: torch.Tensor | None = field(default=None, repr=False)
 
     @cached_property

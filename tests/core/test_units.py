@@ -6,9 +6,9 @@ import torch
 from by_hand import read_rows
 
 import seeless as sl
-from seeless.core.pictures import read_note
 from seeless.core.images import NO_PATCH, packed_image
 from seeless.core.images import Image as Tokens
+from seeless.core.pictures import read_note
 from seeless.core.units import Layout, Placeholders
 from tiny_models import IMAGE, RAGGED, VARIANTS, crop_grids, make_inputs, picture, row_grids, visual_tokens
 

@@ -48,7 +48,8 @@ def histories(draw):
 def test_cuts(history, mask_even_if_all_valid):
     length, valid, cuts = history
     mask = torch.tensor(valid)
-    row = TokenRow.full(len(valid), length, None if mask.all() and not mask_even_if_all_valid else mask, mask.device)
+    lengths = [sum(own) for own in valid]
+    row = TokenRow.full(lengths, length, None if mask.all() and not mask_even_if_all_valid else mask, mask.device)
     plain = [PlainRow(own) for own in valid]
     x = torch.arange(length).expand(len(valid), -1)[..., None]  # every token carries its own column
     check(row, plain, x, length)
@@ -58,7 +59,7 @@ def test_cuts(history, mask_even_if_all_valid):
             for slot, column in enumerate(row.column[i].tolist()):
                 stays[i, slot] = column in columns and (row.valid is None or bool(row.valid[i, slot]))
             plain[i].cut(columns, renumber)
-        order, row = row.cut(stays, renumber)
+        order, row = row.cut(stays, [len(own) for own in staying], renumber)
         x = gather_tokens(x, order)
         check(row, plain, x, length)
 
@@ -76,9 +77,9 @@ def check(row, plain, x, length):
         assert row.column[i, slots].tolist() == own.columns  # in order, padding on the left once something was cut
         if not full:
             assert slots == list(range(row.column.shape[1] - len(own.columns), row.column.shape[1]))
-        lowered = [0] * len(slots) if row.closed is None else row.closed[i, slots].tolist()
-        assert lowered == [own.lowered[column] for column in own.columns]
-        assert (0 if row.closed_after is None else int(row.closed_after[i])) == own.after
+        lowered = [0] * len(slots) if row.moved is None else (-row.moved[i, slots]).tolist()
+        assert row.lengths[i] == len(own.columns) and lowered == [own.lowered[column] for column in own.columns]
+        assert (0 if row.moved_after is None else -int(row.moved_after[i])) == own.after
         for column in range(length):
             expected = slots[own.columns.index(column)] if column in own.columns else -1
             assert int(slot_of[i, column]) == expected

@@ -176,8 +176,20 @@ def _context(session: Session, stage: PlannedStage, group: Group, answers: Answe
         memory=session.memory[tuple(keys)],
         sources=answers,
         axes=3 if session.view.family.mrope else 1,
+        frames=_frames(session, group),
         prepared=torch.stack(prepared) if prepared else None,
     )
+
+
+def _frames(session: Session, group: Group) -> tuple[int, int]:
+    """How many frames the units' videos have, and how many tokens or places in its grid one of them has, at most."""
+    layout, frames, largest = session.prompt.layout, 1, 1
+    for unit in group.units:
+        frame = np.maximum(layout.frame(unit.row)[unit.tokens], 0)
+        counts = np.bincount(frame)
+        frames, largest = max(frames, len(counts)), max(largest, int(counts.max()))
+        largest = max(largest, int(layout.patch(unit.row)[unit.tokens].max()) + 1)
+    return frames, largest
 
 
 def _key(strategy: Strategy, unit: Unit) -> tuple:

@@ -34,7 +34,7 @@ def similarity_spread(features: torch.Tensor) -> torch.Tensor:
 
 
 def share_out(weight: torch.Tensor, sizes: list[int], count: int) -> torch.Tensor:
-    """How many of `count` places every chunk gets, `[units, chunks]`, on the CPU.
+    """How many of `count` places every chunk gets, `[units, chunks]`.
 
     In proportion to `weight` `[units, chunks]`, floored, and never more than a chunk holds. What is left goes to the
     chunks of the highest weight that have room, one each, again and again until nothing is left.
@@ -46,13 +46,16 @@ def share_out(weight: torch.Tensor, sizes: list[int], count: int) -> torch.Tenso
     >>> share_out(torch.tensor([[8.0, 1.0, 0.5, 0.5]]), [3, 3, 3, 3], 10).tolist()
     [[3, 3, 2, 2]]
     """
-    weight = torch.nan_to_num(weight.cpu().double())
-    room = torch.tensor(sizes)
+    weight = torch.nan_to_num(weight.double())
+    room = torch.tensor(sizes).to(weight.device, non_blocking=True)
     share = weight / (weight.sum(1, keepdim=True) + EPSILON)
     quota = (share * count).floor().long().minimum(room)
-    order = weight.argsort(dim=1, descending=True, stable=True)
-    while bool(((left := count - quota.sum(1, keepdim=True)) > 0).any()):
-        free = (quota < room).gather(1, order)
-        given = free & (free.cumsum(1) <= left)
-        quota = quota.scatter_add(1, order, given.long())
-    return quota
+    left = count - quota.sum(1, keepdim=True)
+    # One ticket for each free place: those of a first round in the order of the weights, then of a second, and so on.
+    rank = weight.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    turn = torch.arange(max(sizes), device=weight.device)
+    ticket = (turn * len(sizes) + rank[..., None]).masked_fill(
+        turn >= (room - quota)[..., None], len(sizes) * max(sizes)
+    )
+    drawn = ticket.flatten(1).argsort(dim=1, stable=True).argsort(dim=1) < left
+    return quota + drawn.view(ticket.shape).sum(2)

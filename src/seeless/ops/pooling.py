@@ -1,8 +1,11 @@
 """Average pooling of a token grid to an exact number of cells."""
 
+from functools import lru_cache
+
 import torch
 
 
+@lru_cache(maxsize=64)
 def pooling_cells(height: int, width: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Split a grid into exactly `count` rectangular cells, as even and as square as the count allows.
 
@@ -23,7 +26,7 @@ def pooling_cells(height: int, width: int, count: int) -> tuple[torch.Tensor, to
     while bands < height and -(-count // bands) > width:
         bands += 1
     bands = min(bands, count)
-    cell = torch.empty(height, width, dtype=torch.long)
+    cell = [[0] * width for _ in range(height)]
     centre = []
     first = 0
     for band in range(bands):
@@ -31,10 +34,11 @@ def pooling_cells(height: int, width: int, count: int) -> tuple[torch.Tensor, to
         columns = (band + 1) * count // bands - band * count // bands
         for column in range(columns):
             left, right = column * width // columns, (column + 1) * width // columns
-            cell[top:bottom, left:right] = first + column
+            for row in cell[top:bottom]:
+                row[left:right] = [first + column] * (right - left)
             centre.append((top + bottom) // 2 * width + (left + right) // 2)
         first += columns
-    return cell.flatten(), torch.tensor(centre)
+    return torch.tensor(cell).flatten(), torch.tensor(centre)
 
 
 def pool_blocks(x: torch.Tensor, grid: tuple[int, int], cells: tuple[int, int]) -> torch.Tensor:

@@ -60,7 +60,7 @@ class Dart(LayerStrategy):
         for pivot, quota in enumerate(self._quotas(ctx.n_keep, pivots.shape[1])):
             alike = likeness[:, pivot].masked_fill(keep, torch.inf)
             keep = keep | top_mask(-alike, quota)
-        return Keep(keep)
+        return Keep(keep, count=ctx.n_keep)
 
     def _quotas(self, count: int, pivots: int) -> list[int]:
         """How many tokens every pivot gives."""

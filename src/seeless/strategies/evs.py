@@ -44,7 +44,7 @@ class EVS(EntryStrategy):
     def score(self, ctx: Context) -> torch.Tensor:
         x = ctx.embeds.to(torch.promote_types(ctx.embeds.dtype, torch.float32))
         frame, patch = ctx.frame.to(x.device), ctx.patch.to(x.device)
-        before = frame_before(frame, patch)
+        before = frame_before(frame, patch, *(ctx.frames or ()))
         earlier = x.gather(1, before.clamp(min=0)[..., None].expand_as(x))
         change = torch.nan_to_num(1 - F.cosine_similarity(x, earlier, dim=-1))
         stays = (frame == frame.amin(1, keepdim=True)) | (patch < 0)

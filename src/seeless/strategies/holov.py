@@ -58,10 +58,10 @@ class HoloV(EntryStrategy):
         sizes = chunk_sizes(attention.shape[1], self.chunks)
         parts = attention.split(sizes, 1)
         worth = [self._worth(*part) for part in zip(parts, tokens.split(sizes, 1), strict=True)]
-        quota = share_out(torch.stack(worth, 1), sizes, ctx.n_keep).to(attention.device)
+        quota = share_out(torch.stack(worth, 1), sizes, ctx.n_keep)
         ranks = [part.argsort(dim=1, descending=True, stable=True).argsort(dim=1) for part in parts]
         mask = torch.cat([rank < quota[:, chunk, None] for chunk, rank in enumerate(ranks)], 1)
-        return Keep(mask, attention)
+        return Keep(mask, attention, ctx.n_keep)
 
     def _worth(self, attention: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Mean score of a chunk, `[units]`."""

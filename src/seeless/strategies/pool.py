@@ -34,8 +34,8 @@ class Pool(EntryStrategy):
             raise InputError("pool needs the complete grid of a crop, but some of its tokens are gone already")
         frames, height, width = ctx.grid
         cell, centre = pooling_cells(frames * height, width, ctx.n_keep)
-        cell, centre = cell.to(ctx.index.device), centre.to(ctx.index.device)
-        size = torch.bincount(cell, minlength=ctx.n_keep)
+        weight = (1 / torch.bincount(cell, minlength=ctx.n_keep))[cell]
+        weight, cell, centre = (x.to(ctx.index.device, non_blocking=True) for x in (weight, cell, centre))
         units, visual = ctx.index.shape
         mask = torch.zeros(visual, dtype=torch.bool, device=ctx.index.device)
         mask[centre] = True
@@ -44,5 +44,6 @@ class Pool(EntryStrategy):
             mask.expand(units, -1),
             source.expand(units, -1),
             centre[cell].expand(units, -1),
-            (1 / size[cell]).expand(units, -1),
+            weight.expand(units, -1),
+            count=ctx.n_keep,
         )

@@ -64,15 +64,16 @@ class PruMerge(EntryStrategy):
         return ctx.reader_attention()
 
     def reduce(self, ctx: Context) -> Decision:
-        scores = torch.nan_to_num(self.score(ctx))
+        scores = self.score(ctx)
         visual = scores.shape[1]
         if self.keep is not None and ctx.n_keep == visual:
-            return Keep(torch.ones_like(scores, dtype=torch.bool), scores)
+            return Keep(torch.ones_like(scores, dtype=torch.bool), scores, visual)
         kept = self._standing_out(scores) if self.keep is None else self._best(scores, ctx.n_keep)
+        most = int(kept.sum(1).max()) if self.keep is None else max(1, ctx.n_keep - 1)
         spare = ~kept.all(1, keepdim=True) if self.keep is None or ctx.n_keep > 1 else torch.zeros_like(kept[:, :1])
         place = visual - 1 - kept.flip(1).byte().argsort(dim=1, stable=True)[:, :1]
 
-        token = kept.byte().argsort(dim=1, descending=True, stable=True)[:, : int(kept.sum(1).max())]
+        token = kept.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
         real = kept.gather(1, token)
         near = self._similar(ctx.reader_keys(), token)
         added = scores.gather(1, near.flatten(1)) * real.repeat_interleave(near.shape[2], 1)
@@ -84,6 +85,7 @@ class PruMerge(EntryStrategy):
             torch.cat([real.to(scores.dtype), added, scores * ~kept * spare], 1),
             scores,
             features="vision",
+            count=None if self.keep is None else ctx.n_keep,
         )
 
     def _standing_out(self, scores: torch.Tensor) -> torch.Tensor:

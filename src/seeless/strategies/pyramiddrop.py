@@ -55,7 +55,7 @@ class PyramidDrop(LayerStrategy):
 
     def select(self, ctx: Context) -> Keep:
         if ctx.answers == 0:
-            return Keep(torch.ones_like(ctx.index, dtype=torch.bool))
+            return Keep(torch.ones_like(ctx.index, dtype=torch.bool), count=ctx.index.shape[1])
         return super().select(ctx)
 
     def score(self, ctx: Context) -> torch.Tensor:

@@ -3,7 +3,6 @@
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 
 from seeless.context import Context
 from seeless.decision import Decision, Keep, Merge
@@ -133,17 +132,18 @@ class SparseVLM(LayerStrategy):
         return next((count for count, tokens in recycled if count == tokens // 10 + 1), budget - 1)
 
     def reduce(self, ctx: Context) -> Decision:
-        scores = torch.nan_to_num(self.score(ctx).float())
+        scores = self.score(ctx).float()
         visual = scores.shape[1]
         clusters = self._clusters(visual, ctx.n_keep)
         if clusters == 0:
-            return Keep(top_mask(scores, ctx.n_keep), scores)
+            return Keep(top_mask(scores, ctx.n_keep), scores, ctx.n_keep)
         kept = ctx.n_keep - clusters
         order = scores.argsort(dim=1, descending=True, stable=True)
         source = order[:, kept : kept + int(0.3 * (visual - kept)) + 1]
         states = ctx.visual.gather(1, source[..., None].expand(-1, -1, ctx.visual.shape[-1])).float()
         noise = torch.rand(source.shape[1], generator=torch.Generator().manual_seed(self.seed))
         cluster, centre = density_peaks(states, clusters, noise)
-        size = F.one_hot(cluster, clusters).sum(1)
+        size = cluster.new_zeros(len(cluster), clusters).scatter_add(1, cluster, torch.ones_like(cluster))
         mask = Keep.indices(torch.cat([order[:, :kept], source.gather(1, centre)], 1), visual).mask
-        return Merge(mask, source, source.gather(1, centre).gather(1, cluster), 1 / size.gather(1, cluster), scores)
+        weight = 1 / size.gather(1, cluster)
+        return Merge(mask, source, source.gather(1, centre).gather(1, cluster), weight, scores, count=ctx.n_keep)

@@ -56,18 +56,19 @@ class VidCom2(EntryStrategy):
     def select(self, ctx: Context) -> Keep:
         x = ctx.embeds.to(torch.promote_types(ctx.embeds.dtype, torch.float32))
         frame = ctx.frame.to(x.device).clamp(min=0)  # a still is one frame
-        slot, sizes = frame_slots(frame)
+        frames, largest = ctx.frames or (None, None)
+        slot, sizes = frame_slots(frame, frames, largest)
         at_least_one = sizes.clamp(min=1)
-        g_frame = padded_frames(x, slot, sizes).sum(2) / at_least_one[..., None]
+        g_frame = padded_frames(x, slot, sizes, largest=largest).sum(2) / at_least_one[..., None]
         g_frame = g_frame.gather(1, frame[..., None].expand_as(x))
         of_video = torch.nan_to_num(-F.cosine_similarity(x, x.mean(1, keepdim=True), dim=-1))
         scores = torch.nan_to_num(of_video - F.cosine_similarity(x, g_frame, dim=-1))
-        unique = padded_frames(of_video, slot, sizes).sum(2) / at_least_one
+        unique = padded_frames(of_video, slot, sizes, largest=largest).sum(2) / at_least_one
         sigma = (unique / self.temperature).masked_fill(sizes == 0, -torch.inf).softmax(1)
         share = sizes * (1 + sigma - 1 / (sizes > 0).sum(1, keepdim=True))
         wanted = ctx.n_keep * share / share.sum(1, keepdim=True)
         # The j-th best token of a frame is worth wanted - j: the highest are the whole parts, then the remainders.
-        order = padded_frames(scores, slot, sizes, -torch.inf).argsort(dim=2, descending=True, stable=True)
+        order = padded_frames(scores, slot, sizes, -torch.inf, largest).argsort(dim=2, descending=True, stable=True)
         rank = order.argsort(dim=2)
         worth = wanted.gather(1, frame) - rank.flatten(1).gather(1, slot)
-        return Keep(top_mask(worth, ctx.n_keep), scores)
+        return Keep(top_mask(worth, ctx.n_keep), scores, ctx.n_keep)

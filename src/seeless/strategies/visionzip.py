@@ -61,17 +61,17 @@ class VisionZip(EntryStrategy):
         return ctx.vision_attention().mean(1)
 
     def reduce(self, ctx: Context) -> Decision:
-        scores = torch.nan_to_num(self.score(ctx))
+        scores = self.score(ctx)
         units, visual = scores.shape
         if ctx.n_keep >= visual:
-            return Keep(torch.ones_like(scores, dtype=torch.bool), scores)
+            return Keep(torch.ones_like(scores, dtype=torch.bool), scores, visual)
         led = int(ctx.class_token() is not None)
         contextual = min(round(ctx.n_keep * self.contextual_share), ctx.n_keep - 1)
         patches = ctx.n_keep - contextual - led
         order = top_mask(scores, patches).byte().argsort(dim=1, descending=True, stable=True)
         dominant, rest = order[:, :patches], order[:, patches:]
-        target, joins = self._targets(rest.shape[1], contextual)
-        target, others = rest[:, target.to(rest.device)], rest[:, joins.to(rest.device)]
+        places, joins = self._targets(rest.shape[1], contextual, rest.device)
+        target, others = rest[:, places], rest[:, joins]
         cluster = self._nearest(ctx.vision_keys(), others, target)
         size = torch.zeros_like(target).scatter_add(1, cluster, torch.ones_like(cluster))
 
@@ -90,16 +90,16 @@ class VisionZip(EntryStrategy):
             torch.cat([torch.ones_like(source, dtype=scores.dtype), 1 / size.gather(1, cluster).to(scores)], 1),
             scores,
             features="vision",
+            count=ctx.n_keep,
         )
 
     @staticmethod
-    def _targets(rest: int, contextual: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _targets(rest: int, contextual: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         """Which of the rest are contextual tokens, and which join them."""
-        everything = torch.arange(rest)
-        if contextual == 0:
-            return everything[:0], everything[:0]
-        target = everything[:: max(1, rest // contextual)][:contextual]
-        return target, everything[~torch.isin(everything, target)]
+        step = max(1, rest // max(1, contextual))
+        target = torch.arange(0, contextual * step, step, device=device)
+        chosen = torch.zeros(rest, dtype=torch.uint8, device=device).index_fill(0, target, 1)
+        return target, chosen.argsort(stable=True)[: rest - contextual if contextual else 0]
 
     @staticmethod
     def _nearest(keys: torch.Tensor, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
