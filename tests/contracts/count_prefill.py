@@ -13,6 +13,8 @@ step of decoding comes after that prefill, with the mask that `generate` gives.
 import argparse
 import json
 import subprocess
+import sys
+import tempfile
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,9 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
 )
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tiny_clip import save_clip
+
 import seeless as sl
 
 IMAGE, LAYERS, KEEP = 999, 32, 64
@@ -47,19 +52,19 @@ class Case:
     inputs: dict[str, torch.Tensor]
 
 
-def clip() -> CLIPVisionConfig:
+def tower() -> CLIPVisionConfig:
     return CLIPVisionConfig(**TOWER, image_size=336, patch_size=14, projection_dim=32)
 
 
 def llava() -> LlavaForConditionalGeneration:
-    config = LlavaConfig(text_config=LlamaConfig(**TEXT), vision_config=clip(), image_token_index=IMAGE)
+    config = LlavaConfig(text_config=LlamaConfig(**TEXT), vision_config=tower(), image_token_index=IMAGE)
     return LlavaForConditionalGeneration(config)
 
 
 def llava_next() -> LlavaNextForConditionalGeneration:
     pinpoints = [[336, 672], [672, 336], [672, 672]]
     config = LlavaNextConfig(
-        text_config=LlamaConfig(**TEXT), vision_config=clip(), image_token_index=IMAGE, image_grid_pinpoints=pinpoints
+        text_config=LlamaConfig(**TEXT), vision_config=tower(), image_token_index=IMAGE, image_grid_pinpoints=pinpoints
     )
     return LlavaNextForConditionalGeneration(config)
 
@@ -121,7 +126,12 @@ def cases() -> dict[str, Case]:
     }
 
 
-def strategy_of(name: str) -> sl.Strategy:
+def strategy_of(name: str, clip: str) -> sl.Strategy:
+    """The method with `KEEP` tokens an image; `clip` is a folder with a CLIP model."""
+    if name == "router":
+        return sl.Router({2: sl.FastV(keep=KEEP), LAYERS // 2: sl.PyramidDrop(keep=KEEP // 2, layer=LAYERS // 2)})
+    if name == "cdpruner":
+        return sl.CDPruner(keep=KEEP, clip=clip, question="how many digit are there ?")
     try:
         return sl.get(name, keep=KEEP)
     except sl.SeelessError:
@@ -180,11 +190,13 @@ def main() -> None:
     chosen = {name: case for name, case in cases().items() if name in (options.cases or [name])}
     untouched = {name: count(case) for name, case in chosen.items()}
     found: dict[str, dict[str, dict]] = {}
+    clip_folder = tempfile.TemporaryDirectory()  # until the process ends
+    clip = save_clip(clip_folder.name, TOWER["hidden_size"])
     for strategy in options.strategies:
         found[strategy] = {}
         for name, case in chosen.items():
             try:
-                with sl.apply(case.model, strategy_of(strategy)):
+                with sl.apply(case.model, strategy_of(strategy, clip)):
                     found[strategy][name] = more(count(case), untouched[name])
             except sl.SeelessError as error:
                 found[strategy][name] = {"refused": str(error)}
