@@ -20,6 +20,24 @@ transformers.utils.logging.disable_progress_bar()
 collect_ignore = ["conftest.py", "cli/conftest.py"]  # nothing to collect, and two modules of one name
 
 
+def pytest_addoption(parser):
+    parser.addoption("--all", action="store_true", help="every combination of the contracts, not the short plan alone")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--all"):
+        return
+    full = [item for item in items if item.get_closest_marker("full")]
+    items[:] = [item for item in items if not item.get_closest_marker("full")]
+    config.hook.pytest_deselected(items=full)
+
+
+@pytest.fixture
+def whole(request):
+    """Whether all combinations are asked for."""
+    return request.config.getoption("--all")
+
+
 @cache
 def _built(variant, backend: str):
     return variant.build("eager" if backend == "untouched" else backend)

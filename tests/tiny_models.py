@@ -101,6 +101,7 @@ VARIANTS = (
     Variant("llava_next", "llama", 4),
     Variant("llava_next", "mistral", 2),
 )
+SOME = (VARIANTS[1], VARIANTS[4])  # one of either family
 
 
 def picture(variant: Variant, seed: int):
