@@ -1,11 +1,13 @@
 """Shared fixtures: one tiny model per variant and backend, built once."""
 
+import logging
 import os
 import sys
 from functools import cache
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of what tests start, too: as many processes as cores run side by side
 # Near-ties on random weights must fall alike on every processor: wider vector kernels round otherwise.
 os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
 sys.path.insert(0, str(Path(__file__).parent))
@@ -17,6 +19,18 @@ import transformers
 from seeless.vtr import VTR_REGISTRY
 
 transformers.utils.logging.disable_progress_bar()
+
+
+class _Deprecated(logging.Handler):
+    """What transformers deprecates it says in its log, where no filter of warnings sees it: here it is an error."""
+
+    def emit(self, record):
+        message = record.getMessage()
+        if "deprecated" in message:
+            raise DeprecationWarning(message)
+
+
+logging.getLogger("transformers").addHandler(_Deprecated())
 collect_ignore = ["conftest.py", "cli/conftest.py"]  # nothing to collect, and two modules of one name
 
 

@@ -106,9 +106,7 @@ def test_qwen(tmp_path, torchvision):
     docs = [*documents(), {"pictures": [], "question": "how many digits?", "answer": "3", "video": str(video)}]
     tasks = write_tasks(tmp_path / "tasks", [{"video": "", **doc} for doc in docs])
     script = [sys.executable, Path(__file__).with_name("qwen_answers.py"), tmp_path, tasks]
-    done = subprocess.run(
-        list(map(str, script)), env=torchvision, capture_output=True, text=True, timeout=280, check=False
-    )
+    done = subprocess.run(list(map(str, script)), env=torchvision, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     found = json.loads(done.stdout.splitlines()[-1])
 

@@ -21,9 +21,7 @@ def launch(*command):
     paths = [str(ROOT / "src"), str(ROOT / "tests"), str(Path(__file__).parent)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     start = [sys.executable, "-m", "accelerate.commands.launch", *LAUNCH.split()]
-    return subprocess.run(
-        [*start, *map(str, command)], env=environment, capture_output=True, text=True, timeout=280, check=False
-    )
+    return subprocess.run([*start, *map(str, command)], env=environment, capture_output=True, text=True, check=False)
 
 
 def unequal(folder):
