@@ -29,11 +29,15 @@ MORE = (("video_llava", "video"), ("llava_onevision", "video"))
 DEMANDING = ("evs", "vidcom2", "cdpruner")
 
 
+def differs(case) -> bool:
+    return (str(case[0]), case[1]) in DIFFERENT
+
+
 def methods(case, turn: int = 0) -> list[str]:
     """The methods a case meets in every contract: all of them if it is one of the three that differ, else one of every
     kind that it can meet, another one for the next case and in the contract of the next `turn`."""
     own, kind = case
-    if (str(own), kind) in DIFFERENT:
+    if differs(case):
         return list(STRATEGIES)
     found = of_every_kind(CASES.index(case) + turn, [name for name in STRATEGIES if gap(own, name, "sdpa") is None])
     return [*found, *(DEMANDING if (str(own), kind) in MORE else ())]
@@ -59,10 +63,13 @@ def pairs(turn: int = 0):
 
 def backends_of(case, name) -> tuple[str, ...]:
     """Where the short plan runs the oracle for a pair: everywhere if it is one of `methods`, else on one backend."""
-    if name in methods(case):
-        return BACKENDS
+    return BACKENDS if name in methods(case) else one_backend(case, name, list(STRATEGIES).index(name))
+
+
+def one_backend(case, name, number: int) -> tuple[str, ...]:
+    """One that the pair can run on, if there is any: another one for the next case and for the next number."""
     possible = [backend for backend in BACKENDS if gap(case[0], name, backend) is None] or BACKENDS
-    return (possible[(CASES.index(case) + list(STRATEGIES).index(name)) % len(possible)],)
+    return (possible[(CASES.index(case) + number) % len(possible)],)
 
 
 def variants(turn: int = 0):

@@ -27,6 +27,7 @@ def test_apply_generate_train_and_report(variant, strategies):
             model.generate(**inputs, max_new_tokens=3)
             labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
             model(**inputs, labels=labels).loss.backward()
+            model(**inputs, use_cache=False)
         str(run.report), run.report.to_dict()
         assert [sl.from_dict(strategy.to_dict()) for strategy in strategies] == strategies
 
