@@ -101,7 +101,7 @@ def torchvision(tmp_path):
 
 
 def test_qwen(tmp_path, torchvision):
-    """Pictures of several sizes, several pictures, a video: batches, interfaces and two processes agree."""
+    """Pictures of several sizes, several pictures, a video: batches, interfaces and the command agree."""
     video = write_video(tmp_path / "scenes.mp4")
     docs = [*documents(), {"pictures": [], "question": "how many digits?", "answer": "3", "video": str(video)}]
     tasks = write_tasks(tmp_path / "tasks", [{"video": "", **doc} for doc in docs])
@@ -127,7 +127,6 @@ def test_qwen(tmp_path, torchvision):
         tmp_path / "output",
         *("--model", "qwen2_vl_vtr", "--model_args", f"{given},min_pixels=3136,max_pixels=28224"),
         *("--include_path", tasks, "--tasks", WRITTEN, "--batch_size", 2),
-        processes=2,
         env=torchvision,
     )
     assert written(run.answers) == written(vtr)
