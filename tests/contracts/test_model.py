@@ -1,5 +1,6 @@
 """What a handle does to a model: nothing that stays, nothing that shows, nothing that costs memory."""
 
+import dataclasses
 import inspect
 import warnings
 import weakref
@@ -7,7 +8,7 @@ import weakref
 import pytest
 import torch
 from matrix import EVERYTHING, STRATEGIES
-from plan import covering, in_turns, variants
+from plan import FULL, covering, in_turns, variants
 from test_training import CHECKPOINTING, set_checkpointing
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
@@ -240,11 +241,13 @@ def test_peft_wrapped(variant, name):
         assert all(torch.equal(a, b) for a, b in zip(kept, run.report.stages[-1].kept, strict=True))
 
 
-@pytest.mark.parametrize(("variant", "name"), [(VARIANTS[1], "pyramiddrop"), (VARIANTS[4], "vispruner")], ids=str)
+@pytest.mark.parametrize(
+    ("variant", "name"), [(VARIANTS[1], "fastv"), pytest.param(VARIANTS[4], "vispruner", marks=FULL)], ids=str
+)
 @torch.no_grad()
 def test_compiled(variant, name):
     """Correct, with the decoder run eagerly while the handle is active; compiled before or after `apply`."""
-    model = variant.build("sdpa")
+    model = dataclasses.replace(variant, layers=3).build("sdpa")  # every layer takes a second to trace
     inputs = make_inputs(model, variant, [RAGGED[0]])
     with sl.apply(model, STRATEGIES[name]):
         want = model(**inputs).logits
