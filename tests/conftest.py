@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # of what tests start, too: as ma
 os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
 sys.path.insert(0, str(Path(__file__).parent))
 
+import hypothesis
 import pytest
 import torch
 import transformers
@@ -19,6 +20,8 @@ import transformers
 from seeless.vtr import VTR_REGISTRY
 
 transformers.utils.logging.disable_progress_bar()
+hypothesis.settings.register_profile("any load", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("any load")
 
 
 class _Deprecated(logging.Handler):
