@@ -1,15 +1,18 @@
 """Shared fixtures: one tiny model per variant and backend, built once."""
 
+import logging
 import os
 import sys
 from functools import cache
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of what tests start, too: as many processes as cores run side by side
 # Near-ties on random weights must fall alike on every processor: wider vector kernels round otherwise.
 os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
 sys.path.insert(0, str(Path(__file__).parent))
 
+import hypothesis
 import pytest
 import torch
 import transformers
@@ -17,7 +20,39 @@ import transformers
 from seeless.vtr import VTR_REGISTRY
 
 transformers.utils.logging.disable_progress_bar()
+hypothesis.settings.register_profile("any load", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("any load")
+
+
+class _Deprecated(logging.Handler):
+    """What transformers deprecates it says in its log, where no filter of warnings sees it: here it is an error."""
+
+    def emit(self, record):
+        message = record.getMessage()
+        if "deprecated" in message:
+            raise DeprecationWarning(message)
+
+
+logging.getLogger("transformers").addHandler(_Deprecated())
 collect_ignore = ["conftest.py", "cli/conftest.py"]  # nothing to collect, and two modules of one name
+
+
+def pytest_addoption(parser):
+    parser.addoption("--all", action="store_true", help="every combination of the contracts, not the short plan alone")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--all"):
+        return
+    full = [item for item in items if item.get_closest_marker("full")]
+    items[:] = [item for item in items if not item.get_closest_marker("full")]
+    config.hook.pytest_deselected(items=full)
+
+
+@pytest.fixture
+def whole(request):
+    """Whether all combinations are asked for."""
+    return request.config.getoption("--all")
 
 
 @cache

@@ -21,14 +21,14 @@ CROP, PATCH = 32, 8
 LAYERS = 6
 
 
-def text_config(kind: str, kv_heads: int):
+def text_config(kind: str, kv_heads: int, layers: int):
     cls = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config}[kind]
     options = {"sliding_window": None} if kind == "mistral" else {}
     return cls(
         vocab_size=100,
         hidden_size=64,
         intermediate_size=96,
-        num_hidden_layers=LAYERS,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=kv_heads,
         head_dim=16,
@@ -60,6 +60,7 @@ class Variant:
     family: str
     decoder: str
     kv_heads: int
+    layers: int = LAYERS
 
     def __str__(self) -> str:
         return f"{self.family}-{self.decoder}-{'mha' if self.kv_heads == 4 else 'gqa'}"
@@ -67,7 +68,7 @@ class Variant:
     def build(self, backend: str = "eager", dtype: torch.dtype = torch.float32):
         torch.manual_seed(0)
         shared = {
-            "text_config": text_config(self.decoder, self.kv_heads),
+            "text_config": text_config(self.decoder, self.kv_heads, self.layers),
             "vision_config": vision_config(),
             "image_token_index": IMAGE,
             "vision_feature_layer": -2,
@@ -101,6 +102,7 @@ VARIANTS = (
     Variant("llava_next", "llama", 4),
     Variant("llava_next", "mistral", 2),
 )
+SOME = (VARIANTS[1], VARIANTS[4])  # one of either family
 
 
 def picture(variant: Variant, seed: int):

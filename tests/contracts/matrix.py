@@ -69,7 +69,7 @@ FLOORED = ("priortr", "pyramiddrop", "clse", "dart", "holov", "sparsevlm", "evs"
 CUT_AFTER_THE_TOWER = ("llava_next", "llava_onevision")  # beginnings of names: padding of tiles leaves, or shrinks
 CASES = [(tiny, kind) for tiny in TINIES for kind in tiny.kinds]
 PLACEHOLDERS = [IMAGE, VIDEO]
-NEW_TOKENS = 5
+NEW_TOKENS = 4  # the first from the prefill, one from its cache, two from what decoding added to that
 CLIP_TOWERS = ("llava-llama", "llava-mistral", "llava-qwen2", "llava_next", "video_llava")
 EVERY_CROP_AN_IMAGE = ("smolvlm", "idefics3", "gemma3")
 

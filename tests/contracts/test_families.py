@@ -3,12 +3,14 @@
 import pytest
 import torch
 from matrix import CASES, PLACEHOLDERS, case_id, rows_of
+from plan import covering
 from transformers import DynamicCache
 
 import seeless as sl
 from oracle import MaskOracle, turn_of
 from seeless.core.host import CACHE
 from tinies import TINIES, make_inputs
+from tiny_models import BACKENDS
 
 every = pytest.mark.parametrize("case", CASES, ids=case_id)
 DEEPSTACK = [(tiny, kind) for tiny, kind in CASES if tiny.name.startswith("qwen3")]
@@ -20,22 +22,18 @@ def generate(model, inputs, tokens, **options):
     )
 
 
-@pytest.mark.parametrize("case", DEEPSTACK, ids=case_id)
-@pytest.mark.parametrize("backend", ["eager", "sdpa", "fused"])
-@pytest.mark.parametrize(
-    "strategy",
-    [
-        *(sl.Random(keep=0.4, layer=layer) for layer in (0, 1, 2, 3, 5)),
-        sl.FastV(keep=0.5, layer=1),
-        sl.FastV(keep=0.5, layer=2),
-        sl.PyramidDrop(layer=[1, 2, 4], keep=[0.6, 0.4, 0.2]),
-    ],
-    ids=lambda s: f"{s.name}-{s.layer}",
-)
+AROUND_DEEPSTACK = {
+    **{f"random-{layer}": sl.Random(keep=0.4, layer=layer) for layer in (0, 1, 2, 3, 5)},
+    **{f"fastv-{layer}": sl.FastV(keep=0.5, layer=layer) for layer in (1, 2)},
+    "pyramiddrop": sl.PyramidDrop(layer=[1, 2, 4], keep=[0.6, 0.4, 0.2]),
+}
+
+
+@covering(name=AROUND_DEEPSTACK, case=DEEPSTACK, backend=BACKENDS)
 @torch.no_grad()
-def test_dropping_inside_deepstack(tiny, case, backend, strategy):
+def test_dropping_inside_deepstack(tiny, case, backend, name):
     """Before, between and after the layers that visual features are added to; prefill and 16 decoded tokens."""
-    (own, kind), steps = case, 16
+    (own, kind), steps, strategy = case, 16, AROUND_DEEPSTACK[name]
     model, untouched = tiny(own, backend), tiny(own, "untouched")
     inputs = make_inputs(model, own, rows_of(kind))
     prompt = inputs["input_ids"].shape[1]

@@ -20,6 +20,7 @@ from matrix import (
     grids,
     rows_of,
 )
+from plan import backends_of, methods, pairs
 
 import seeless as sl
 from oracle import MaskOracle, merges_of, turn_of
@@ -72,11 +73,12 @@ def placed(name, own, inputs):
 @every
 @backends
 @torch.no_grad()
-def test_identity(tiny, case, backend):
+def test_identity(tiny, case, backend, whole):
     model, (own, kind) = tiny(case[0], backend), case
     inputs = make_inputs(model, own, rows_of(kind))
     before = model(**inputs).logits
-    for strategy in EVERYTHING.values():
+    for name in EVERYTHING if whole else methods(case, BACKENDS.index(backend)):
+        strategy = EVERYTHING[name]
         with sl.apply(model, strategy) as run:
             after = model(**inputs).logits
         assert torch.equal(before, after), strategy
@@ -86,14 +88,14 @@ def test_identity(tiny, case, backend):
 @every
 @named
 @torch.no_grad()
-def test_oracle_prefill_and_decode(tiny, case, name):
+def test_oracle_prefill_and_decode(tiny, case, name, whole):
     """Prefill and decode equal the oracle's, on every attention backend."""
     (own, kind), strategy, untouched = case, STRATEGIES[name], tiny(case[0], "untouched")
     inputs = make_inputs(untouched, own, rows_of(kind))
     prompt = inputs["input_ids"].shape[1]
     text = ~torch.isin(inputs["input_ids"], torch.tensor(PLACEHOLDERS)) & inputs["attention_mask"].bool()
     want = kept = None
-    for backend in BACKENDS:
+    for backend in BACKENDS if whole else backends_of(case, name):
         model = tiny(own, backend)
         if refuses(own, name, backend, model, inputs):
             continue
@@ -118,8 +120,7 @@ def test_oracle_prefill_and_decode(tiny, case, name):
         assert (plain - want[:, :prompt])[text].abs().max() > 1e-2
 
 
-@every
-@named
+@pairs(turn=1)
 @torch.no_grad()
 def test_dropped_positions_carry_the_last_kept_token(tiny, case, name):
     model, (own, kind) = tiny(case[0], "sdpa"), case
@@ -139,8 +140,7 @@ def test_dropped_positions_carry_the_last_kept_token(tiny, case, name):
             assert torch.equal(logits[column], logits[last])
 
 
-@every
-@named
+@pairs(turn=2)
 @torch.no_grad()
 def test_a_row_of_a_batch_equals_the_row_alone(tiny, case, name):
     model, (own, kind) = tiny(case[0], "sdpa"), case
@@ -199,8 +199,7 @@ def changed(evs, own, model, row):
     return total
 
 
-@every
-@named
+@pairs(turn=3)
 @torch.no_grad()
 def test_budget_is_met_exactly_and_no_text_is_touched(tiny, case, name):
     (own, kind), strategy = case, STRATEGIES[name]
@@ -235,11 +234,11 @@ def test_budget_is_met_exactly_and_no_text_is_touched(tiny, case, name):
 
 @every
 @torch.no_grad()
-def test_bfloat16_is_finite(case):
+def test_bfloat16_is_finite(case, whole):
     own, kind = case
     model = own.build("sdpa", torch.bfloat16)
     inputs = make_inputs(model, own, rows_of(kind)[:2])
-    for name, strategy in STRATEGIES.items():
+    for name in STRATEGIES if whole else methods(case, 4):
         if gap(own, name, "sdpa") is None:
-            with sl.apply(model, strategy):
+            with sl.apply(model, STRATEGIES[name]):
                 assert model(**inputs).logits.isfinite().all(), name

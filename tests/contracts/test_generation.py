@@ -4,19 +4,20 @@ import copy
 
 import pytest
 import torch
-from test_forward import STRATEGIES
+from matrix import STRATEGIES
+from plan import covering
 from transformers import DynamicCache, StaticCache
 
 import seeless as sl
 from oracle import MaskOracle, turn_of
 from seeless.core.host import CACHE
-from tiny_models import BACKENDS, IMAGE, RAGGED, VARIANTS, make_inputs
+from seeless.registry import strategy_class
+from tiny_models import BACKENDS, IMAGE, RAGGED, SOME, VARIANTS, make_inputs
 
-SOME = (VARIANTS[1], VARIANTS[4])
 CHOSEN = {name: STRATEGIES[name] for name in ("random", "fastv", "priortr", "pyramiddrop", "vispruner")}
 some = pytest.mark.parametrize("variant", SOME, ids=str)
 named = pytest.mark.parametrize("name", CHOSEN)
-backends = pytest.mark.parametrize("backend", BACKENDS)
+everywhere = covering(name=CHOSEN, variant=SOME, backend=BACKENDS)
 
 
 def oracle_logits(untouched, strategies, turns, sequences, mask, inputs):
@@ -27,9 +28,7 @@ def oracle_logits(untouched, strategies, turns, sequences, mask, inputs):
         return untouched(**full, use_cache=False).logits
 
 
-@some
-@named
-@backends
+@everywhere
 @torch.no_grad()
 def test_beam_search_scores_are_the_oracles(tiny, variant, name, backend):
     model, untouched, strategy = tiny(variant, backend), tiny(variant, "untouched"), CHOSEN[name]
@@ -86,9 +85,7 @@ def test_sampling_with_several_answers(tiny, variant, name):
         assert (torch.stack(out.logits, 1)[i] - want[0, -6:-1]).abs().max() < 1e-4
 
 
-@some
-@named
-@backends
+@everywhere
 @torch.no_grad()
 def test_without_cache_every_step_is_a_prefill(tiny, variant, name, backend):
     """FastV's own evaluation: no cache, ranked anew with every new token."""
@@ -106,9 +103,7 @@ def test_without_cache_every_step_is_a_prefill(tiny, variant, name, backend):
             assert (model(**given, use_cache=False).logits[:, -1] - logits).abs().max() < 2e-5
 
 
-@some
-@named
-@backends
+@everywhere
 @torch.no_grad()
 def test_conversation_continues_on_the_reduced_cache(tiny, variant, name, backend):
     """Three turns: an image, then text alone, then a new image; the whole conversation against one oracle pass."""
@@ -168,9 +163,7 @@ def _interleave(a, b):
     return torch.stack([a, b], 1).flatten(0, 1)
 
 
-@some
-@named
-@backends
+@everywhere
 @torch.no_grad()
 def test_an_image_after_a_cached_prefix(tiny, variant, name, backend):
     """A system prompt prefilled once, its cache copied, and continued with an image."""
@@ -305,15 +298,13 @@ def test_stages_compose(tiny, variant):
     assert (torch.stack(out.logits, 1) - want[:, -5:-1]).abs().max() < 1e-4
 
 
-@some
-@pytest.mark.parametrize("past", ["keep", "trim"])
-@pytest.mark.parametrize("positions", ["keep", "renumber"])
-@pytest.mark.parametrize("cls", [sl.FastV, sl.Random])
-@backends
+@covering(
+    name=["fastv", "random"], past=["keep", "trim"], positions=["keep", "renumber"], variant=SOME, backend=BACKENDS
+)
 @torch.no_grad()
-def test_every_bookkeeping_choice(tiny, variant, past, positions, cls, backend):
-    model, untouched = tiny(variant, backend), tiny(variant, "untouched")
-    for layer in (2, [1, 3]) if cls is sl.FastV else (0, [0, 2]):
+def test_every_bookkeeping_choice(tiny, variant, past, positions, name, backend):
+    model, untouched, cls = tiny(variant, backend), tiny(variant, "untouched"), strategy_class(name)
+    for layer in (2, [1, 3]) if name == "fastv" else (0, [0, 2]):
         keep = 0.5 if isinstance(layer, int) else [0.6, 0.2]
         strategy = cls(keep=keep, layer=layer, past=past, positions=positions)
         for rows in (RAGGED[:1], RAGGED):

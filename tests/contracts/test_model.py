@@ -1,23 +1,25 @@
 """What a handle does to a model: nothing that stays, nothing that shows, nothing that costs memory."""
 
+import dataclasses
 import inspect
 import warnings
 import weakref
 
 import pytest
 import torch
-from test_forward import EVERYTHING, STRATEGIES
+from matrix import EVERYTHING, STRATEGIES
+from plan import FULL, covering, in_turns, variants
+from test_training import CHECKPOINTING, set_checkpointing
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import seeless as sl
 from oracle import MaskOracle, merges_of, turn_of
-from tiny_models import BACKENDS, IMAGE, LAYERS, RAGGED, VARIANTS, make_inputs, row_grids
+from tiny_models import BACKENDS, IMAGE, LAYERS, RAGGED, SOME, VARIANTS, make_inputs, row_grids
 
 BOOKKEEPING = 32 * 1024  # bytes: places of tokens and the like, which the width of a model does not multiply
-every = pytest.mark.parametrize("variant", VARIANTS, ids=str)
-some = pytest.mark.parametrize("variant", (VARIANTS[1], VARIANTS[4]), ids=str)
+some = pytest.mark.parametrize("variant", SOME, ids=str)
 named = pytest.mark.parametrize("name", STRATEGIES)
 
 
@@ -36,8 +38,7 @@ def snapshot(model):
     return modules, globals_
 
 
-@every
-@named
+@variants()
 @torch.no_grad()
 def test_remove_undoes_everything(tiny, variant, name):
     model = tiny(variant, "sdpa")
@@ -79,8 +80,7 @@ def test_a_failed_forward_leaves_the_handle_working(tiny, variant, name):
         assert torch.equal(model(**inputs).logits, want)
 
 
-@every
-@named
+@variants(turn=1)
 @torch.no_grad()
 def test_nobody_notices(tiny, variant, name):
     model = tiny(variant, "sdpa")
@@ -148,8 +148,7 @@ class SquareWatcher(TorchDispatchMode):
         self.alive -= size
 
 
-@every
-@named
+@variants(turn=2)
 @torch.no_grad()
 def test_no_attention_map_and_no_more_memory_than_the_untouched_model(tiny, variant, name):
     model = tiny(variant, "sdpa")
@@ -167,10 +166,7 @@ def test_no_attention_map_and_no_more_memory_than_the_untouched_model(tiny, vari
     assert reduced.peak <= plain.peak * 1.05 + BOOKKEEPING
 
 
-@some
-@named
-@pytest.mark.parametrize("checkpointing", [None, True, False], ids=["plain", "reentrant", "not-reentrant"])
-@pytest.mark.parametrize("padding", ["left", "right"])
+@covering(name=STRATEGIES, variant=SOME, checkpointing=CHECKPOINTING, padding=["left", "right"])
 def test_training_loss_and_gradients_are_the_oracles(variant, name, checkpointing, padding):
     model, untouched = variant.build("sdpa", torch.float64).train(), variant.build("eager", torch.float64)
     rows = [[5, "image:0", 9], [3, "image:1", 4, "image:2", 6]]
@@ -179,11 +175,7 @@ def test_training_loss_and_gradients_are_the_oracles(variant, name, checkpointin
     labels = labels.masked_fill(inputs["attention_mask"] == 0, -100)
     labels[:, 1:][inputs["input_ids"][:, :-1] == IMAGE] = -100  # predicted by the image's last place: see below
     labels[:, 1:][inputs["attention_mask"][:, :-1] == 0] = -100  # predicted by padding, which means nothing
-    if checkpointing is not None:
-        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-        enable({"use_reentrant": checkpointing})
-        if checkpointing:
-            model.enable_input_require_grads()
+    set_checkpointing(model, checkpointing)
     # A plain forward in training gives no position_ids, so positions count padding; the oracle must, too.
     positions = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
 
@@ -230,8 +222,7 @@ def test_a_label_right_after_an_image_is_predicted_from_the_last_kept_token(tiny
     assert abs(out.loss.item() - want.item()) < 1e-5
 
 
-@some
-@named
+@in_turns(variant=SOME, name=STRATEGIES)
 @torch.no_grad()
 def test_peft_wrapped(variant, name):
     from peft import LoraConfig, get_peft_model
@@ -250,11 +241,13 @@ def test_peft_wrapped(variant, name):
         assert all(torch.equal(a, b) for a, b in zip(kept, run.report.stages[-1].kept, strict=True))
 
 
-@pytest.mark.parametrize(("variant", "name"), [(VARIANTS[1], "pyramiddrop"), (VARIANTS[4], "vispruner")], ids=str)
+@pytest.mark.parametrize(
+    ("variant", "name"), [(VARIANTS[1], "fastv"), pytest.param(VARIANTS[4], "vispruner", marks=FULL)], ids=str
+)
 @torch.no_grad()
 def test_compiled(variant, name):
     """Correct, with the decoder run eagerly while the handle is active; compiled before or after `apply`."""
-    model = variant.build("sdpa")
+    model = dataclasses.replace(variant, layers=3).build("sdpa")  # every layer takes a second to trace
     inputs = make_inputs(model, variant, [RAGGED[0]])
     with sl.apply(model, STRATEGIES[name]):
         want = model(**inputs).logits
@@ -278,8 +271,7 @@ def test_layers_compiled_one_by_one_are_refused():
         sl.apply(model, sl.FastV(keep=0.5))
 
 
-@some
-@named
+@in_turns(variant=SOME, name=STRATEGIES)
 @torch.no_grad()
 def test_dispatched_over_devices(variant, name, tmp_path):
     """Weights on disk, brought in by accelerate's hooks layer by layer."""

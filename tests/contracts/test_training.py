@@ -1,8 +1,8 @@
 """PyramidDrop in training, on every family: its ranking, what it leaves alone, and the oracle's loss and gradients."""
 
-import pytest
 import torch
-from matrix import PLACEHOLDERS, TINIES, case_id
+from matrix import PLACEHOLDERS, TINIES
+from plan import in_turns
 
 import seeless as sl
 from oracle import MaskOracle, turn_of
@@ -12,6 +12,18 @@ ROWS = [[5, "image:0", 9], [3, "image:1", 4, "image:2", 8], [12], [4, "image:3",
 NOTHING = -100
 # Experts have no float64 kernel; Gemma 2's eager softmax turns a float64 mask of a padded row into nan.
 IN_FLOAT32 = ("qwen3_vl_moe", "paligemma2")
+
+
+CHECKPOINTING = ("plain", "reentrant", "not-reentrant")
+
+
+def set_checkpointing(model, how):
+    """Of activations, in one of the ways of `CHECKPOINTING`."""
+    if how != "plain":
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": how == "reentrant"})
+        if how == "reentrant":
+            model.enable_input_require_grads()
 
 
 def answers_of(inputs):
@@ -35,8 +47,7 @@ def boundaries(labels):
     ]
 
 
-@pytest.mark.parametrize("padding", ["left", "right"])
-@pytest.mark.parametrize("own", TINIES, ids=case_id)
+@in_turns(own=TINIES, padding=["left", "right"])
 @torch.no_grad()
 def test_it_ranks_by_the_tokens_before_answers(own, padding):
     model, plain = own.build("sdpa").train(), own.build("eager")
@@ -64,19 +75,14 @@ def test_it_ranks_by_the_tokens_before_answers(own, padding):
         assert (run.report.stages[0].scores[row] - want).abs().max() < 1e-5, "inference semantics in eval"
 
 
-@pytest.mark.parametrize("checkpointing", [None, True, False], ids=["plain", "reentrant", "not-reentrant"])
-@pytest.mark.parametrize("own", TINIES, ids=case_id)
+@in_turns(own=TINIES, checkpointing=CHECKPOINTING)
 def test_loss_and_gradients_are_the_oracles(own, checkpointing):
     dtype, coarse = (torch.float32, 1e-3) if own.name in IN_FLOAT32 else (torch.float64, 1e-4)
     model, untouched = own.build("sdpa", dtype).train(), own.build("eager", dtype)
     inputs = make_inputs(model, own, ROWS)
     inputs = {key: value.to(dtype) if value.is_floating_point() else value for key, value in inputs.items()}
     labels, _ = answers_of(inputs)
-    if checkpointing is not None:
-        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-        enable({"use_reentrant": checkpointing})
-        if checkpointing:
-            model.enable_input_require_grads()
+    set_checkpointing(model, checkpointing)
 
     def exact_loss(logits):  # transformers' own loss rounds to float32
         return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())

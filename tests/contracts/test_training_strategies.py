@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from matrix import LEAVES_STILLS_ALONE, PLACEHOLDERS, STRATEGIES, gap, grids
-from test_training import ROWS, answers_of
+from test_training import ROWS, answers_of, set_checkpointing
 from torch.nn.functional import cross_entropy
 
 import seeless as sl
@@ -166,11 +166,7 @@ def test_lora(own, checkpointing):
     untouched = copy.deepcopy(model)
     untouched.get_base_model().set_attn_implementation("eager")
     inputs, labels = batch(model, own)
-    if checkpointing:
-        newer = hasattr(model.get_base_model(), "activation_checkpointing_enable")
-        base = model.get_base_model()
-        (base.activation_checkpointing_enable if newer else base.gradient_checkpointing_enable)({"use_reentrant": True})
-        base.enable_input_require_grads()
+    set_checkpointing(model.get_base_model(), "reentrant" if checkpointing else "plain")
     with sl.apply(model, PYRAMID) as run:
         loss = loss_of(model(**inputs, labels=labels).logits, labels)
         loss.backward()

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from statistics import fmean
 
@@ -151,23 +150,35 @@ def test_other_weights_are_another_model(tiny, made, tmp_path):
     assert ran == ["none", "pool at 0.25"]
 
 
-COMMAND = [
-    *(sys.executable, "-m", "seeless.cli.main", "sweep", "--strategies", "uniform,random", "--keep", "0.5,0.25,0.1"),
-    *("--limit", "8", "--batch-size", "4"),
-]
+# A sweep of seven runs that is killed without warning in the middle of the fourth.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from seeless.eval.sweep import Asked, plan, sweep
+from seeless.tiny import load_tiny
+
+model, processor = load_tiny()
+started, forwards = [], []
+
+def forward(*_):
+    forwards.append(len(started))
+    if forwards.count(4) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+model.register_forward_pre_hook(forward)
+asked = Asked("tiny", ["seeless_scenes"], limit=8, batch_size=4)
+runs = plan(["uniform", "random"], [0.5, 0.25, 0.1])
+sweep(model, processor, runs, asked, Path(sys.argv[1]), starts=lambda run, *_: started.append(run))
+"""
 
 
 def test_a_killed_sweep_goes_on_without_repeating_or_losing_a_run(tiny, tmp_path):
     """Killed without warning in the middle of a run, and a line cut short on top of it."""
     file = tmp_path / "sweep.jsonl"
-    process = subprocess.Popen([*COMMAND, "--output", file], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    ends = time.monotonic() + 120
-    while time.monotonic() < ends and (not file.exists() or file.read_bytes().count(b"\n") < 2):
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    done = subprocess.run([sys.executable, "-c", KILLED, str(file)], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr[-4000:]
     before, broken = read_rows(file)
-    assert 2 <= len(before) < 7 and broken == []
+    assert len(before) == 3 and broken == []
     lines = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(b"".join(lines[:-1]) + lines[-1][:-9])
     lost = before[-1]

@@ -101,14 +101,12 @@ def torchvision(tmp_path):
 
 
 def test_qwen(tmp_path, torchvision):
-    """Pictures of several sizes, several pictures, a video: batches, interfaces and two processes agree."""
+    """Pictures of several sizes, several pictures, a video: batches, interfaces and the command agree."""
     video = write_video(tmp_path / "scenes.mp4")
     docs = [*documents(), {"pictures": [], "question": "how many digits?", "answer": "3", "video": str(video)}]
     tasks = write_tasks(tmp_path / "tasks", [{"video": "", **doc} for doc in docs])
     script = [sys.executable, Path(__file__).with_name("qwen_answers.py"), tmp_path, tasks]
-    done = subprocess.run(
-        list(map(str, script)), env=torchvision, capture_output=True, text=True, timeout=280, check=False
-    )
+    done = subprocess.run(list(map(str, script)), env=torchvision, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     found = json.loads(done.stdout.splitlines()[-1])
 
@@ -129,7 +127,6 @@ def test_qwen(tmp_path, torchvision):
         tmp_path / "output",
         *("--model", "qwen2_vl_vtr", "--model_args", f"{given},min_pixels=3136,max_pixels=28224"),
         *("--include_path", tasks, "--tasks", WRITTEN, "--batch_size", 2),
-        processes=2,
         env=torchvision,
     )
     assert written(run.answers) == written(vtr)

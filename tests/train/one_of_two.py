@@ -28,12 +28,14 @@ def train_one(data, output, freeze, checkpointing, seed, batch):
     return model, finetune(model, llava_processor(), records[2:], settings, strategy, eval_records=records[:2])
 
 
-def main(data, output, freeze, checkpointing):
+def main(data, *runs):
+    """`runs` are three words each: a folder, what is frozen, whether activations are checkpointed."""
     torch.set_num_threads(1)
     rank = int(os.environ["RANK"])
-    # different starts: training must make them one
-    model, outcome = train_one(data, output, freeze, checkpointing, seed=rank, batch=1)
-    torch.save({"weights": model.state_dict(), "lines": outcome.lines}, Path(output) / f"rank{rank}.pt")
+    for output, freeze, checkpointing in zip(*[iter(runs)] * 3, strict=True):
+        # different starts: training must make them one
+        model, outcome = train_one(data, output, freeze, checkpointing, seed=rank, batch=1)
+        torch.save({"weights": model.state_dict(), "lines": outcome.lines}, Path(output) / f"rank{rank}.pt")
     torch.distributed.destroy_process_group()
 
 

@@ -4,6 +4,7 @@ import guests
 import pytest
 import torch
 from matrix import CASES, PLACEHOLDERS, case_id, gap, rows_of
+from plan import FULL, differs, one_backend
 
 import seeless as sl
 from oracle import MaskOracle, turn_of
@@ -36,13 +37,43 @@ ADDS = ("merging",)
 NEW_TOKENS = 3
 EVERYWHERE = ("mymethod", "shallow_router", "cached", "merging", "nothing")
 COPIED = ("llava-llama", "qwen2_vl", "qwen3_vl", "internvl", "video_llava", "paligemma")
+FLOWS = ("mymethod", "merging")  # a guest that drops, and one that adds: on every family and backend in the short plan
 PAIRS = [
-    pytest.param(case, name, id=f"{case_id(case)}-{name}")
+    (case, name)
     for case in CASES
     for name in CONFIGS
     if name in EVERYWHERE or (case[0].name.startswith(COPIED) and not case[0].name.endswith(("_moe", "2")))
 ]
-pairs = pytest.mark.parametrize(("case", "name"), PAIRS)
+
+
+def pairs(short=lambda case, name: True):
+    """All pairs; those that `short` says are in the short plan."""
+    rows = [
+        pytest.param(case, name, id=f"{case_id(case)}-{name}", marks=() if short(case, name) else FULL)
+        for case, name in PAIRS
+    ]
+    return pytest.mark.parametrize(("case", "name"), rows)
+
+
+def backends_of(case, name):
+    """In the short plan: all of them for guests that stand for their kind, and on families that differ; else one."""
+    everywhere = name in FLOWS or differs(case)
+    return BACKENDS if everywhere else one_backend(case, name, list(CONFIGS).index(name))
+
+
+def in_turn(case, name):
+    """A third of the pairs, another one for the next family and the next guest, and the above."""
+    return name in FLOWS or differs(case) or (CASES.index(case) + list(CONFIGS).index(name)) % 3 == 0
+
+
+def test_the_short_plan():
+    """Guests that drop and that add meet every family on every backend, every other three that differ at least."""
+    for case in CASES:
+        assert all(backends_of(case, name) == BACKENDS and in_turn(case, name) for name in FLOWS)
+    for name in CONFIGS:
+        cases = [case for case, other in PAIRS if other == name]
+        assert len({case[0].name.split("-")[0] for case in cases if in_turn(case, name)}) >= 3
+        assert {backend for case in cases for backend in backends_of(case, name)} == set(BACKENDS)
 
 
 def pictures(row):
@@ -67,13 +98,13 @@ def refuses(own, name, backend, model, inputs):
     return True
 
 
-@pairs
+@pairs()
 @torch.no_grad()
-def test_backends_and_oracle(tiny, case, name):
+def test_backends_and_oracle(tiny, case, name, whole):
     """Prefill and decode are those of the mask oracle, on every backend; those that add tokens agree on backends."""
     (own, kind), untouched = case, tiny(case[0], "untouched")
     want = kept = first = None
-    for backend in BACKENDS:
+    for backend in BACKENDS if whole else backends_of(case, name):
         model = tiny(own, backend)
         inputs = make_inputs(model, own, rows_of(kind))
         if refuses(own, name, backend, model, inputs):
@@ -111,7 +142,7 @@ def test_backends_and_oracle(tiny, case, name):
         assert lengths[0] == int((rest + torch.tensor(run.report.n_after)).max()) + NEW_TOKENS - 1
 
 
-@pairs
+@pairs(in_turn)
 @torch.no_grad()
 def test_a_row_of_a_batch_equals_the_row_alone(tiny, case, name):
     model, (own, kind) = tiny(case[0], "sdpa"), case

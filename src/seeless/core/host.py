@@ -21,7 +21,8 @@ CACHE = next(name for name in CACHE_NAMES if name in inspect.signature(create_ca
 
 def cache_in(named: Mapping[str, Any]) -> Cache | None:
     """The KV cache among the arguments or outputs of a decoder or one of its layers."""
-    return next((named[name] for name in CACHE_NAMES if named.get(name) is not None), None)
+    # by iterating: an output warns when it is asked for the old name
+    return next((value for name, value in named.items() if name in CACHE_NAMES and value is not None), None)
 
 
 def check_version() -> None:
