@@ -1,9 +1,9 @@
 """Everything a strategy may look at. Lazy: what is not asked for is not computed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Any, Literal, TypeVar
 
 import torch
 
@@ -12,36 +12,17 @@ Tokens = Literal["visual", "text"]
 Onto = Literal["visual", "row"]
 
 
-class Sources(Protocol):
-    """What the core answers a `Context` with; one per stage and group of units."""
+Question = TypeVar("Question", bound=Callable)
 
-    def visual(self) -> torch.Tensor: ...
-    def hidden(self) -> torch.Tensor: ...
-    def uninjected(self) -> torch.Tensor: ...
-    def text(self) -> torch.Tensor: ...
-    def embeds(self) -> torch.Tensor: ...
-    def row_embeds(self) -> torch.Tensor: ...
-    def places(self) -> torch.Tensor: ...
-    def entering(self, layer: int) -> torch.Tensor: ...
-    def text_embeds(self) -> torch.Tensor: ...
-    def attention(self, queries: Queries, layer: int, average: bool, onto: Onto, causal: bool) -> torch.Tensor: ...
-    def second(
-        self, before: Sequence[int], between: Sequence[int], after: Sequence[int], layers: Sequence[int]
-    ) -> torch.Tensor: ...
-    def rope_bias(self, queries: Queries, layer: int) -> torch.Tensor: ...
-    def keys(self, layer: int, tokens: Tokens) -> torch.Tensor: ...
-    def normed(self, tokens: Tokens) -> torch.Tensor: ...
-    def vision_attention(self) -> torch.Tensor: ...
-    def patch(self) -> torch.Tensor: ...
-    def frame(self) -> torch.Tensor: ...
-    def crop_attention(self) -> torch.Tensor: ...
-    def vision_features(self) -> torch.Tensor: ...
-    def vision_keys(self) -> torch.Tensor: ...
-    def tower_groups(self) -> torch.Tensor: ...
-    def class_token(self) -> torch.Tensor | None: ...
-    def reader_attention(self) -> torch.Tensor: ...
-    def reader_keys(self) -> torch.Tensor: ...
-    def text_similarity(self, clip: str | None, question: str | None) -> torch.Tensor: ...
+
+def shaped(*axes: str) -> Callable[[Question], Question]:
+    """Mark a question of `Context`: what it is answered with has these axes. `models` makes up answers from them."""
+
+    def mark(question: Question) -> Question:
+        question.axes = axes  # type: ignore[attr-defined]
+        return question
+
+    return mark
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +38,7 @@ class Context:
         grid: (frames, height, width) of the unit's tokens while they are complete and form a grid, else None.
         answers: with labels, how many answers follow in the unit's row; None without.
         memory: a dict that lives for one prefill, shared by the strategy's stages on the same units.
+        sources: the object that answers all questions below, by methods of their names that take all arguments.
         axes: of the positions: 1, or 3 where they are coordinates of time, height and width (M-RoPE).
         frames: how many frames a unit's video has at most, 1 for stills, and how many tokens or places in its grid one
             of them has at most; None if nobody counted.
@@ -70,47 +52,55 @@ class Context:
     n_original: int
     grid: tuple[int, int, int] | None
     memory: dict
-    sources: Sources = field(repr=False)
+    sources: Any = field(repr=False)
     answers: int | None = None
     axes: int = 1
     frames: tuple[int, int] | None = None
     prepared: torch.Tensor | None = field(default=None, repr=False)
 
     @cached_property
+    @shaped("visual", "dim")
     def visual(self) -> torch.Tensor:
         """Hidden states of the visual tokens at this stage, `[units, visual, dim]`."""
         return self.sources.visual()
 
     @cached_property
+    @shaped("seq", "dim")
     def hidden(self) -> torch.Tensor:
         """Hidden states of the whole sequence each unit stands in, `[units, seq, dim]`."""
         return self.sources.hidden()
 
     @cached_property
+    @shaped("seq", "dim")
     def uninjected(self) -> torch.Tensor:
         """`hidden` as the layer before the stage gave it, before features of the tower were added (DeepStack)."""
         return self.sources.uninjected()
 
     @cached_property
+    @shaped("text", "dim")
     def text(self) -> torch.Tensor:
         """Hidden states of the tokens after the last visual token of the unit's row, `[units, text, dim]`."""
         return self.sources.text()
 
     @cached_property
+    @shaped("visual", "dim")
     def embeds(self) -> torch.Tensor:
         """Embeddings of the visual tokens as they entered the first layer, `[units, visual, dim]`."""
         return self.sources.embeds()
 
     @cached_property
+    @shaped("seq", "dim")
     def row_embeds(self) -> torch.Tensor:
         """Embeddings of the tokens of `hidden` as they entered the first layer, `[units, seq, dim]`."""
         return self.sources.row_embeds()
 
     @cached_property
+    @shaped("visual")
     def places(self) -> torch.Tensor:
         """Where the visual tokens stand in `hidden`, `[units, visual]`."""
         return self.sources.places()
 
+    @shaped("visual", "dim")
     def entering(self, layer: int) -> torch.Tensor:
         """Hidden states of the unit's visual tokens as they entered an earlier layer, `[units, visual then, dim]`.
 
@@ -119,10 +109,12 @@ class Context:
         return self.sources.entering(layer)
 
     @cached_property
+    @shaped("text", "dim")
     def text_embeds(self) -> torch.Tensor:
         """Embeddings of the tokens of `text` as they entered the first layer, `[units, text, dim]`."""
         return self.sources.text_embeds()
 
+    @shaped("heads", "queries", "onto")
     def attention(
         self,
         queries: Queries = "last",
@@ -149,6 +141,7 @@ class Context:
         """
         return self.sources.attention(queries, self.layer - 1 if layer is None else layer, average, onto, causal)
 
+    @shaped("layers", "heads", "visual")
     def second(
         self, before: Sequence[int], between: Sequence[int], after: Sequence[int], layers: Sequence[int]
     ) -> torch.Tensor:
@@ -169,6 +162,7 @@ class Context:
         """
         return self.sources.second(before, between, after, layers)
 
+    @shaped("kv_heads", "tokens", "head_dim")
     def keys(self, layer: int | None = None, tokens: Tokens = "visual") -> torch.Tensor:
         """Rotated keys, `[units, kv_heads, visual, dim]`, of the layer before the stage unless told.
 
@@ -179,10 +173,12 @@ class Context:
         """
         return self.sources.keys(self.layer - 1 if layer is None else layer, tokens)
 
+    @shaped("tokens", "dim")
     def normed(self, tokens: Tokens = "visual") -> torch.Tensor:
         """`visual` (or `text`) through the decoder's final norm: what its output layer would read if it came now."""
         return self.sources.normed(tokens)
 
+    @shaped("one", "queries", "visual")
     def rope_bias(self, queries: Queries = "last", layer: int | None = None) -> torch.Tensor:
         """What rotary positions alone add to the product of queries and keys, `[units, 1, queries, visual]`, float32.
 
@@ -191,6 +187,7 @@ class Context:
         """
         return self.sources.rope_bias(queries, self.layer - 1 if layer is None else layer)
 
+    @shaped("tower_heads", "visual")
     def vision_attention(self) -> torch.Tensor:
         """Attention the vision tower pays to each token, `[units, heads, visual]`, float32.
 
@@ -201,35 +198,42 @@ class Context:
         return self.sources.vision_attention()
 
     @property
+    @shaped("visual")
     def patch(self) -> torch.Tensor:
         """Place of each token in the grid of its crop, `[units, visual]`; -1 for tokens that show no patch."""
         return self.sources.patch()
 
     @property
+    @shaped("visual")
     def frame(self) -> torch.Tensor:
         """Number of the video frame each token belongs to, `[units, visual]`, from 0 in every video; -1 for tokens of
         still images. Tokens that show no patch belong to a frame, too: a class token to its own, a newline that closes
         a video to the first."""
         return self.sources.frame()
 
+    @shaped("tower_heads", "visual")
     def crop_attention(self) -> torch.Tensor:
         """`vision_attention` of the units' whole crops, `[units, heads, patches]`, padding that the model cuts away
         included; `patch` says where the tokens stand in it. For the scope "crop"."""
         return self.sources.crop_attention()
 
+    @shaped("visual", "tower_dim")
     def vision_features(self) -> torch.Tensor:
         """What the projector took in for each token, `[units, visual, dim]`, or where that is not one vector per token,
         what it gave."""
         return self.sources.vision_features()
 
+    @shaped("tower_heads", "visual", "tower_head_dim")
     def vision_keys(self) -> torch.Tensor:
         """Key vectors of the layer that `vision_attention` reads, `[units, heads, visual, dim]`."""
         return self.sources.vision_keys()
 
+    @shaped("visual")
     def tower_groups(self) -> torch.Tensor:
         """Number of the group each token belongs to, `[units, visual]`, where a `TowerStrategy` merged in the tower."""
         return self.sources.tower_groups()
 
+    @shaped("tower_dim")
     def class_token(self) -> torch.Tensor | None:
         """The class token of each unit's picture where `vision_features` has the patches, `[units, dim]`.
 
@@ -237,6 +241,7 @@ class Context:
         """
         return self.sources.class_token()
 
+    @shaped("visual")
     def reader_attention(self) -> torch.Tensor:
         """Attention to each token in the tower layer that reads what the projector also takes, `[units, visual]`.
 
@@ -247,10 +252,12 @@ class Context:
         """
         return self.sources.reader_attention()
 
+    @shaped("visual", "tower_dim")
     def reader_keys(self) -> torch.Tensor:
         """Key vectors of the layer that `reader_attention` reads, all heads in one, `[units, visual, width]`."""
         return self.sources.reader_keys()
 
+    @shaped("visual")
     def text_similarity(self, clip: str | None, question: str | None = None) -> torch.Tensor:
         """Cosine of each patch to the question in CLIP's common space, `[units, visual]`, float32.
 

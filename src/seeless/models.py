@@ -1,6 +1,7 @@
 """What seeless knows about models: which are supported, what they look like, and which strategies work on them."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from seeless.api import apply, resolved
-from seeless.context import Context, Onto, Queries, Tokens
+from seeless.context import Context
 from seeless.core.answers import NO_NULL_TOKEN, NO_PATCH_SHOWN
 from seeless.core.family import ModelView, unwrap
 from seeless.core.relevance import check_clip
@@ -17,10 +18,13 @@ from seeless.errors import BudgetError, SeelessError, UnsupportedModel
 from seeless.families import families, family_of
 from seeless.flops import prefill_cost
 from seeless.registry import available, get, strategy_class
-from seeless.strategy import Recipe, Scope, Strategy
+from seeless.strategy import Recipe, Strategy
 
 PROBE_TEXT = 8
 PROBE_TOKENS = 64
+WHOLE_NUMBERS = ("places", "patch", "frame", "tower_groups")
+SHOWN_BY_PATCHES = ("vision_attention", "crop_attention", "vision_features", "vision_keys")
+DEFAULTS = {"queries": "last", "tokens": "visual", "onto": "visual"}
 
 
 @dataclass(frozen=True)
@@ -175,7 +179,7 @@ def _check_part(view: ModelView, strategy: Strategy, tokens: int) -> None:
             n_original=tokens,
             grid=(1, side, side) if side * side == tokens else (1, 1, tokens),
             memory=memory,
-            sources=_Probe(view, tokens, strategy.scope),
+            sources=_Probe(view, tokens, strategy),
             axes=3 if view.family.mrope else 1,
         )
         try:
@@ -265,106 +269,48 @@ def _reason_against(model: nn.Module, name: str) -> str | None:
 
 
 class _Probe:
-    """Answers a `Context` with random numbers in the model's shapes, and refuses what the model does not have."""
+    """Answers every question of a `Context` with random numbers, and refuses what the model does not have."""
 
-    def __init__(self, view: ModelView, tokens: int, scope: Scope) -> None:
-        self.view, self.tokens, self.size = view, tokens, dimensions(view)
-        self.newlines = view.family.packer is not None and scope in ("row", "image")
-        self.generator = torch.Generator().manual_seed(0)
+    def __init__(self, view: ModelView, tokens: int, strategy: Strategy) -> None:
+        size = dimensions(view)
+        self.view, self.generator = view, torch.Generator().manual_seed(0)
+        # The packer puts newlines between the tiles of every image.
+        self.newlines = view.family.packer is not None and strategy.scope in ("row", "image") and not strategy.tower
+        self.axes = {"visual": tokens, "text": PROBE_TEXT, "seq": tokens + PROBE_TEXT, "one": 1, "dim": size.hidden}
+        self.axes |= {"heads": size.heads, "kv_heads": size.kv_heads, "head_dim": size.head_dim}
+        self.axes |= {"tower_heads": view.tower_heads, "tower_dim": size.tower_hidden}
+        self.axes["tower_head_dim"] = size.tower_hidden // view.tower_heads
 
-    def _random(self, *shape: int) -> torch.Tensor:
-        return torch.rand(1, *shape, generator=self.generator)
+    def __getattr__(self, name: str) -> Callable[..., torch.Tensor | None]:
+        described: Any = getattr(Context, name)
+        question = getattr(described, "fget", None) or getattr(described, "func", described)
+        parameters = inspect.signature(question)
 
-    def visual(self) -> torch.Tensor:
-        return self._random(self.tokens, self.size.hidden)
+        def answer(*args: Any, **kwargs: Any) -> torch.Tensor | None:
+            given = parameters.bind(self, *args, **kwargs)
+            given.apply_defaults()
+            return self._answer(name, question.axes, given.arguments)
 
-    def hidden(self) -> torch.Tensor:
-        return self._random(self.tokens + PROBE_TEXT, self.size.hidden)
+        return answer
 
-    def uninjected(self) -> torch.Tensor:
-        return self.hidden()
-
-    def text(self) -> torch.Tensor:
-        return self._random(PROBE_TEXT, self.size.hidden)
-
-    def embeds(self) -> torch.Tensor:
-        return self.visual()
-
-    def text_embeds(self) -> torch.Tensor:
-        return self.text()
-
-    def row_embeds(self) -> torch.Tensor:
-        return self.hidden()
-
-    def places(self) -> torch.Tensor:
-        return torch.arange(self.tokens)[None]
-
-    def entering(self, layer: int) -> torch.Tensor:
-        return self.visual()
-
-    def _rows(self, queries: Queries) -> int:
+    def _answer(self, name: str, axes: tuple[str, ...], given: dict[str, Any]) -> torch.Tensor | None:
+        queries, tokens, onto = (given.get(key, other) for key, other in DEFAULTS.items())
+        if name in SHOWN_BY_PATCHES and self.newlines:
+            raise UnsupportedModel(NO_PATCH_SHOWN)
         if isinstance(queries, str) and queries == "anchor" and self.view.family.prefix:
             raise UnsupportedModel(NO_NULL_TOKEN)
-        named = {"text": PROBE_TEXT, "last": 1, "anchor": 1}
-        return len(queries) if isinstance(queries, torch.Tensor) else named[queries]
+        if name == "text_similarity":
+            check_clip(self.view, given["clip"])
+        if name == "class_token" and not self._takes_class_tokens():
+            return None
+        if name in WHOLE_NUMBERS:
+            return (
+                torch.full((1, self.axes["visual"]), -1) if name == "frame" else torch.arange(self.axes["visual"])[None]
+            )
+        asking = len(queries) if isinstance(queries, torch.Tensor) else PROBE_TEXT if queries == "text" else 1
+        more = {"queries": 1 if given.get("average") else asking, "layers": len(given.get("layers", ()))}
+        sizes = {**self.axes, **more, "tokens": self.axes[tokens], "onto": self.axes["seq" if onto == "row" else onto]}
+        return torch.rand(1, *(sizes[axis] for axis in axes), generator=self.generator)
 
-    def attention(self, queries: Queries, layer: int, average: bool, onto: Onto, causal: bool) -> torch.Tensor:
-        columns = self.tokens if onto == "visual" else self.tokens + PROBE_TEXT
-        return self._random(self.size.heads, 1 if average else self._rows(queries), columns)
-
-    def second(
-        self, before: Sequence[int], between: Sequence[int], after: Sequence[int], layers: Sequence[int]
-    ) -> torch.Tensor:
-        return self._random(len(layers), self.size.heads, self.tokens)
-
-    def rope_bias(self, queries: Queries, layer: int) -> torch.Tensor:
-        return self._random(1, self._rows(queries), self.tokens)
-
-    def keys(self, layer: int, tokens: Tokens) -> torch.Tensor:
-        return self._random(self.size.kv_heads, PROBE_TEXT if tokens == "text" else self.tokens, self.size.head_dim)
-
-    def normed(self, tokens: Tokens) -> torch.Tensor:
-        return self.text() if tokens == "text" else self.visual()
-
-    def _check_patches(self) -> None:
-        if self.newlines:  # the packer puts them between the tiles of every image
-            raise UnsupportedModel(NO_PATCH_SHOWN)
-
-    def vision_attention(self) -> torch.Tensor:
-        self._check_patches()
-        return self._random(self.view.tower_heads, self.tokens)
-
-    def patch(self) -> torch.Tensor:
-        return torch.arange(self.tokens)[None]
-
-    def frame(self) -> torch.Tensor:
-        return torch.full((1, self.tokens), -1)
-
-    def crop_attention(self) -> torch.Tensor:
-        return self.vision_attention()
-
-    def vision_features(self) -> torch.Tensor:
-        self._check_patches()
-        return self._random(self.tokens, self.size.tower_hidden)
-
-    def vision_keys(self) -> torch.Tensor:
-        self._check_patches()
-        heads = self.view.tower_heads
-        return self._random(heads, self.tokens, self.size.tower_hidden // heads)
-
-    def tower_groups(self) -> torch.Tensor:
-        return self.patch()
-
-    def class_token(self) -> torch.Tensor | None:
-        fits = self.view.has_class_token and self.view.merge is None and self.view.family.projected
-        return self._random(self.size.tower_hidden) if fits else None
-
-    def reader_attention(self) -> torch.Tensor:
-        return self._random(self.tokens)
-
-    def reader_keys(self) -> torch.Tensor:
-        return self._random(self.tokens, self.size.tower_hidden)
-
-    def text_similarity(self, clip: str | None, question: str | None) -> torch.Tensor:
-        check_clip(self.view, clip)
-        return self._random(self.tokens)
+    def _takes_class_tokens(self) -> bool:
+        return self.view.has_class_token and self.view.merge is None and self.view.family.projected

@@ -122,10 +122,9 @@ class Answers:
         slots = row.at(group.rows[:, None], group.original, session.prompt.length)
         counts = {ledger.count(unit) for unit in group.units}
         if len(counts) > 1 or None in counts:
-            raise InputError(
-                f"units of unequal size entered layer {layer}; set one_by_one to be asked about them alone"
-            )
-        return self._at(hidden, slots.sort(dim=1).values[:, slots.shape[1] - counts.pop() :])
+            raise InputError(f"units of unequal size entered layer {layer}; set one_by_one to be asked one by one")
+        left = group.visual - (counts.pop() or 0)
+        return self._at(hidden, slots.sort(dim=1).values[:, left:])
 
     # Attention of the decoder.
 

@@ -97,7 +97,7 @@ def _nearest(pack: Callable, shape: torch.Size, index: np.ndarray, options: dict
     width = int(np.flatnonzero(canvas == NO_PATCH)[0])
     canvas = canvas.reshape(-1, width + 1)[:, :width]
     at = np.full((crops, patches, 2), np.nan)
-    at.reshape(-1, 2)[canvas] = np.stack(np.indices(canvas.shape), -1)
+    at.reshape(-1, 2)[canvas] = np.moveaxis(np.indices(canvas.shape), 0, -1)
     newline = torch.full((2,), float(NO_PATCH), dtype=torch.float64)
     sampled = pack([torch.from_numpy(at)], **{**options, "image_newline": newline})[0][0][patches:].numpy()
     row = sampled[:, 0].round().astype(int).clip(0, len(canvas) - 1)

@@ -335,9 +335,9 @@ def _given_grids(view: ModelView, kind: Kind, host: Mapping[str, np.ndarray]) ->
     """The patch grids of all pictures, from `_geometry`."""
     if (name := view.family.grids.get(kind)) is not None:
         return tuple((h, w) for t, h, w in host[name].tolist() for _ in range(t))
-    if view.family.sizes in host:
+    if (name := view.family.sizes) is not None and name in host:
         patch = view.config.vision_config.patch_size
-        return tuple((h // patch, w // patch) for h, w in host[view.family.sizes].tolist())
+        return tuple((h // patch, w // patch) for h, w in host[name].tolist())
     return ()
 
 

@@ -144,14 +144,15 @@ class Session:
         """
         self.seen[layer] = self.row
         cache = self.past.cache
-        trims = past == "trim" and cache is not None and layer > 0
+        trims = past == "trim" and layer > 0
         cut: dict[int, tuple[torch.Tensor, TokenRow]] = {}
-        for before in range(layer if trims else 0):
+        for before in range(layer if trims and cache is not None else 0):
+            assert cache is not None
             held = self.at(self.held, before)
             if id(held) not in cut:
                 cut[id(held)] = held.trimmed_to(self.row, dropped, self.prompt.length + self.added)
             trim(cache, before, self.past.columns[before], cut[id(held)][0])
-        if trims:
+        if trims and cache is not None:
             self.held = {first: cut[id(held)][1] for first, held in self.held.items() if first < layer}
         self.held[layer] = self.row
 

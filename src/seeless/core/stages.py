@@ -273,8 +273,8 @@ def _apply(
             session.merges.append((rows, group.columns, decision))
             merged = True
     if not stage.strategy.newlines:
-        for row in _drop_unranked(session, stage, alive):
-            dropped[row] = True
+        for number in _drop_unranked(session, stage, alive):
+            dropped[number] = True
     session.alive = alive
     signals = [asked.answers.signal for asked in answered if asked.answers.signal is not None]
     signal = " and ".join(dict.fromkeys(signals)) or None
