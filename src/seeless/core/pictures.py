@@ -56,13 +56,14 @@ class Packing:
     def images(self, host: Mapping[str, np.ndarray], known: dict) -> list[Image]:
         """The images; `known` remembers what was laid out before, by all that decides about it."""
         images, first, total = [], 0, sum(self.crops)
-        given = {**self.options, **{name: torch.from_numpy(host[name]) for name in self.wanted()}}
+        given = {**self.options, **{name: host[name] for name in self.wanted()}}
         for number, crops in enumerate(self.crops):
             alone = {name: _only(value, number, len(self.crops)) for name, value in given.items()}
-            plain = {name: x.tolist() if isinstance(x, torch.Tensor) else x for name, x in alone.items()}
+            plain = {name: x.tolist() if isinstance(x, np.ndarray) else x for name, x in alone.items()}
             key = crops, self.patches, str({**plain, "image_newline": plain.get("image_newline") is None})
             if key not in known:
-                known[key] = packed_image(self.pack, crops, self.patches, alone, self.unresampled)
+                options = {name: torch.from_numpy(x) if isinstance(x, np.ndarray) else x for name, x in alone.items()}
+                known[key] = packed_image(self.pack, crops, self.patches, options, self.unresampled)
             image = known[key]
             images.append(replace(image, crop=image.crop + first, sides=image.sides[:1] * total))
             first += crops
@@ -71,8 +72,8 @@ class Packing:
 
 def _only(value: object, number: int, images: int) -> object:
     """One image's part of an option that lists all images."""
-    vector = isinstance(value, torch.Tensor) and value.ndim < 2
-    listed = isinstance(value, torch.Tensor | list | tuple) and len(value) == images and not vector
+    vector = isinstance(value, np.ndarray | torch.Tensor) and value.ndim < 2
+    listed = isinstance(value, np.ndarray | list | tuple) and len(value) == images and not vector
     return value[number : number + 1] if listed else value  # type: ignore[index]
 
 

@@ -98,9 +98,12 @@ class VisionTap:
         """Where the tower puts each token when it orders them by attention windows; None if it does not."""
         if not self.view.family.windows:
             return None
-        size = self.view.config.vision_config
-        grids = torch.from_numpy(self.grids)
-        return get_vision_window_index(grids, size.spatial_merge_size, size.window_size, size.patch_size)[0]
+        assert self.grids is not None
+        known, key = self.view.packed, ("windows", self.grids.tobytes())
+        if key not in known:
+            size, grids = self.view.config.vision_config, torch.from_numpy(self.grids)
+            known[key] = get_vision_window_index(grids, size.spatial_merge_size, size.window_size, size.patch_size)[0]
+        return known[key]
 
     @cached_property
     def features(self) -> torch.Tensor:

@@ -50,12 +50,14 @@ class Dart(LayerStrategy):
 
     def select(self, ctx: Context) -> Keep:
         visual = _directions(ctx.normed())
-        keep = top_mask(_loudness(ctx.keys()), min(self.visual_pivots, ctx.n_keep)).to(visual.device)
-        pivots = _places(visual, keep)
+        first = min(self.visual_pivots, ctx.n_keep)
+        keep = top_mask(_loudness(ctx.keys()), first).to(visual.device)
+        pivots = _places(visual, keep, first)
         if self.text_pivots and ctx.text.shape[1]:
             text = _directions(ctx.normed(tokens="text"))
-            loud = top_mask(_loudness(ctx.keys(tokens="text")), min(self.text_pivots, text.shape[1]))
-            pivots = torch.cat([pivots, _places(text, loud.to(text.device))], 1)
+            count = min(self.text_pivots, text.shape[1])
+            loud = top_mask(_loudness(ctx.keys(tokens="text")), count)
+            pivots = torch.cat([pivots, _places(text, loud.to(text.device), count)], 1)
         likeness = pivots @ visual.transpose(1, 2)
         for pivot, quota in enumerate(self._quotas(ctx.n_keep, pivots.shape[1])):
             alike = likeness[:, pivot].masked_fill(keep, torch.inf)
@@ -84,6 +86,7 @@ def _directions(hidden: torch.Tensor) -> torch.Tensor:
     return F.normalize(hidden.to(torch.promote_types(hidden.dtype, torch.float32)), dim=-1)
 
 
-def _places(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The masked tokens `[units, pivots, dim]`, equally many per unit, in ascending order."""
-    return tokens[mask].view(len(tokens), -1, tokens.shape[-1])
+def _places(tokens: torch.Tensor, mask: torch.Tensor, count: int) -> torch.Tensor:
+    """The masked tokens `[units, count, dim]`, `count` of every unit, in ascending order."""
+    place = mask.byte().argsort(dim=1, descending=True, stable=True)[:, :count]
+    return tokens.gather(1, place[..., None].expand(-1, -1, tokens.shape[-1]))
