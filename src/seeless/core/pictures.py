@@ -5,6 +5,7 @@ notes live on the outputs of `get_image_features` and `get_video_features` thems
 """
 
 import inspect
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import wraps
@@ -137,6 +138,12 @@ def placeholder_mask(view: ModelView, given: dict, kind: Kind) -> torch.Tensor:
     return (embeds == table(torch.tensor(token, device=embeds.device)).to(embeds.dtype)).all(-1)
 
 
+class _Here(threading.local):
+    """What a thread is doing."""
+
+    busy = False
+
+
 class Noting:
     """Puts a note on everything the model's own `get_image_features` and `get_video_features` return.
 
@@ -147,20 +154,17 @@ class Noting:
 
     def __init__(self, view: ModelView, tower: TowerStrategy | None, on_note: Callable[[Kind, Note], None]) -> None:
         self.view, self.tower, self.on_note = view, tower, on_note
-        self.busy = False
+        self.here = _Here()
 
-    def wrap(self, kind: Kind, encode: Callable) -> Callable:
-        @wraps(encode)
-        def get_features(*args: Any, **kwargs: Any) -> Any:
-            if self.busy:  # videos may be encoded by the images' method
-                return encode(*args, **kwargs)
-            self.busy = True
-            try:
-                return self._run(kind, encode, args, kwargs)
-            finally:
-                self.busy = False
-
-        return get_features
+    def run(self, kind: Kind, encode: Callable, args: tuple, kwargs: dict) -> Any:
+        """What `encode(*args, **kwargs)` gives, with a note on it."""
+        if self.here.busy:  # videos may be encoded by the images' method
+            return encode(*args, **kwargs)
+        self.here.busy = True
+        try:
+            return self._run(kind, encode, args, kwargs)
+        finally:
+            self.here.busy = False
 
     def _run(self, kind: Kind, encode: Callable, args: tuple, kwargs: dict) -> Any:
         view, hooks = self.view, HookSet()
@@ -170,15 +174,16 @@ class Noting:
         vision, packed = VisionTap(view), []  # type: ignore[var-annotated]
         asked = given.get("vision_feature_layer")
         vision.patches = _given_grids(view, kind, given)
-        if self.tower is not None:
-            merging = Merging(view, kind, self.tower, merging_layers(view, kind, self.tower, asked), vision)
-            merging.attach(hooks)
-        _tap_tower(view, kind, vision, hooks, view.tapped_layers(kind, asked))
-        if view.family.packer is not None and kind == "image":
-            _tap_packer(view, view.family.packer, packed.extend, hooks)
         try:
+            if self.tower is not None:
+                merging = Merging(view, kind, self.tower, merging_layers(view, kind, self.tower, asked), vision)
+                merging.attach(hooks)
+            _tap_tower(view, kind, vision, hooks, view.tapped_layers(kind, asked))
+            if view.family.packer is not None and kind == "image":
+                _tap_packer(view, view.family.packer, packed.extend, hooks)
             output = encode(*args, **kwargs)
         finally:
+            hooks.over = True
             hooks.remove()
         features = output.pooler_output if hasattr(output, "pooler_output") else output
         features = [feature.flatten(0, -2) for feature in features]  # before transformers 5.20 frame by frame
