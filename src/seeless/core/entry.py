@@ -103,6 +103,7 @@ class Reducer:
             frame.over = frame.hooks.over = True  # no call before these: an interrupt could come in between
             self.running.frame = outer
             frame.hooks.remove()
+            HookSet.sweep()
         if frame.given is None:
             raise UnsupportedModel(PASSED_BY.format(part=type(self.view.base).__name__))
         return output
@@ -135,6 +136,7 @@ class Reducer:
             self.running.frame = outer
             frame.pictures = None
             frame.hooks.remove()
+            HookSet.sweep()
         if not frame.entered:
             raise UnsupportedModel(PASSED_BY.format(part=type(self.view.language_model).__name__))
         return output
@@ -157,6 +159,8 @@ class Reducer:
             frame = _new_frame()
         elif frame.entered:  # a second prompt, run by a strategy
             return below(*args, **kwargs)
+        else:
+            kwargs = _named_output(self.view.language_model, kwargs)
         frame.entered = True
         pictures, frame.pictures = frame.pictures, None
         record = record_of(cache_in(kwargs))
@@ -211,8 +215,7 @@ class Reducer:
         if positions is None:
             positions = torch.arange(past, frame.logical, device=embeds.device)[None]
         if pictures is not None:
-            kwargs = self._prefill(frame, kwargs, mask, pictures, positions, record, cache)
-            return _named_output(self.view.language_model, kwargs)
+            return self._prefill(frame, kwargs, mask, pictures, positions, record, cache)
         assert record is not None
         return self._continue(frame, kwargs, positions, record)
 
@@ -342,6 +345,7 @@ class Reducer:
 
 def _new_frame(labels: torch.Tensor | None = None) -> Frame:
     refuse_tracing()
+    HookSet.sweep()
     return Frame(labels)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from seeless.core.hooks import HookSet
+from seeless.core.hooks import NO_TRACING, HookSet
 from seeless.core.pictures import Pictures
 from seeless.core.session import Session
 from seeless.errors import UnsupportedModel
@@ -59,7 +59,4 @@ def refuse_tracing() -> None:
         UnsupportedModel: torch.export, torch.jit.trace or an ONNX export is recording this forward.
     """
     if torch._C._get_tracing_state() is not None or torch.compiler.is_exporting():
-        raise UnsupportedModel(
-            "a model under seeless.apply cannot be exported or traced (torch.export, torch.jit.trace, ONNX), since which "
-            "tokens leave depends on the picture; remove the handle first"
-        )
+        raise UnsupportedModel(NO_TRACING)

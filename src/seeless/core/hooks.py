@@ -4,11 +4,16 @@ import threading
 from collections.abc import Callable
 from functools import WRAPPER_ASSIGNMENTS
 from operator import getitem
-from types import MethodType
+from types import CodeType, MethodType
 from typing import Any
 
 import torch
 from torch import nn
+
+NO_TRACING = (
+    "a model under seeless.apply runs eagerly and cannot be exported, traced or compiled with fullgraph=True, since "
+    "which tokens leave depends on the picture; remove the handle first"
+)
 
 _ABSENT: Any = object()
 _changing = threading.Lock()  # while a seam is put on or taken off
@@ -38,7 +43,11 @@ class Seam:
     def __wrapped__(self) -> Callable:  # from here `inspect.signature` reads on
         return self.below
 
-    @torch.compiler.disable(reason="seeless decides anew in every forward what to cut, so the model runs eagerly")
+    @property
+    def __code__(self) -> CodeType:  # torch.export asks before it calls
+        return self.below.__code__
+
+    @torch.compiler.disable(reason=NO_TRACING)
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         around = self.around
         return self.below(*args, **kwargs) if around is None else around(self.below, args, kwargs)
@@ -117,7 +126,7 @@ class HookSet:
     def __init__(self, everywhere: bool = False) -> None:
         self.thread = None if everywhere else threading.get_ident()
         self.over = False  # set first of all where an interrupt might come between a forward's end and `remove`
-        self._seams: list[Seam] = []
+        self._seams: dict[Seam, None] = {}  # in the order in which they were put on
 
     def around(self, owner: Any, name: str, call: Around) -> None:
         """Have `call(below, args, kwargs)` called in place of a method of `owner`; the last one put is the first asked.
@@ -132,8 +141,9 @@ class HookSet:
 
         if self.thread is not None:
             _open.add(self)
-        self._seams.append(Seam(owner, name, call if self.thread is None else act))
-        self._seams[-1].put()
+        seam = Seam(owner, name, call if self.thread is None else act)
+        self._seams[seam] = None
+        seam.put()
 
     def override(self, owner: Any, name: str, value: Callable) -> None:
         """Have `value` called in place of a method of `owner`."""
@@ -160,11 +170,11 @@ class HookSet:
         self.around(module, "forward", call)
 
     def remove(self) -> None:
-        """Take all of them off; safe to call again, also after it was interrupted."""
+        """Take all of them off; safe to call again, also after it was interrupted, and from several threads."""
         self.over = True
-        while self._seams:
-            self._seams[-1].lift()
-            self._seams.pop()
+        for seam in list(reversed(self._seams)):
+            seam.lift()
+            self._seams.pop(seam, None)
         _open.discard(self)
 
     @staticmethod
