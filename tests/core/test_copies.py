@@ -166,7 +166,7 @@ def test_device_hooks_taken_off_under_a_handle():
         assert not torch.equal(reduced, plain)
         remove_hook_from_submodules(moved)
         with pytest.raises(
-            sl.UnsupportedModel, match="no longer goes through seeless.*remove the handle, and apply again"
+            sl.UnsupportedModel, match=r"no longer goes through seeless.*remove the handle, and apply again"
         ):
             moved(**inputs)
     assert torch.equal(moved(**inputs).logits, plain)
