@@ -56,8 +56,9 @@ class Seam:
         """Put it on, on top of what is there."""
         with _changing:
             self.held = _settled(vars(self.owner).get(self.name, _ABSENT))
+            below = self.below
             for attribute in WRAPPER_ASSIGNMENTS:
-                if (value := getattr(self.below, attribute, None)) is not None:
+                if (value := getattr(below, attribute, None)) is not None:
                     vars(self)[attribute] = value
             vars(self.owner)[self.name] = self
 
@@ -180,5 +181,6 @@ class HookSet:
     @staticmethod
     def sweep() -> None:
         """Take off what an interrupted `remove` has left."""
-        for each in [each for each in list(_open) if each.over]:
-            each.remove()
+        for each in list(_open) if _open else ():
+            if each.over:
+                each.remove()
