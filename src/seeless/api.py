@@ -36,7 +36,7 @@ class Handle:
         reports: of the latest prefills, the oldest first, at most 256.
     """
 
-    def __init__(self, model: nn.Module, strategies: list[Strategy]) -> None:
+    def __init__(self, model: nn.Module, strategies: list[Strategy], self_check: bool = True) -> None:
         from seeless.core.entry import Reducer  # with them come transformers' masks and torch.compile: seconds
         from seeless.core.host import check_version
         from seeless.core.stages import plan_stages
@@ -46,15 +46,16 @@ class Handle:
         view = ModelView(inner, family_of(_config(inner).model_type))
         self.model, self.strategies = model, strategies
         self.reports: deque[Report] = deque(maxlen=REPORTS_KEPT)
-        self._inner = inner
-        self._reducer = Reducer(view, plan_stages(strategies, view), self._add)
-        if (active := active_handle(inner)) is not None:
+        self._carriers = [inner, view.base]  # so that no second handle comes to the base of a model that has one
+        self._reducer = Reducer(view, plan_stages(strategies, view), self._add, self_check)
+        if (active := active_handle(inner) or active_handle(view.base)) is not None:
             raise AlreadyApplied(
                 f"this model already carries {active.strategies}; remove that handle first, "
                 "or give all strategies as one list: apply(model, [first, second])"
             )
         self._reducer.attach()
-        _handles[inner] = ref(self)
+        for module in self._carriers:
+            _handles[module] = ref(self)
 
     def _add(self, report: Report) -> None:
         self.reports.append(report)
@@ -72,9 +73,10 @@ class Handle:
 
     def remove(self) -> None:
         """Leave the model exactly as it was. Safe to call twice."""
-        if active_handle(self._inner) is self:
-            del _handles[self._inner]
+        if active_handle(self._carriers[0]) is self:
             self._reducer.detach()
+            for module in self._carriers:
+                _handles.pop(module, None)
 
     def __enter__(self) -> "Handle":
         return self
@@ -85,13 +87,21 @@ class Handle:
         self.remove()
 
 
-def apply(model: nn.Module, strategy: "str | Strategy | Recipe | Sequence[Strategy | Recipe]", **knobs: Any) -> Handle:
+def apply(
+    model: nn.Module,
+    strategy: "str | Strategy | Recipe | Sequence[Strategy | Recipe]",
+    *,
+    self_check: bool = True,
+    **knobs: Any,
+) -> Handle:
     """Make `model` look at fewer visual tokens.
 
     Args:
         model: an unmodified vision-language model of `transformers`, also wrapped by PEFT, DDP or torch.compile.
         strategy: a strategy, its name, or several strategies, which act in the order of the flow; a
             `seeless.vtr.VTRConfig` counts as one.
+        self_check: whether the first forward on a class of models compares what seeless reads with what the model
+            itself computes.
         knobs: fields of the strategy, if it is given by name.
 
     Returns:
@@ -115,13 +125,13 @@ def apply(model: nn.Module, strategy: "str | Strategy | Recipe | Sequence[Strate
     ([144], [36])
     """
     if isinstance(strategy, str):
-        return Handle(model, [get(strategy, **knobs)])
+        return Handle(model, [get(strategy, **knobs)], self_check)
     given: list[Any] = list(strategy) if isinstance(strategy, list | tuple) else [strategy]
     if knobs:
         raise BudgetError(f"{sorted(knobs)} belong to a strategy given by name; set them on the strategy itself")
     if not given or not all(isinstance(each, Strategy | Recipe) for each in given):
         raise BudgetError(f"{strategy!r} is no strategy; give one, its name, or a list of strategies")
-    return Handle(model, [resolved(each, model) for each in given])
+    return Handle(model, [resolved(each, model) for each in given], self_check)
 
 
 def resolved(strategy: Strategy | Recipe, model: nn.Module) -> Strategy:

@@ -106,6 +106,14 @@ def test_double_apply(tiny):
             sl.apply(model, "random", keep=0.5)
 
 
+def test_a_model_and_its_base_carry_one_handle(tiny):
+    model = tiny(LLAVA, "sdpa")
+    for first, second in ((model, model.model), (model.model, model)):
+        with sl.apply(first, "fastv", keep=4), pytest.raises(sl.AlreadyApplied, match=r"already carries \[FastV"):
+            sl.apply(second, "random", keep=4)
+        sl.apply(second, "random", keep=4).remove()
+
+
 def test_knobs_belong_to_names(tiny):
     model = tiny(LLAVA, "sdpa")
     with pytest.raises(sl.BudgetError, match=r"\['keep', 'layer'\] belong to a strategy given by name"):
@@ -317,6 +325,26 @@ def test_a_mask_of_the_wrong_length_on_a_reduced_cache(tiny, name):
                 model(input_ids=token, attention_mask=torch.ones(1, columns), **{CACHE: cache})
         mask = torch.ones(1, length + 1)
         assert model(input_ids=token, attention_mask=mask, **{CACHE: cache}).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["fastv", "fastervlm"])
+@torch.no_grad()
+def test_outputs_as_tuples(name):
+    """Asked for in the call, or by any of the configs, with which the untouched model cannot run in part."""
+    model = LLAVA.build("sdpa")
+    inputs = make_inputs(model, LLAVA, RAGGED)
+    configs = (model.config, model.config.text_config, model.config.vision_config)
+    with sl.apply(model, name, keep=4):
+        want, ids = model(**inputs).logits, model.generate(**inputs, max_new_tokens=3)
+        states = model.model(**inputs).last_hidden_state
+        assert torch.equal(model(**inputs, return_dict=False)[0], want)
+        for config in configs:
+            config.return_dict = False
+            for output in (model(**inputs, return_dict=True).logits, model(**inputs, return_dict=False)[0]):
+                assert torch.equal(output, want)
+            assert torch.equal(model.generate(**inputs, max_new_tokens=3), ids)
+        assert torch.equal(model(**inputs)[0], want) and isinstance(model(**inputs), tuple)
+        assert torch.equal(model.model(**inputs)[0], states)
 
 
 @torch.no_grad()

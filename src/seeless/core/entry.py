@@ -2,8 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -11,7 +10,8 @@ from torch import nn
 
 from seeless.core.cache import CacheRecord, check_cache, record_of
 from seeless.core.family import ModelView
-from seeless.core.hooks import HookSet, hook_layers
+from seeless.core.frame import Frame, Running, refuse_tracing
+from seeless.core.hooks import HookSet, hook_layers, is_bare, without_seams
 from seeless.core.host import cache_in
 from seeless.core.injection import following
 from seeless.core.layers import DecodeLayers, PrefillLayers
@@ -26,161 +26,210 @@ from seeless.core.session import Session
 from seeless.core.sizes import dimensions
 from seeless.core.stages import PlannedStage, prepare, run_stage
 from seeless.core.tower import check_tower
-from seeless.errors import InputError
+from seeless.errors import InputError, UnsupportedModel
 from seeless.flops import Dimensions
 from seeless.report import Report
 from seeless.strategy import Strategy, TowerStrategy
 
-
-@dataclass
-class _Running:
-    """What one forward of the language model needs afterwards."""
-
-    hooks: HookSet = field(default_factory=HookSet)
-    session: Session | None = None
-    logical: int = 0
+PASSED_BY = (
+    "the forward of {part} no longer goes through seeless: something took the place of this module or of its forward "
+    "while the handle was active (device hooks put on or taken off, another patch); remove the handle, and apply again"
+)
 
 
 class Reducer:
-    """Everything that is attached to one model: hooks on the base model and its language model, and, only while a
+    """Everything that is attached to one model: seams on the model, its base and its language model, and, only while a
     forward needs them, on layers and tower.
 
     Args:
         on_report: called with the report of every prefill.
+        self_check: whether the first prefills compare what is read here with what the model does.
     """
 
-    def __init__(self, view: ModelView, stages: list[PlannedStage], on_report: Callable[[Report], None]) -> None:
-        self.view, self.stages, self.on_report = view, stages, on_report
+    def __init__(
+        self,
+        view: ModelView,
+        stages: list[PlannedStage],
+        on_report: Callable[[Report], None],
+        self_check: bool = True,
+    ) -> None:
+        self.view, self.stages, self.on_report, self.self_check = view, stages, on_report, self_check
         self.tower: TowerStrategy | None = None
         for stage in stages:
             if isinstance(stage.strategy, TowerStrategy) and not stage.strategy.keeps_all(0):
                 self.tower = stage.strategy
                 check_tower(view, stage.strategy)
-        self.hooks = HookSet()
+        self.hooks = HookSet(everywhere=True)
         self.active = False
-        self.pictures: Pictures | None = None
-        self.padding: torch.Tensor | None = None
-        self.types: torch.Tensor | None = None
-        self.labels: torch.Tensor | None = None
-        self.given: dict[str, Any] = {}
+        self.running = Running()
         self.prompt_length: PromptLength | None = None
-        self.running: list[_Running] = []
 
     def attach(self) -> None:
-        base, decoder, untraced = self.view.base, self.view.language_model, torch.compiler.disable
-        self.hooks.override(decoder, "forward", untraced(decoder.forward))
+        HookSet.sweep()
+        model, base, decoder = self.view.model, self.view.base, self.view.language_model
         noting = Noting(self.view, self.tower, self._note)
         kinds: list[Kind] = ["image", "video"] if self.view.takes_videos else ["image"]
-        for kind in kinds:
-            name = f"get_{kind}_features"
-            self.hooks.override(base, name, untraced(noting.wrap(kind, getattr(base, name))))
-        if self.view.model is not base:
-            self.hooks.before(self.view.model, untraced(self._before_model))
-            self.hooks.after(self.view.model, untraced(self._after_model))
-        self.hooks.before(base, untraced(self._before_base))
-        self.hooks.after(base, untraced(self._after_base))
-        self.hooks.before(decoder, untraced(self._before_decoder))
-        self.hooks.after(decoder, untraced(self._after_decoder))
-        torch.compiler.reset()  # code compiled without the hooks would not run them
+        try:
+            for kind in kinds:
+                self.hooks.around(base, f"get_{kind}_features", partial(self._run_features, noting, kind))
+            if model is not base:
+                self.hooks.around(model, "forward", self._run_model)
+            self.hooks.around(base, "forward", self._run_base)
+            self.hooks.around(decoder, "forward", self._run_decoder)
+            for module in {id(module): module for module in (model, base, decoder)}.values():
+                self.hooks.around(module, "__reduce_ex__", without_seams)
+                self.hooks.around(module, "_replicate_for_data_parallel", _refuse_replicas)
+        except BaseException:
+            self.hooks.remove()
+            raise
         self.active = True
 
     def detach(self) -> None:
-        self.hooks.remove()
-        torch.compiler.reset()
         self.active = False
+        self.hooks.remove()
+        HookSet.sweep()
 
     # The model with its head: what is to be learnt.
 
-    def _before_model(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
-        self.labels = _named(module, args, kwargs).get("labels")
-
-    def _after_model(self, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
-        self.labels = None
+    def _run_model(self, below: Callable, args: tuple, kwargs: dict) -> Any:
+        model, outer = self.view.model, self.running.frame
+        labels = _named(model, args, kwargs).get("labels")
+        frame = self.running.frame = _new_frame(labels)
+        try:
+            output = below(*args, **kwargs)
+        finally:
+            frame.over = frame.hooks.over = True  # no call before these: an interrupt could come in between
+            self.running.frame = outer
+            frame.hooks.remove()
+            HookSet.sweep()
+        if frame.given is None:
+            raise UnsupportedModel(PASSED_BY.format(part=type(self.view.base).__name__))
+        return output
 
     # The base model: which tokens are visual.
 
-    def _before_base(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
-        given = _named(module, args, kwargs)
-        self.padding = given.get("attention_mask")
-        self.types = given.get("token_type_ids")
-        self.given = {"input_ids": given.get("input_ids"), "inputs_embeds": given.get("inputs_embeds")}
-        self.pictures = find_pictures(given)
-        if self.pictures is None and (embeds := given.get("inputs_embeds")) is not None and embeds.shape[1] > 1:
+    def _run_base(self, below: Callable, args: tuple, kwargs: dict) -> Any:
+        outer, frame = self.running.frame, self.running.current()
+        if frame is None or frame.given is not None:
+            frame = _new_frame()
+        else:
+            kwargs = _named_output(self.view.base, kwargs)
+        frame.given = given = _named(self.view.base, args, kwargs)
+        frame.pictures = find_pictures(given)
+        if frame.pictures is not None and (part := self.view.replaced()) is not None:
+            raise UnsupportedModel(
+                f"{part} is another module than it was when seeless.apply saw this model; remove the handle, and apply "
+                "again"
+            )
+        if frame.pictures is None and (embeds := given.get("inputs_embeds")) is not None and embeds.shape[1] > 1:
             raise InputError(
                 "inputs_embeds without pixel_values do not say which embeddings are visual; "
                 "pass input_ids and pixel_values, or remove the handle for text"
             )
+        self.running.frame = frame
+        try:
+            output = below(*args, **kwargs)
+        finally:
+            frame.over = frame.hooks.over = True
+            self.running.frame = outer
+            frame.pictures = None
+            frame.hooks.remove()
+            HookSet.sweep()
+        if not frame.entered:
+            raise UnsupportedModel(PASSED_BY.format(part=type(self.view.language_model).__name__))
+        return output
+
+    def _run_features(self, noting: Noting, kind: Kind, below: Callable, args: tuple, kwargs: dict) -> Any:
+        if self.running.current() is None and is_bare(self.view.base, "forward"):
+            raise UnsupportedModel(PASSED_BY.format(part=type(self.view.base).__name__))
+        return noting.run(kind, below, args, kwargs)
 
     def _note(self, kind: Kind, note: Note) -> None:
-        if self.pictures is not None:
-            self.pictures.notes[kind] = note, 1
-
-    def _after_base(self, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
-        self.pictures = None
+        frame = self.running.current()
+        if frame is not None and frame.pictures is not None:
+            frame.pictures.notes[kind] = note, 1
 
     # The language model.
 
-    def _before_decoder(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-        running = _Running()
-        self.running.append(running)
-        cache = cache_in(kwargs)
-        record, pictures, self.pictures = record_of(cache), self.pictures, None
+    def _run_decoder(self, below: Callable, args: tuple, kwargs: dict) -> Any:
+        frame = self.running.current()
+        if frame is None:
+            frame = _new_frame()
+        elif frame.entered:  # a second prompt, run by a strategy
+            return below(*args, **kwargs)
+        else:
+            kwargs = _named_output(self.view.language_model, kwargs)
+        frame.entered = True
+        pictures, frame.pictures = frame.pictures, None
+        record = record_of(cache_in(kwargs))
         if pictures is None and record is None:
-            return None
+            return below(*args, **kwargs)
+        try:
+            kwargs = self._enter(frame, args, kwargs, pictures, record)
+            return self._leave(frame, below(**kwargs))
+        finally:
+            frame.hooks.over = True
+            frame.session = None
+            frame.hooks.remove()
+
+    def _enter(
+        self, frame: Frame, args: tuple, kwargs: dict, pictures: Pictures | None, record: CacheRecord | None
+    ) -> dict:
+        """The language model's arguments, made to fit what is left of the tokens."""
         if args:
             raise InputError("the language model was called with positional arguments; call the whole model instead")
-        mask, family = kwargs.get("attention_mask"), self.view.family
+        cache, mask, family = cache_in(kwargs), kwargs.get("attention_mask"), self.view.family
         ready = mask
         if family.bidirectional:  # the base model makes 4-D masks of its own
-            mask = self.padding
+            mask = frame.argument("attention_mask")
         if mask is not None and (not isinstance(mask, torch.Tensor) or mask.ndim != 2):
             raise InputError(
                 "a ready-made 4-D (or flex) attention mask cannot follow tokens that leave; pass the 2-D attention_mask"
             )
         embeds = kwargs.get("inputs_embeds")
-        length = embeds.shape[1] if embeds is not None else kwargs["input_ids"].shape[1]
+        length = kwargs["input_ids"].shape[1] if embeds is None else embeds.shape[1]
         past = 0 if cache is None else cache.get_seq_length()
-        running.logical = past + length
-        if mask is not None and mask.shape[1] != running.logical:
+        frame.logical = past + length
+        if mask is not None and mask.shape[1] != frame.logical:
             raise InputError(
-                f"attention_mask has {mask.shape[1]} columns, but the conversation has {running.logical} tokens "
+                f"attention_mask has {mask.shape[1]} columns, but the conversation has {frame.logical} tokens "
                 "(dropped visual tokens count)"
             )
         positions, prompt = kwargs.get("position_ids"), None
-        if positions is None:
-            device = mask.device if embeds is None and mask is not None else self.view.language_model.device
-            positions = torch.arange(past, running.logical, device=device if embeds is None else embeds.device)[None]
         if pictures is not None:
             asked = any(type(stage.strategy).prepare is not Strategy.prepare for stage in self.stages)
-            given = {**self.given, "labels": self.labels}
+            if asked and positions is None:
+                positions = torch.arange(past, frame.logical)[None]
+            given = {**(frame.given or {}), "labels": frame.labels}
             told = self.prompt_length
             prompt = read_prompt(self.view, given, pictures, mask, length, told, positions if asked else None)
         if prompt is None and record is None:
-            return None
+            return kwargs
         check_cache(cache)
         if record is not None and not record.is_active():
             record.is_active = lambda: self.active
         if embeds is None:
             embeds = self.view.language_model.get_input_embeddings()(kwargs["input_ids"])  # type: ignore[operator]
             kwargs = {**kwargs, "input_ids": None, "inputs_embeds": embeds}
-        if self.stages and self.view.window is not None and running.logical >= self.view.window:
+        if self.stages and self.view.window is not None and frame.logical >= self.view.window:
             raise InputError(
-                f"the conversation has {running.logical} tokens, but some layers of this {family.title} model look "
+                f"the conversation has {frame.logical} tokens, but some layers of this {family.title} model look "
                 f"back only {self.view.window} (sliding_window); dropping tokens would move that window. Shorten the "
                 "prompt, or remove the handle"
             )
+        if positions is None:
+            positions = torch.arange(past, frame.logical, device=embeds.device)[None]
         if prompt is not None:
             assert pictures is not None
             past_mask = None if mask is None or prompt.past_valid is None else mask[:, :-length].bool()
             before = Past(cache, record, past_mask, past, self.view.depth)
-            kwargs = {**kwargs, "attention_mask": ready}
-            return args, self._prefill(running, kwargs, mask, prompt, pictures, positions, before)
+            return self._prefill(frame, {**kwargs, "attention_mask": ready}, mask, prompt, pictures, positions, before)
         assert record is not None
-        return args, self._continue(running, {**kwargs, "attention_mask": mask}, positions, record)
+        return self._continue(frame, {**kwargs, "attention_mask": mask}, positions, record)
 
     def _prefill(
         self,
-        running: _Running,
+        frame: Frame,
         kwargs: dict,
         mask: torch.Tensor | None,
         prompt: Prompt,
@@ -192,9 +241,9 @@ class Reducer:
         length = embeds.shape[1]
         valid = None if mask is None or prompt.valid is None else mask[:, -length:].to(embeds.device).bool()
         self._check_merged(pictures)
-        blocks = self._blocks(valid, past.tokens, length)
+        blocks = self._blocks(frame.argument("token_type_ids"), valid, past.tokens, length)
         session = Session(self.view, prompt, pictures.vision, embeds, valid, blocks, past)
-        running.session = session
+        frame.session = session
         injected = kwargs.get("deepstack_visual_embeds")
         prepare(session, self.stages, SecondForward(self.view, prompt, embeds, injected, session.second_runs))
 
@@ -226,12 +275,12 @@ class Reducer:
                 kwargs["attention_mask"] = mask_4d
         if family.injector is not None:
             inject = getattr(self.view.language_model, family.injector)
-            running.hooks.override(self.view.language_model, family.injector, following(session, inject))
+            frame.hooks.override(self.view.language_model, family.injector, following(session, inject))
         later = [stage for stage in self.stages if stage.layer > 0]
         layers = PrefillLayers(session, later, positions, gapped)
-        hook_layers(self.view.layers, layers.needed(self.view.depth), layers.before, running.hooks)
+        hook_layers(self.view.layers, layers.needed(self.view.depth), layers.before, frame.hooks)
         if any(stage.layer == self.view.depth for stage in later):
-            running.hooks.before(self.view.final_norm, layers.after)
+            frame.hooks.before(self.view.final_norm, layers.after)
         return kwargs
 
     def _check_merged(self, pictures: Pictures) -> None:
@@ -243,19 +292,21 @@ class Reducer:
                     f"has {self.tower or 'nothing'} there; pass pixel_values, or call get_image_features again"
                 )
 
-    def _blocks(self, valid: torch.Tensor | None, before: int, length: int) -> torch.Tensor | None:
+    def _blocks(
+        self, types: torch.Tensor | None, valid: torch.Tensor | None, before: int, length: int
+    ) -> torch.Tensor | None:
         """Which tokens see each other both ways, `[batch, seq]`; None if attention is plainly causal."""
-        family, types = self.view.family, self.types
+        family = self.view.family
         if not family.bidirectional or types is None or (family.prefix and before > 0):
             return None
         blocks = token_blocks(types[:, -length:], family.prefix)
         return blocks if valid is None else torch.where(valid.to(blocks.device), blocks, -1)
 
-    def _continue(self, running: _Running, kwargs: dict, positions: torch.Tensor, record: CacheRecord) -> dict:
+    def _continue(self, frame: Frame, kwargs: dict, positions: torch.Tensor, record: CacheRecord) -> dict:
         queries, device = kwargs["inputs_embeds"].shape[1], kwargs["inputs_embeds"].device
         mask = kwargs.get("attention_mask")
         layers = DecodeLayers(self.view, record, positions, mask)
-        hook_layers(self.view.layers, layers.needed(self.view.depth, queries), layers.before, running.hooks)
+        hook_layers(self.view.layers, layers.needed(self.view.depth, queries), layers.before, frame.hooks)
         first = record_mask(record, 0, queries, mask)
         moved = record.spans[0].moved
         now = positions if moved is None else positions + moved.to(positions.device)
@@ -263,19 +314,17 @@ class Reducer:
         kwargs["attention_mask"] = None if first is None else first.to(device, torch.long)
         return kwargs
 
-    def _after_decoder(self, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
-        running = self.running.pop()
-        running.hooks.remove()
-        session = running.session
-        if output is None or session is None:
-            return None
+    def _leave(self, frame: Frame, output: Any) -> Any:
+        session = frame.session
+        if session is None:
+            return output
         cache = cache_in(output)
         session.past.made(cache)
         session.verify()
         spans = session.spans()
         reduced = session.past.record is not None or len(session.seen) > 1 or not session.row.whole
         if cache is not None and reduced:
-            removed = running.logical - spans[0].columns
+            removed = frame.logical - spans[0].columns
             CacheRecord(cache, spans, removed, lambda: self.active).install()
         self.on_report(build_report(session, self.size, cache is not None))
         return self._restored(output, session)
@@ -299,6 +348,24 @@ class Reducer:
             restored = [back(x, max(0, i - 1)) for i, x in enumerate(states[:-1])]
             output.hidden_states = (*restored, output.last_hidden_state)
         return output
+
+
+def _new_frame(labels: torch.Tensor | None = None) -> Frame:
+    refuse_tracing()
+    HookSet.sweep()
+    return Frame(labels)
+
+
+def _refuse_replicas(below: Callable, args: tuple, kwargs: dict) -> Any:
+    raise UnsupportedModel(
+        "DataParallel copies the model for every forward, and copies carry no handle; use DistributedDataParallel or "
+        "one device, or remove the handle"
+    )
+
+
+def _named_output(module: Any, kwargs: dict) -> dict:
+    """Arguments with which the module gives its output by name, whatever its config says."""
+    return kwargs if getattr(module.config, "return_dict", True) else {**kwargs, "return_dict": True}
 
 
 def _named(module: nn.Module, args: tuple, kwargs: dict) -> dict[str, Any]:

@@ -139,6 +139,18 @@ class ModelView:
         self.projector: Any = self._part(base, family.projector)
         self.window = self._window()
         self._refuse_compiled_layers()
+        self._seen = {path: _follow(self.base, path) for path in self._paths()}
+
+    def _paths(self) -> list[str]:
+        family, inner = self.family, self.family.language_model
+        if self.language_model is not _follow(self.base, inner):
+            inner = f"{inner}.model"
+        own = [f"{inner}.{path}" for path in (family.layers, family.rotary)]
+        return [inner, *own, family.tower, family.video_tower or family.tower, family.projector]
+
+    def replaced(self) -> str | None:
+        """The path of a part that is another module now than it was; None if all are the same."""
+        return next((path for path, part in self._seen.items() if _follow(self.base, path) is not part), None)
 
     def _part(self, owner: nn.Module, path: str) -> Any:
         part = _follow(owner, path)

@@ -5,6 +5,7 @@ notes live on the outputs of `get_image_features` and `get_video_features` thems
 """
 
 import inspect
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import wraps
@@ -203,6 +204,12 @@ def _carriers(features: Any) -> list[torch.Tensor]:
     return [features] if isinstance(features, torch.Tensor) else list(features)
 
 
+class _Here(threading.local):
+    """What a thread is doing."""
+
+    busy = False
+
+
 class Noting:
     """Puts a note on everything the model's own `get_image_features` and `get_video_features` return.
 
@@ -213,20 +220,17 @@ class Noting:
 
     def __init__(self, view: ModelView, tower: TowerStrategy | None, on_note: Callable[[Kind, Note], None]) -> None:
         self.view, self.tower, self.on_note = view, tower, on_note
-        self.busy = False
+        self.here = _Here()
 
-    def wrap(self, kind: Kind, encode: Callable) -> Callable:
-        @wraps(encode)
-        def get_features(*args: Any, **kwargs: Any) -> Any:
-            if self.busy:  # videos may be encoded by the images' method
-                return encode(*args, **kwargs)
-            self.busy = True
-            try:
-                return self._run(kind, encode, args, kwargs)
-            finally:
-                self.busy = False
-
-        return get_features
+    def run(self, kind: Kind, encode: Callable, args: tuple, kwargs: dict) -> Any:
+        """What `encode(*args, **kwargs)` gives, with a note on it."""
+        if self.here.busy:  # videos may be encoded by the images' method
+            return encode(*args, **kwargs)
+        self.here.busy = True
+        try:
+            return self._run(kind, encode, args, kwargs)
+        finally:
+            self.here.busy = False
 
     def _run(self, kind: Kind, encode: Callable, args: tuple, kwargs: dict) -> Any:
         view, hooks = self.view, HookSet()
@@ -236,16 +240,17 @@ class Noting:
         vision, packed = VisionTap(view, kind), []  # type: ignore[var-annotated]
         asked = given.get("vision_feature_layer")
         geometry = _geometry(view, kind, given)
-        if self.tower is not None:
-            vision.patches = _given_grids(view, kind, fetch(geometry))
-            merging = Merging(view, kind, self.tower, merging_layers(view, kind, self.tower, asked), vision)
-            merging.attach(hooks)
-        _tap_tower(view, kind, vision, hooks, view.tapped_layers(kind, asked))
-        if view.family.packer is not None and kind == "image":
-            _tap_packer(view, view.family.packer, packed.append, hooks)
         try:
+            if self.tower is not None:
+                vision.patches = _given_grids(view, kind, fetch(geometry))
+                merging = Merging(view, kind, self.tower, merging_layers(view, kind, self.tower, asked), vision)
+                merging.attach(hooks)
+            _tap_tower(view, kind, vision, hooks, view.tapped_layers(kind, asked))
+            if view.family.packer is not None and kind == "image":
+                _tap_packer(view, view.family.packer, packed.append, hooks)
             output = encode(*args, **kwargs)
         finally:
+            hooks.over = True
             hooks.remove()
         features = output.pooler_output if hasattr(output, "pooler_output") else output
         vision.given = features

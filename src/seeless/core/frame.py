@@ -1,0 +1,62 @@
+"""What is known of one running forward of a model; every thread has its own."""
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from seeless.core.hooks import NO_TRACING, HookSet
+from seeless.core.pictures import Pictures
+from seeless.core.session import Session
+from seeless.errors import UnsupportedModel
+
+
+@dataclass(eq=False)
+class Frame:
+    """One forward, from the entry of the outermost module that carries a seam to its exit.
+
+    Args:
+        labels: `[batch, seq]` in training on answers, -100 = nothing to be learnt; else None.
+        given: the arguments of the base model by name, once it runs.
+        pictures: its visual tokens, until the language model takes them.
+        entered: whether the language model has begun.
+        session: of a prefill with visual tokens.
+        logical: tokens of the conversation after this forward, dropped ones included.
+        hooks: seams for this forward alone.
+        over: nothing of it counts any more.
+    """
+
+    labels: torch.Tensor | None = None
+    given: dict[str, Any] | None = None
+    pictures: Pictures | None = None
+    entered: bool = False
+    session: Session | None = None
+    logical: int = 0
+    hooks: HookSet = field(default_factory=HookSet)
+    over: bool = False
+
+    def argument(self, name: str) -> Any:
+        """An argument of the base model; None if it was not given."""
+        return None if self.given is None else self.given.get(name)
+
+
+class Running(threading.local):
+    """The innermost forward of one model that runs in this thread; None outside of all."""
+
+    frame: Frame | None = None
+
+    def current(self) -> Frame | None:
+        """The running frame, if there is one."""
+        frame = self.frame
+        return None if frame is None or frame.over else frame
+
+
+def refuse_tracing() -> None:
+    """Refuse to be recorded: what is cut depends on the tensors.
+
+    Raises:
+        UnsupportedModel: torch.export, torch.jit.trace or an ONNX export is recording this forward.
+    """
+    if torch._C._get_tracing_state() is not None or torch.compiler.is_exporting():
+        raise UnsupportedModel(NO_TRACING)
