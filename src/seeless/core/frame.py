@@ -42,9 +42,15 @@ class Frame:
 
 
 class Running(threading.local):
-    """The innermost forward of one model that runs in this thread; None outside of all."""
+    """What of one model runs in this thread.
+
+    Args:
+        frame: the innermost forward; None outside of all.
+        prompt: tokens of the conversation with which `generate` was called; None outside of it.
+    """
 
     frame: Frame | None = None
+    prompt: int | None = None
 
     def current(self) -> Frame | None:
         """The running frame, if there is one."""

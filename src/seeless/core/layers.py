@@ -7,10 +7,9 @@ import torch
 from torch import nn
 
 from seeless.core.attention import LayerTap
-from seeless.core.cache import CacheRecord, cached_keys
-from seeless.core.family import ModelView
+from seeless.core.cache import cached_keys
 from seeless.core.host import cache_in
-from seeless.core.masks import causal_mask, record_mask
+from seeless.core.masks import causal_mask
 from seeless.core.positions import gather_tokens, take_positions
 from seeless.core.session import Session
 from seeless.core.stages import PlannedStage, run_stage
@@ -72,9 +71,9 @@ class PrefillLayers:
         """What is left of `hidden` after all stages before a layer; `given` is None after the last layer."""
         session = self.session
         for stage in [stage for stage in self.stages if stage.layer == index]:
-            taps = {i: self._tap(i, *kept) for i, kept in self.tapped.items() if i == index - 1}
+            taps = {i: self._tap(i, *kept, ran=True) for i, kept in self.tapped.items() if i == index - 1}
             if given is not None:
-                taps[index] = self._tap(index, hidden, self._rotary(index, hidden, given))
+                taps[index] = self._tap(index, hidden, self._rotary(index, hidden, given), ran=False)
             cut = run_stage(session, stage, hidden, taps)
             hidden = hidden if cut is None else cut.hidden
             if cut is not None and cut.order is not None:
@@ -116,46 +115,10 @@ class PrefillLayers:
         order = session.seen[0].slot_of(session.prompt.length).gather(1, row.places).clamp(min=0)
         return tuple(gather_tokens(x, order) for x in given)
 
-    def _tap(self, index: int, hidden: torch.Tensor, rotary: tuple) -> LayerTap:
-        cached = cached_keys(self.session.past.cache, index)
-        cached = None if cached is None else cached.detach()
+    def _tap(self, index: int, hidden: torch.Tensor, rotary: tuple, ran: bool) -> LayerTap:
+        session, past = self.session, self.session.past.columns[index]
+        held = past + (session.at(session.held, index).slots if ran else 0)
+        cached = cached_keys(session.past.cache, index)
+        cached = None if cached is None else cached[:, :, :held].detach()  # a static cache has room for more
         rotary = tuple(x.detach() for x in rotary)
-        return LayerTap(self.session.view, index, hidden.detach(), rotary, cached, self.session.past.columns[index])
-
-
-class DecodeLayers:
-    """Hooks of one forward without new visual tokens, on a cache whose layers hold different tokens."""
-
-    def __init__(
-        self, view: ModelView, record: CacheRecord, positions: torch.Tensor, new_mask: torch.Tensor | None
-    ) -> None:
-        self.view, self.record, self.positions, self.new_mask = view, record, positions, new_mask
-        self.inputs: dict[tuple[int, str], LayerInputs] = {}  # by first layer and kind
-
-    def needed(self, depth: int, queries: int) -> list[int]:
-        """No layer at all where the model's own arguments are right for every layer: one query and no mask."""
-        spans = self.record.spans
-        if len(spans) == 1:
-            return []
-        same_positions = all(span.moved is spans[0].moved for span in spans)
-        masked = self.new_mask is not None or any(span.valid is not None for span in spans)
-        kernel = self.view.language_model.config._attn_implementation
-        maskless = queries == 1 and not masked and (kernel == "sdpa" or kernel.startswith("flash_attention"))
-        return [] if same_positions and maskless else list(range(spans[1].first, depth))
-
-    def before(self, index: int, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        span = self.record.span(index)
-        place = span.first, self.view.layer_kind(index)
-        if place not in self.inputs:
-            hidden = args[0] if args else kwargs["hidden_states"]
-            mask = record_mask(self.record, index, hidden.shape[1], self.new_mask)
-            rotary = kwargs["position_embeddings"]
-            if span.moved is not None:
-                rotary = self.view.rotate(hidden, self.positions + span.moved.to(self.positions.device), index)
-            elif self.record.spans[0].moved is not None:
-                rotary = self.view.rotate(hidden, self.positions, index)
-            cache = cache_in(kwargs)
-            self.inputs[place] = LayerInputs(causal_mask(self.view, hidden, mask, cache, index), rotary)
-        inputs = self.inputs[place]
-        changes = {"attention_mask": inputs.mask, "position_embeddings": inputs.rotary, "position_ids": None}
-        return args, {**kwargs, **changes}
+        return LayerTap(session.view, index, hidden.detach(), rotary, cached, past)
