@@ -1,6 +1,5 @@
 """The seam around the language model: where embeddings are cut, and where its output goes back to full length."""
 
-import inspect
 from collections.abc import Callable
 from functools import cached_property, partial
 from typing import Any
@@ -11,7 +10,8 @@ from transformers import GenerationMixin
 from seeless.core.cache import CacheRecord, Keeper, cached_keys, cached_length, check_cache, record_of
 from seeless.core.continuing import Continuing
 from seeless.core.family import ModelView
-from seeless.core.frame import Frame, Running, refuse_tracing
+from seeless.core.frame import Frame, Running, named, refuse_tracing
+from seeless.core.generating import apart, drafted, note_prompt, with_plain_mask
 from seeless.core.hooks import HookSet, hook_layers, is_bare, without_seams
 from seeless.core.host import cache_in
 from seeless.core.injection import following
@@ -36,9 +36,6 @@ PASSED_BY = (
     "the forward of {part} no longer goes through seeless: something took the place of this module or of its forward "
     "while the handle was active (device hooks put on or taken off, another patch); remove the handle, and apply again"
 )
-
-
-PROMPTS = ("inputs", "input_ids", "inputs_embeds", "attention_mask")  # of `generate`: as long as the prompt
 
 
 class Reducer:
@@ -79,7 +76,7 @@ class Reducer:
             if model is not base:
                 self.hooks.around(model, "forward", self._run_model)
             if isinstance(model, GenerationMixin):
-                self.hooks.around(model, "generate", self._run_generate)
+                self.hooks.around(model, "generate", partial(note_prompt, self.running))
                 self.hooks.around(model, "prepare_inputs_for_generation", self._prepare_inputs)
             self.hooks.around(base, "forward", self._run_base)
             self.hooks.around(decoder, "forward", self._run_decoder)
@@ -96,25 +93,9 @@ class Reducer:
         self.hooks.remove()
         HookSet.sweep()
 
-    # Generation: where the prompt ends, and which tokens are padding.
-
-    def _run_generate(self, below: Callable, args: tuple, kwargs: dict) -> Any:
-        given, outer = _named(below, args, kwargs), self.running.prompt
-        known = () if cache_in(given) is not None and given.get("attention_mask") is None else PROMPTS
-        lengths = [given[name].shape[1] for name in known if isinstance(given.get(name), torch.Tensor)]
-        self.running.prompt = max(lengths, default=None)
-        try:
-            return below(*args, **kwargs)
-        finally:
-            self.running.prompt = outer
-
     def _prepare_inputs(self, below: Callable, args: tuple, kwargs: dict) -> Any:
-        """For caches that can be compiled, `generate` makes 4-D masks; they could not follow tokens that leave."""
         self._adopt(cache_in(kwargs))
-        inputs, mask = below(*args, **kwargs), kwargs.get("attention_mask")
-        if getattr(cache_in(inputs), "is_compileable", False) and (mask is None or mask.ndim == 2):
-            inputs = {**inputs, "attention_mask": mask}
-        return inputs
+        return with_plain_mask(below, args, kwargs)
 
     def _adopt(self, cache: Any) -> CacheRecord | None:
         """The record of a reduced cache, which this handle keeps if no other does: one that was loaded from a file."""
@@ -126,8 +107,14 @@ class Reducer:
     # The model with its head: what is to be learnt.
 
     def _run_model(self, below: Callable, args: tuple, kwargs: dict) -> Any:
-        model, outer = self.view.model, self.running.frame
-        labels = _named(model.forward, args, kwargs).get("labels")
+        given = named(below, args, kwargs)
+        drafts = drafted(given, self.running.prompt)
+        if drafts and find_pictures(given) is not None:
+            return apart(lambda **part: self._run_whole(below, (), part, None), given, drafts)
+        return self._run_whole(below, args, kwargs, given.get("labels"))
+
+    def _run_whole(self, below: Callable, args: tuple, kwargs: dict, labels: torch.Tensor | None) -> Any:
+        outer = self.running.frame
         frame = self.running.frame = _new_frame(labels)
         try:
             output = below(*args, **kwargs)
@@ -148,7 +135,7 @@ class Reducer:
             frame = _new_frame()
         else:
             kwargs = _named_output(self.view.base, kwargs)
-        frame.given = given = _named(self.view.base.forward, args, kwargs)
+        frame.given = given = named(self.view.base.forward, args, kwargs)
         self._adopt(cache_in(given))
         frame.pictures = find_pictures(given)
         if frame.pictures is not None and (part := self.view.replaced()) is not None:
@@ -260,11 +247,8 @@ class Reducer:
         asked = any(type(stage.strategy).prepare is not Strategy.prepare for stage in self.stages)
         if asked and positions is None:
             positions = torch.arange(past, frame.logical)[None]
-        told = self.prompt_length
-        if told is None and cache is not None and (ends := self.running.prompt) is not None and ends < frame.logical:
-            told = ends - past  # the first drafted tokens of assisted generation come with the prompt
         given = {**(frame.given or {}), "labels": frame.labels}
-        prompt = read_prompt(self.view, given, pictures, mask, length, told, positions if asked else None)
+        prompt = read_prompt(self.view, given, pictures, mask, length, self.prompt_length, positions if asked else None)
         if prompt is None:
             return None
         check_cache(cache, any(stage.layer > 0 for stage in self.stages))
@@ -410,9 +394,3 @@ def _refuse_replicas(below: Callable, args: tuple, kwargs: dict) -> Any:
 def _named_output(module: Any, kwargs: dict) -> dict:
     """Arguments with which the module gives its output by name, whatever its config says."""
     return kwargs if getattr(module.config, "return_dict", True) else {**kwargs, "return_dict": True}
-
-
-def _named(function: Callable, args: tuple, kwargs: dict) -> dict[str, Any]:
-    """The arguments of a call by name."""
-    names = list(inspect.signature(function).parameters) if args else []
-    return {**dict(zip(names, args, strict=False)), **kwargs}

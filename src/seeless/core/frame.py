@@ -1,6 +1,8 @@
 """What is known of one running forward of a model; every thread has its own."""
 
+import inspect
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,3 +68,9 @@ def refuse_tracing() -> None:
     """
     if torch._C._get_tracing_state() is not None or torch.compiler.is_exporting():
         raise UnsupportedModel(NO_TRACING)
+
+
+def named(function: Callable, args: tuple, kwargs: dict) -> dict[str, Any]:
+    """The arguments of a call by name."""
+    names = list(inspect.signature(function).parameters) if args else []
+    return {**dict(zip(names, args, strict=False)), **kwargs}
