@@ -52,8 +52,8 @@ class PrefillLayers:
         hidden = self._run_stages(index, hidden, given)
         if index in self.watched:
             session.watch(index, hidden)
-        if any(stage.layer == index + 1 for stage in self.stages):
-            self.tapped = {index: (hidden, self._rotary(index, hidden, given))}
+        ahead = any(stage.layer == index + 1 for stage in self.stages)
+        self.tapped = {index: (hidden, self._rotary(index, hidden, given))} if ahead else {}
         if self.inputs is not None:
             inputs = self._inputs(index, hidden, given)
             kwargs = {**kwargs, "attention_mask": inputs.mask, "position_embeddings": inputs.rotary}
@@ -87,6 +87,8 @@ class PrefillLayers:
                 session.uninjected = None
                 self.inputs = {}
         session.uninjected = None
+        if all(stage.layer <= index for stage in self.stages):
+            session.release()
         return hidden
 
     def _inputs(self, index: int, hidden: torch.Tensor, given: tuple) -> LayerInputs:

@@ -132,6 +132,11 @@ class Session:
         """Remember what enters a layer."""
         self.watched[layer] = hidden.detach(), self.row, self.ledger.copy()
 
+    def release(self) -> None:
+        """Let go of states that only stages read, after the last of them."""
+        self.embeds = None
+        self.watched.clear()
+
     def blocks_of(self, row: TokenRow) -> torch.Tensor | None:
         """`blocks` of the tokens of a row, `[batch, slots]`."""
         return None if self.blocks is None else self.blocks.to(row.column.device).gather(1, row.column)
