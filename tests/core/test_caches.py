@@ -1,6 +1,7 @@
 """Caches of every kind, cropped, copied, saved and shared between questions: what the default cache gives."""
 
 import copy
+import inspect
 import io
 import logging
 import pickle
@@ -8,7 +9,7 @@ import pickle
 import pytest
 import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, QuantizedCache, StaticCache
-from transformers.cache_utils import QuantizedLayer
+from transformers.cache_utils import QuantizedLayer, StaticLayer
 from transformers.generation.candidate_generator import PromptLookupCandidateGenerator
 
 import seeless as sl
@@ -144,6 +145,39 @@ def test_quantised_caches_after_an_entry_cut(tiny, name, rows):
         same(more_text(model, out, inputs, out[CACHE]), more_text(model, want, inputs, want[CACHE]))
 
 
+class NoStream:
+    """A stand-in for streams of a GPU."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def wait_stream(self, other):
+        pass
+
+
+def offloaded():
+    cache = DynamicCache()
+    cache.offloading, cache.only_non_sliding, cache.prefetch_stream = True, True, NoStream()
+    return cache
+
+
+@at_entry
+@torch.no_grad()
+def test_offloaded_caches_after_an_entry_cut(tiny, name, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "default_stream", lambda device: NoStream())
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream)
+    model = tiny(LLAVA, "sdpa")
+    inputs = make_inputs(model, LLAVA, RAGGED)
+    with sl.apply(model, EVERY[name]):
+        want = generate(model, inputs)
+        out = generate(model, {**inputs, CACHE: offloaded()})
+        same(out, want)
+        same(more_text(model, out, inputs, out[CACHE]), more_text(model, want, inputs, want[CACHE]))
+
+
 @between
 @torch.no_grad()
 def test_quantised_caches_and_other_peoples_are_refused_between_layers(tiny, name):
@@ -153,10 +187,8 @@ def test_quantised_caches_and_other_peoples_are_refused_between_layers(tiny, nam
     class Mine(DynamicCache):
         pass
 
-    offloaded = DynamicCache()
-    offloaded.offloading = True
     with sl.apply(model, EVERY[name]):
-        for cache, kind in ((quantized(model), "QuantizedCache"), (offloaded, "offloaded")):
+        for cache, kind in ((quantized(model), "QuantizedCache"), (offloaded(), "offloaded")):
             with pytest.raises(sl.UnsupportedModel, match=rf"between layers with .*{kind}.*acts at the entry"):
                 model(**inputs, **{CACHE: cache})
         with pytest.raises(sl.UnsupportedModel, match=r"Mine.*DynamicCache.*StaticCache"):
@@ -182,6 +214,8 @@ def test_ready_made_masks_are_refused(tiny):
 @torch.no_grad()
 def test_a_crop_back_to_the_images(tiny, name, make, variant):
     """All text behind the images taken away, and put back token by token, or at once."""
+    if make is static and not hasattr(StaticLayer, "crop"):
+        pytest.skip("this release of transformers crops no static cache")
     model = tiny(variant, "sdpa")
     inputs = make_inputs(model, variant, [[5, "image:0", 9]])
     ids = inputs["input_ids"]
@@ -207,6 +241,30 @@ def test_a_crop_back_to_the_images(tiny, name, make, variant):
             assert (again - after).abs().max() < 1e-5
         with pytest.raises(sl.InputError, match=f"crop to {ids.shape[1] - text} or more"):
             cache.crop(-(text + 2))
+
+
+@torch.no_grad()
+def test_a_crop_by_a_positive_number_means_what_it_means_without_a_handle(tiny, monkeypatch):
+    """The length that stays, dropped tokens included, in releases that take one; else the release's own refusal."""
+    monkeypatch.setattr(logging.getLogger("transformers.cache_utils"), "disabled", True)  # deprecated where it is taken
+    model = tiny(LLAVA, "sdpa")
+    inputs = make_inputs(model, LLAVA, [[5, "image:0", 9]])
+    length = inputs["input_ids"].shape[1]
+    plain = model(**inputs)[CACHE]
+    with sl.apply(model, sl.FastV(keep=0.4, layer=2)):
+        cache = model(**inputs)[CACHE]
+        held = [layer.keys.shape[2] for layer in cache.layers]
+        try:
+            plain.crop(length - 3)
+        except ValueError as error:
+            with pytest.raises(ValueError, match=str(error)[:20]):
+                cache.crop(length - 3)
+            return
+        cache.crop(length + 5)
+        assert cache.get_seq_length() == length
+        cache.crop(length - 3)
+        assert cache.get_seq_length() == plain.get_seq_length() == length - 3
+        assert [layer.keys.shape[2] for layer in cache.layers] == [n - 3 for n in held]
 
 
 @between
@@ -411,12 +469,31 @@ def test_chunks_of_a_long_question(tiny, name):
     """`prefill_chunk_size` for a turn of text after the image: what one chunk gives."""
     model = tiny(LLAVA, "sdpa")
     inputs = make_inputs(model, LLAVA, [[5, "image:0", 9]])
+    plain = generate(model, inputs)
+    twin = copy.deepcopy(plain[CACHE])
+    more_text(model, plain, inputs, twin, count=11, prefill_chunk_size=4)
+    if twin.get_seq_length() > plain.sequences.shape[1] + 20:
+        pytest.skip("this release of transformers runs the whole conversation again, with or without a handle")
     with sl.apply(model, EVERY[name]):
         out = generate(model, inputs)
         want = more_text(model, out, inputs, copy.deepcopy(out[CACHE]), count=11)
         chunks = more_text(model, out, inputs, out[CACHE], count=11, prefill_chunk_size=4)
         assert torch.equal(chunks.sequences, want.sequences)
         assert (logits(chunks) - logits(want)).abs().max() < 1e-4
+
+
+@torch.no_grad()
+def test_images_in_several_chunks_are_refused(tiny):
+    model = tiny(LLAVA, "sdpa")
+    inputs = make_inputs(model, LLAVA, [[5, "image:0", 9]])
+    pixels = inputs.pop("pixel_values")
+    with sl.apply(model, sl.FasterVLM(keep=5)):
+        with pytest.raises((sl.SeelessError, ValueError), match="chunk|placeholders"):
+            model.generate(**inputs, pixel_values=pixels, max_new_tokens=2, prefill_chunk_size=8)
+        if "mm_encoder_outputs" in inspect.signature(model.model.forward).parameters:
+            ready = {"image": model.get_image_features(pixels)}
+            with pytest.raises(sl.InputError, match="cut up"):
+                model.generate(**inputs, mm_encoder_outputs=ready, max_new_tokens=2, prefill_chunk_size=8)
 
 
 # What rows and training do to caches.

@@ -25,7 +25,8 @@ class Continuing:
     def __init__(self, view: ModelView, record: CacheRecord, kwargs: dict, mask: torch.Tensor | None) -> None:
         ids = kwargs.get("input_ids")
         embeds = kwargs["inputs_embeds"] if ids is None else ids
-        self.view, self.record, self.device, self.queries = view, record, embeds.device, embeds.shape[1]
+        self.view, self.record, self.device = view, record, embeds.device
+        self.batch, self.queries = embeds.shape[:2]
         if mask is not None and self.queries > 1:
             record.look(mask)
         self.spans, self.kernel = record.spans, view.language_model.config._attn_implementation
@@ -35,6 +36,7 @@ class Continuing:
         self.padded = any(span.valid is not None for span in self.spans)
         self.start = record.length  # layers grow while they run
         self.given: dict[tuple[int, str], dict] = {}  # what layers get in place of the model's, by span and kind
+        self.rotary: dict[str, dict[int, tuple]] = {}  # by kind and span
 
     def enter(self, kwargs: dict, hooks: HookSet) -> dict:
         """The language model's arguments; layers that need others get seams."""
@@ -79,8 +81,18 @@ class Continuing:
             changes["attention_mask"] = causal_mask(self.view, hidden, shown, cache_in(kwargs), index)
         if span.moved is not self.spans[0].moved:
             changes["position_ids"] = self._moved(span)
-            changes["position_embeddings"] = self.view.rotate(hidden, changes["position_ids"], index)
+            changes["position_embeddings"] = self._rotary(span, hidden, index)
         return changes
+
+    def _rotary(self, span: Span, hidden: torch.Tensor, index: int) -> tuple:
+        """The rotary embedding in a span's layers of a kind; made for all spans at once."""
+        kind = self.view.layer_kind(index)
+        if kind not in self.rotary:
+            own = [span for span in self.spans if span.moved is not self.spans[0].moved]
+            places = torch.cat([self._moved(span).expand(self.batch, -1) for span in own])
+            parts = zip(*(x.chunk(len(own)) for x in self.view.rotate(hidden, places, index)), strict=True)
+            self.rotary[kind] = dict(zip([span.first for span in own], parts, strict=True))
+        return self.rotary[kind][span.first]
 
     def _shown(self, span: Span, device: torch.device) -> torch.Tensor | None:
         """Which of the tokens a span's layers will hold are real, `[batch, held + queries]`; None = all."""
