@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from seeless.context import Context
-from seeless.core.taps import GroupSources, LayerTap
+from seeless.core.attention import LayerTap
+from seeless.core.taps import GroupSources
 from seeless.core.units import Unit
 from seeless.errors import InputError
 
@@ -91,7 +92,7 @@ def context_of(
         blocks=session.blocks_of(session.row),
         blind=not session.view.family.prefix,
         final_norm=session.view.final_norm,
-        vision=session.vision,
+        vision=session.vision.asked_by(strategy),
         view=session.view,
         text_ids=None if session.ids is None else session.ids.to(rows.device)[rows, torch.stack(text_columns)],
         run_second=second,

@@ -27,7 +27,7 @@ from seeless.core.pictures import Kind, Note, Noting, Pictures, find_pictures
 from seeless.core.positions import gather_tokens
 from seeless.core.reporting import build_report
 from seeless.core.second_forward import SecondForward
-from seeless.core.session import PlannedStage, Session
+from seeless.core.session import PlannedStage, Session, tower_reads
 from seeless.core.tower import check_tower
 from seeless.errors import InputError
 from seeless.report import Report
@@ -58,6 +58,7 @@ class Reducer:
             if isinstance(stage.strategy, TowerStrategy) and not stage.strategy.keeps_all(0):
                 self.tower = stage.strategy
                 check_tower(view, stage.strategy)
+        self.self_check = True
         self.hooks = HookSet()
         self.active = False
         self.pictures: Pictures | None = None
@@ -70,7 +71,7 @@ class Reducer:
     def attach(self) -> None:
         base, decoder, untraced = self.view.base, self.view.language_model, torch.compiler.disable
         self.hooks.override(decoder, "forward", untraced(decoder.forward))
-        noting = Noting(self.view, self.tower, self._note)
+        noting = Noting(self.view, self.tower, tower_reads(self.stages), self.self_check, self._note)
         kinds: list[Kind] = ["image", "video"] if self.view.takes_videos else ["image"]
         for kind in kinds:
             name = f"get_{kind}_features"
@@ -195,10 +196,12 @@ class Reducer:
         session = Session(
             self.view, layout, pictures.vision, valid, embeds, record, cache, past_mask, before, blocks, *given
         )
+        session.self_check = self.self_check
         running.session = session
         injected = kwargs.get("deepstack_visual_embeds")
         runs = session.second_runs
-        session.prepare(self.stages, SecondForward(self.view, layout, valid, embeds, positions, injected, runs))
+        second = SecondForward(self.view, layout, valid, embeds, positions, injected, runs, self.self_check)
+        session.prepare(self.stages, second)
 
         hidden, gapped, changed = embeds, False, record is not None
         for stage in [stage for stage in self.stages if stage.layer == 0]:
@@ -227,6 +230,8 @@ class Reducer:
         later = [stage for stage in self.stages if stage.layer > 0]
         layers = PrefillLayers(session, later, positions, gapped)
         hook_layers(self.view.layers, layers.needed(self.view.depth), layers.before, running.hooks)
+        if later:
+            running.hooks.enter(layers.capture())
         if any(stage.layer == self.view.depth for stage in later):
             running.hooks.before(self.view.final_norm, layers.after)
         return kwargs
@@ -274,6 +279,7 @@ class Reducer:
             removed = running.logical - spans[0].columns
             CacheRecord(cache, spans, removed, lambda: self.active).install()
         self.on_report(build_report(session, spans, self.view, cache is not None))
+        session.vision.release()
         return self._restored(output, session)
 
     def _restored(self, output: Any, session: Session) -> Any:

@@ -1,6 +1,7 @@
 """Hooks and instance attributes that can be taken off again, in reverse order."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import nn
@@ -36,6 +37,11 @@ class HookSet:
 
         vars(owner)[name] = value
         self._undo.append(undo)
+
+    def enter(self, context: AbstractContextManager) -> None:
+        """Enter a context; undoing leaves it."""
+        context.__enter__()
+        self._undo.append(lambda: context.__exit__(None, None, None))  # type: ignore[arg-type, func-returns-value]
 
     def remove(self) -> None:
         while self._undo:

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 import torch
 from transformers.cache_utils import Cache
 
-from seeless.context import Context
+from seeless.context import Context, TowerSignal
 from seeless.core.adding import add_tokens, ranks
 from seeless.core.asking import context_of, group_units, places_of
+from seeless.core.attention import LayerTap
 from seeless.core.cache import CacheRecord, Span, cached_length, trim
 from seeless.core.family import ModelView
 from seeless.core.positions import TokenRow
-from seeless.core.taps import GroupSources, LayerTap
+from seeless.core.taps import GroupSources
 from seeless.core.units import Layout, Unit
 from seeless.core.vision import Vision
 from seeless.decision import Decision, Extend, Merge
@@ -59,6 +60,18 @@ def plan_stages(strategies: list[Strategy], view: ModelView) -> list[PlannedStag
     return sorted(stages, key=lambda stage: (stage.layer, not isinstance(stage.strategy, TowerStrategy)))
 
 
+def tower_reads(stages: list[PlannedStage]) -> frozenset[TowerSignal] | None:
+    """What the strategies of some stages may ask of the vision tower; None = anything."""
+    found: set[TowerSignal] = set()
+    for stage in stages:
+        if stage.strategy.keeps_all(stage.index):
+            continue
+        if (declared := type(stage.strategy).tower) is None:
+            return None
+        found.update(declared)
+    return frozenset(found)
+
+
 @dataclass
 class Cut:
     """Everything the seams need to follow one cut."""
@@ -84,6 +97,7 @@ class Session:
         uninjected: `[batch, slots, dim]` as the last layer gave it, if visual features were added to that since.
         added: how many tokens were added so far.
         second_runs: (row, tokens, decoder layers) of second prompts that were run.
+        self_check: whether attention that is read for the first time is compared with the model's own.
         seen, held: from which layer on which tokens are seen, and held in the cache.
         prepared: what a strategy prepared for a unit, by the strategy and the unit's row and first token.
     """
@@ -110,6 +124,7 @@ class Session:
     watched: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
     uninjected: torch.Tensor | None = None
     added: int = 0
+    self_check: bool = True
 
     def __post_init__(self) -> None:
         batch, self.length = self.embeds.shape[:2]

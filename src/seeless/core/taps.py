@@ -1,23 +1,19 @@
-"""Read-only looks at a running decoder: inputs of its layers, and attention rows from them."""
+"""What the core answers a context: read-only looks at a running decoder and at the run of its tower."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
-from weakref import WeakSet
 
 import torch
 from torch import nn
 
 from seeless.context import Onto, Queries, Tokens
+from seeless.core.attention import LayerTap
 from seeless.core.family import ModelView
 from seeless.core.relevance import check_clip, load_clip, read_question, text_similarity
-from seeless.core.sharding import check_whole
 from seeless.core.units import NO_PATCH, Layout, Unit
 from seeless.core.vision import Vision
 from seeless.decision import Merge
 from seeless.errors import InputError, UnsupportedModel
-from seeless.ops.attention import attention_rows, rotate
 
 ROWS_AT_ONCE = 32
 
@@ -29,76 +25,6 @@ NO_PATCH_SHOWN = (
     "some of these visual tokens show no patch (newline or class tokens), so the vision tower says nothing about them; "
     "use scope='crop'"
 )
-
-_known: "WeakSet[nn.Module]" = WeakSet()  # attention modules whose keys were seen to be what is computed here
-
-
-class LayerTap:
-    """The input of one decoder layer, and queries and keys from it.
-
-    Args:
-        hidden: `[batch, slots, dim]`, what the layer takes in.
-        rotary: cos and sin `[batch or 1, slots, dim]`.
-        cached: `[batch, kv_heads, past + slots or past, dim]` keys the layer's cache holds, or None.
-        past: tokens the cache held before this forward.
-    """
-
-    def __init__(
-        self,
-        view: ModelView,
-        index: int,
-        hidden: torch.Tensor,
-        rotary: tuple[torch.Tensor, torch.Tensor],
-        cached: torch.Tensor | None,
-        past: int,
-    ) -> None:
-        layer = view.layers[index]
-        self.norm: nn.Module = getattr(layer, view.family.norm)
-        self.attention: Any = getattr(layer, view.family.attention)
-        self.softcap: float | None = getattr(self.attention, "attn_logit_softcapping", None)
-        self.hidden, self.rotary, self.cached, self.past = hidden, rotary, cached, past
-
-    def _project(self, name: str, hidden: torch.Tensor) -> torch.Tensor:
-        """`[batch, heads, slots, head_dim]` before rotation."""
-        projection = getattr(self.attention, f"{name}_proj")
-        check_whole(projection)
-        projected = projection(self.norm(hidden))
-        projected = projected.view(*hidden.shape[:2], -1, self.attention.head_dim)
-        norm = getattr(self.attention, f"{name}_norm", None)
-        return (projected if norm is None else norm(projected)).transpose(1, 2)
-
-    @cached_property
-    def keys(self) -> torch.Tensor:
-        """Rotated keys of everything the layer's queries may see, `[batch, kv_heads, past + slots, head_dim]`."""
-        slots = self.hidden.shape[1]
-        if self.cached is not None and self.cached.shape[2] == self.past + slots:
-            self._check(self.cached)
-            return self.cached
-        new = rotate(self._project("k", self.hidden), *self.rotary)
-        return new if self.past == 0 or self.cached is None else torch.cat([self.cached[:, :, : self.past], new], 2)
-
-    def _check(self, cached: torch.Tensor) -> None:
-        """Once per module: the model's own keys are what its projection, norm and rotary embedding give here."""
-        if self.attention in _known:
-            return
-        last = rotate(self._project("k", self.hidden[:, -1:]), *(x[:, -1:] for x in self.rotary))
-        if (last - cached[:, :, -1:]).abs().max() > 0.02 * cached[:, :, -1:].abs().max():
-            raise UnsupportedModel(
-                f"{type(self.attention).__name__} makes its keys in another way than projection, norm and half-split "
-                "rotary embedding, so its attention cannot be read; use a strategy that reads the tower or nothing"
-            )
-        _known.add(self.attention)
-
-    def queries(self, rows: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
-        """Rotated queries `[units, heads, queries, head_dim]` of `slots` `[units, queries]` of some batch `rows`."""
-        hidden = self.hidden[rows[:, None], slots]
-        cos, sin = (x.expand(len(self.hidden), -1, -1)[rows[:, None], slots] for x in self.rotary)
-        return rotate(self._project("q", hidden), cos, sin)
-
-    def rotated_ones(self, rows: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
-        """An all-one vector at the places of `slots` `[units, places]`, rotated: `[units, 1, places, head_dim]`."""
-        cos, sin = (x.expand(len(self.hidden), -1, -1)[rows[:, None], slots].float() for x in self.rotary)
-        return rotate(torch.ones(*slots.shape, self.attention.head_dim, device=slots.device)[:, None], cos, sin)
 
 
 @dataclass
@@ -222,17 +148,13 @@ class GroupSources:
         self, queries: Queries, layer: int, average: bool, onto: Onto = "visual", causal: bool = True
     ) -> torch.Tensor:
         tap = self._tap(layer)
-        device = tap.hidden.device
+        device, past = tap.device, tap.past
         rows, slots = self.rows.to(device), self._query_slots(queries).to(device)
-        keys = tap.keys
-        batch, past = len(keys), keys.shape[2] - tap.hidden.shape[1]
         valid = self.masks[layer]
-        valid = None if valid is None else valid.to(device)
-        together = len(self.units) == batch and self.rows.tolist() == list(range(batch))
-        if not together:
-            keys, valid = keys[rows], None if valid is None else valid[rows]
+        together = len(self.units) == tap.batch and self.rows.tolist() == list(range(tap.batch))
+        valid = None if valid is None else valid.to(device)[rows]
         columns = past + (self.slots if onto == "visual" else self.row_slots).to(device)
-        key_index = torch.arange(keys.shape[2], device=device)
+        key_index = torch.arange(past + tap.slots, device=device)
         parts = []
         for some in slots.split(ROWS_AT_ONCE, dim=1):
             visible = key_index <= past + some[..., None] if causal else torch.ones_like(key_index <= some[..., None])
@@ -242,8 +164,7 @@ class GroupSources:
                 visible[..., past:] |= (own == block[:, None]) & (own >= 0)
             if valid is not None:
                 visible = visible & valid[:, None]
-            query = tap.queries(rows, some)
-            part = attention_rows(query, keys, tap.attention.scaling, visible, columns, tap.softcap)
+            part = tap.attention(rows, some, visible, columns, together, check=causal)
             parts.append(part.sum(2, keepdim=True) / slots.shape[1] if average else part)
         whole = torch.cat(parts, 2) if len(parts) > 1 else parts[0]
         return whole.sum(2, keepdim=True) if average else whole
@@ -259,16 +180,13 @@ class GroupSources:
 
     def rope_bias(self, queries: Queries, layer: int) -> torch.Tensor:
         tap = self._tap(layer)
-        device = tap.hidden.device
-        rows, slots = self.rows.to(device), self._query_slots(queries).to(device)
-        query, keys = tap.rotated_ones(rows, slots), tap.rotated_ones(rows, self.slots.to(device))
-        return query @ keys.transpose(-1, -2) * query.shape[-1] ** -0.5
+        rows, slots, onto = (x.to(tap.device) for x in (self.rows, self._query_slots(queries), self.slots))
+        return tap.rope_bias(rows, slots, onto, self.view.frequencies)
 
     def keys(self, layer: int, tokens: Tokens) -> torch.Tensor:
         tap = self._tap(layer)
-        past = tap.keys.shape[2] - tap.hidden.shape[1]
         slots = self.text_slots if tokens == "text" else self.slots
-        return self._at(tap.keys.transpose(1, 2), past + slots).transpose(1, 2)
+        return self._at(tap.keys.transpose(1, 2), tap.past + slots).transpose(1, 2)
 
     def normed(self, tokens: Tokens) -> torch.Tensor:
         hidden = self.text() if tokens == "text" else self.visual()
