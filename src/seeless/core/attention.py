@@ -20,7 +20,8 @@ def read_nothing(layer: nn.Module) -> UnsupportedModel:
     """The error for a layer whose attention asks for no kernel by name."""
     return UnsupportedModel(
         f"no attention module of {type(layer).__name__} takes its kernel from transformers' attention functions "
-        f"(transformers {version()}), so its attention cannot be read; use a strategy that reads hidden states or nothing"
+        f"(transformers {version()}), so its attention cannot be read; use a strategy that reads hidden states or "
+        "nothing"
     )
 
 
@@ -96,9 +97,7 @@ class LayerTap:
             check_attention(call, rows, slots[:, :CHECKED_ROWS], weights)
         return attention_rows(query, keys, call.scaling, visible, columns, call.softcap, call.sinks)
 
-    def rope_bias(
-        self, rows: torch.Tensor, slots: torch.Tensor, onto: torch.Tensor, frequencies: int
-    ) -> torch.Tensor:
+    def rope_bias(self, rows: torch.Tensor, slots: torch.Tensor, onto: torch.Tensor, frequencies: int) -> torch.Tensor:
         """The scaled product of all-one queries at `slots` and keys at `onto`, both `[units, ...]`, turned by position.
 
         Two pairs of ones turned by two angles have the product 2 cos(difference), wherever the layer puts the pair.

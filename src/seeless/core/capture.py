@@ -122,7 +122,7 @@ class _Interception:
         with self.lock:
             if self.users == 0:
                 self.stock = AttentionInterface.get_interface
-                AttentionInterface.get_interface = _get_interface  # type: ignore[method-assign]
+                AttentionInterface.get_interface = _get_interface  # type: ignore[method-assign, assignment]
             self.users += 1
 
     def leave(self) -> None:
@@ -203,8 +203,8 @@ class _Peek:
         own = self._cache.layers[layer_idx]
         if own.keys.shape[-2] < self._past:
             raise UnsupportedModel(
-                f"{type(own).__name__} holds the keys of earlier turns in another form, so the attention of a layer that "
-                "has not run yet cannot be read; use the default cache"
+                f"{type(own).__name__} holds the keys of earlier turns in another form, so the attention of a layer "
+                "that has not run yet cannot be read; use the default cache"
             )
         held = ((own.keys, keys), (own.values, values))
         return tuple(torch.cat([before[:, :, : self._past].to(new.device), new], 2) for before, new in held)
@@ -242,4 +242,3 @@ def run_ahead(layer: nn.Module, hidden: torch.Tensor, args: tuple, kwargs: dict,
         except Reached as reached:
             leave(layer, reached.module)
     return calls[0] if calls else None
-

@@ -103,7 +103,9 @@ class PrefillLayers:
     def capture(self) -> Capture:
         """Sees the attention of the layers before stages; to be entered while the decoder runs."""
         before = {stage.layer - 1 for stage in self.stages if not stage.strategy.keeps_all(stage.index)}
-        return Capture({i: self.session.view.layers[i] for i in before}, self.calls.__setitem__, self.session.self_check)
+        return Capture(
+            {i: self.session.view.layers[i] for i in before}, self.calls.__setitem__, self.session.self_check
+        )
 
     def needed(self, depth: int) -> list[int]:
         """Layers that must be hooked: the first (it brings the cache), taps, and all from the first cut on."""

@@ -19,7 +19,9 @@ def check_whole(layer: nn.Module) -> None:
         return
     from torch.distributed.tensor import DTensor
 
-    own = (p for part in layer.modules() if part is layer or not part._forward_pre_hooks for p in part.parameters(False))
+    own = (
+        p for part in layer.modules() if part is layer or not part._forward_pre_hooks for p in part.parameters(False)
+    )
     if any(isinstance(parameter, DTensor) for parameter in own):
         raise UnsupportedModel(
             "this strategy reads the weights of a layer that is not running, and FSDP keeps only pieces of those here; "

@@ -71,16 +71,17 @@ class AttentionTap:
             raise InputError(f"the vision tower saw {len(keys)} patches, but its pictures have {sum(lengths)}")
         if first.output is not None:
             self._check(first, lengths[0], seen)
-        scaling, *more = first.scaling, first.softcap, first.sinks
+        scaling, softcap, sinks = first.scaling, first.softcap, first.sinks
         result = torch.zeros(len(keys), query.shape[1], device=keys.device)
         for piece in _pieces(lengths, keys.device):
             own_keys = keys[piece].transpose(1, 2)
             if self.lead:  # every picture is one piece, and all have one size
                 everything = torch.arange(piece.shape[1], device=keys.device).expand(len(piece), -1)
-                weights = attention_rows(query[:, :, None], own_keys, scaling, None, everything, *more)[:, :, 0]
+                class_query = query[:, :, None]
+                weights = attention_rows(class_query, own_keys, scaling, None, everything, softcap, sinks)[:, :, 0]
             else:
                 real = None if seen is None else seen.flatten()[piece]
-                weights = received_attention(query[piece].transpose(1, 2), own_keys, scaling, real, *more)
+                weights = received_attention(query[piece].transpose(1, 2), own_keys, scaling, real, softcap, sinks)
             result[piece] = weights.transpose(1, 2)
         return result
 

@@ -244,8 +244,8 @@ class Vision:
         if declared is not None and signal not in declared:
             name, more = type(self.strategy).__name__, (*declared, signal)
             raise InputError(
-                f"{name} asks the vision tower for {signal!r}, but declares tower = {declared!r}, so nothing else of it "
-                f"was kept; write tower = {more!r} in the class"
+                f"{name} asks the vision tower for {signal!r}, but declares tower = {declared!r}, so nothing else of "
+                f"it was kept; write tower = {more!r} in the class"
             )
 
     @cached_property
