@@ -144,7 +144,7 @@ def check_attention(call: Call, rows: torch.Tensor, slots: torch.Tensor, weights
     value = value.repeat_interleave(weights.shape[1] // value.shape[1], 1)
     here = (weights.to(value.dtype) @ value).transpose(1, 2).float()
     own = call.output[rows[:, None], slots].reshape(here.shape).float()
-    bound = _tolerance(value) * (own.abs().amax() + value.abs().amax() / 10)
+    bound = max(_tolerance(value), _tolerance(call.output)) * (own.abs().amax() + value.abs().amax() / 10)
     if not bool((here - own).abs().amax() <= bound):
         raise UnsupportedModel(
             f"the attention of {type(call.module).__name__} (transformers {version()}, torch {torch.__version__}, "

@@ -94,6 +94,14 @@ class PrefillLayers:
 
     def __init__(self, session: Session, stages: list[PlannedStage], positions: torch.Tensor, gapped: bool) -> None:
         self.session, self.stages, self.positions, self.gapped = session, stages, positions, gapped
+        kernel = session.view.language_model.config._attn_implementation
+        gaps = gapped or any(not stage.renumber for stage in stages)
+        if session.view.needs_positions and gaps and kernel not in ("eager", "sdpa"):
+            raise UnsupportedModel(
+                f"the attention of {session.view.family.title}'s decoder hands position_ids to its kernel, and "
+                f"attn_implementation={kernel!r} may take gaps in them for packed sequences; use positions='renumber', "
+                "or load the model with 'sdpa' or 'eager'"
+            )
         self.inputs: dict[str, LayerInputs] | None = None  # after a cut, by kind of layer
         self.tapped: dict[int, LayerTap] = {}
         self.calls: dict[int, Call] = {}
