@@ -10,6 +10,7 @@ import torch
 Queries = Literal["last", "text", "anchor", "answers"] | torch.Tensor
 Tokens = Literal["visual", "text"]
 Onto = Literal["visual", "row"]
+TowerSignal = Literal["attention", "keys", "features", "class_token", "reader_attention", "reader_keys"]
 
 
 Question = TypeVar("Question", bound=Callable)

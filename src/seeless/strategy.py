@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 import torch
 
 from seeless.budget import Budget, check_budget, check_schedule, count_kept
+from seeless.context import TowerSignal
 from seeless.decision import Decision, Keep, Merge
 from seeless.errors import BudgetError
 from seeless.ops.bipartite import first_of_groups
@@ -67,7 +68,10 @@ class Strategy(ABC):
             they are ranked like any other token in the scopes "row" and "image".
 
     Class attributes: `one_by_one` asks for groups of a single unit; `may_drop_all` allows a unit to keep no token;
-    `no_training` is the reason why a model cannot be trained under it, if it cannot.
+    `no_training` is the reason why a model cannot be trained under it, if it cannot. `tower` names what it reads of the
+    vision tower, so that nothing else of it is kept: "attention" (`vision_attention`, `crop_attention`), "keys"
+    (`vision_keys`), "features" (`vision_features`, `text_similarity`, and what a `Merge` of features "vision" takes),
+    "class_token", "reader_attention", "reader_keys"; None keeps everything.
     """
 
     keep: Budget | list[Budget]
@@ -81,10 +85,10 @@ class Strategy(ABC):
     paper: ClassVar[str] = ""
     stage: ClassVar[Stage]
     own_positions: ClassVar[Positions] = "keep"
-    tower: ClassVar[tuple[str, ...] | None] = None
     one_by_one: ClassVar[bool] = False
     may_drop_all: ClassVar[bool] = False
     no_training: ClassVar[str] = ""
+    tower: ClassVar[tuple[TowerSignal, ...] | None] = None
     rounding: ClassVar[Callable[[float], int]] = math.floor
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -224,6 +228,7 @@ class TowerStrategy(EntryStrategy):
     proportional: bool = False
     scope: Scope = field(default="crop", kw_only=True)
     stage: ClassVar[Stage] = Stage.TOWER
+    tower = ()
     rounding = round
 
     def __post_init__(self) -> None:

@@ -236,7 +236,8 @@ def test_later_stages_and_earlier_cuts_keep_the_prior_of_their_tokens(tiny):
     """Q of the tokens that are left, stage by stage, from the whole images; stages may also be another strategy's."""
     own = CHOSEN[2]
     model = exact(own)
-    rows = with_images(RAGGED)
+    # Of one length: padding on the left makes the stock model's own eager attention nan in float64.
+    rows = [[5, "image:0", 9], [7, "image:1", 7]]
     strategy = sl.PriorTR2F(
         keep=[0.6, 0.3], layer=[2, 4], prior_mode="template", before=BEFORE, between=BETWEEN, after=AFTER, scope="image"
     )

@@ -28,6 +28,7 @@ ALLOWED = {
         "torch",
         "transformers.cache_utils",
         "transformers.masking_utils",
+        "transformers.modeling_utils.AttentionInterface",  # where every attention module asks for its kernel
         "transformers.modeling_layers",  # wider than architecture.md's table: layers.py must know checkpointed layers
         *(
             f"transformers.{name}" for name in ("AutoConfig", "AutoTokenizer", "CLIPModel")

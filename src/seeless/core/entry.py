@@ -24,7 +24,7 @@ from seeless.core.reporting import build_report
 from seeless.core.second_forward import SecondForward
 from seeless.core.session import Session
 from seeless.core.sizes import dimensions
-from seeless.core.stages import PlannedStage, prepare, run_stage
+from seeless.core.stages import PlannedStage, prepare, run_stage, tower_reads
 from seeless.core.tower import check_tower
 from seeless.errors import InputError, UnsupportedModel
 from seeless.flops import Dimensions
@@ -67,7 +67,7 @@ class Reducer:
     def attach(self) -> None:
         HookSet.sweep()
         model, base, decoder = self.view.model, self.view.base, self.view.language_model
-        noting = Noting(self.view, self.tower, self._note)
+        noting = Noting(self.view, self.tower, tower_reads(self.stages), self.self_check, self._note)
         kinds: list[Kind] = ["image", "video"] if self.view.takes_videos else ["image"]
         try:
             for kind in kinds:
@@ -166,7 +166,9 @@ class Reducer:
             return below(*args, **kwargs)
         try:
             kwargs = self._enter(frame, args, kwargs, pictures, record)
-            return self._leave(frame, below(**kwargs))
+            with frame.watch:
+                output = below(**kwargs)
+            return self._leave(frame, output)
         finally:
             frame.hooks.over = True
             frame.session = None
@@ -242,10 +244,11 @@ class Reducer:
         valid = None if mask is None or prompt.valid is None else mask[:, -length:].to(embeds.device).bool()
         self._check_merged(pictures)
         blocks = self._blocks(frame.argument("token_type_ids"), valid, past.tokens, length)
-        session = Session(self.view, prompt, pictures.vision, embeds, valid, blocks, past)
+        session = Session(self.view, prompt, pictures.vision, embeds, valid, blocks, past, self.self_check)
         frame.session = session
         injected = kwargs.get("deepstack_visual_embeds")
-        prepare(session, self.stages, SecondForward(self.view, prompt, embeds, injected, session.second_runs))
+        second = SecondForward(self.view, prompt, embeds, injected, session.second_runs, self.self_check)
+        prepare(session, self.stages, second)
 
         hidden, gapped, changed = embeds, False, past.record is not None
         for stage in [stage for stage in self.stages if stage.layer == 0]:
@@ -279,6 +282,8 @@ class Reducer:
         later = [stage for stage in self.stages if stage.layer > 0]
         layers = PrefillLayers(session, later, positions, gapped)
         hook_layers(self.view.layers, layers.needed(self.view.depth), layers.before, frame.hooks)
+        if later:
+            frame.watch = layers.capture()
         if any(stage.layer == self.view.depth for stage in later):
             frame.hooks.before(self.view.final_norm, layers.after)
         return kwargs
@@ -327,6 +332,7 @@ class Reducer:
             removed = frame.logical - spans[0].columns
             CacheRecord(cache, spans, removed, lambda: self.active).install()
         self.on_report(build_report(session, self.size, cache is not None))
+        session.vision.release()
         return self._restored(output, session)
 
     @cached_property

@@ -1,6 +1,7 @@
 """What is known of one running forward of a model; every thread has its own."""
 
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,7 @@ class Frame:
         session: of a prefill with visual tokens.
         logical: tokens of the conversation after this forward, dropped ones included.
         hooks: seams for this forward alone.
+        watch: to be entered while the language model runs.
         over: nothing of it counts any more.
     """
 
@@ -34,6 +36,7 @@ class Frame:
     session: Session | None = None
     logical: int = 0
     hooks: HookSet = field(default_factory=HookSet)
+    watch: AbstractContextManager = field(default_factory=nullcontext)
     over: bool = False
 
     def argument(self, name: str) -> Any:

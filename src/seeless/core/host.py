@@ -5,10 +5,13 @@ import inspect
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from transformers.cache_utils import Cache
 from transformers.masking_utils import create_causal_mask
+from transformers.modeling_utils import AttentionInterface as AttentionInterface
 
 from seeless.errors import UnsupportedModel
 
@@ -25,6 +28,42 @@ def cache_in(named: Mapping[str, Any]) -> Cache | None:
     return next((value for name, value in named.items() if name in CACHE_NAMES and value is not None), None)
 
 
+@dataclass(frozen=True)
+class AttentionOptions:
+    """What an attention kernel is given beside tensors and mask, as far as it changes the attention."""
+
+    scaling: float | None
+    softcap: float | None
+    sinks: torch.Tensor | None
+    dropout: float
+    ends: torch.Tensor | None
+
+
+def attention_options(module: str, given: Mapping[str, Any]) -> AttentionOptions:
+    """The options among the arguments that an attention module hands to its kernel.
+
+    Raises:
+        UnsupportedModel: it adds a bias to its scores.
+    """
+    if given.get("position_bias") is not None:
+        raise UnsupportedModel(
+            f"{module} adds a bias of positions to its scores, so its attention cannot be read; use a strategy that "
+            "reads hidden states or nothing"
+        )
+    return AttentionOptions(
+        scaling=given.get("scaling"),
+        softcap=given.get("softcap"),
+        sinks=next((given[name] for name in ("s_aux", "sinks") if given.get(name) is not None), None),
+        dropout=given.get("dropout") or 0.0,
+        ends=next((given[name] for name in ("cu_seq_lens_q", "cu_seqlens") if given.get(name) is not None), None),
+    )
+
+
+def version() -> str:
+    """Of `transformers`."""
+    return importlib.metadata.version("transformers")
+
+
 def check_version() -> None:
     """Refuse releases newer than any that was tested, unless the environment says otherwise.
 
@@ -32,10 +71,10 @@ def check_version() -> None:
         UnsupportedModel: this one is newer.
     """
 
-    def release(version: str) -> tuple[int, ...]:
-        return tuple(map(int, re.findall(r"\d+", version)[:2]))
+    def release(number: str) -> tuple[int, ...]:
+        return tuple(map(int, re.findall(r"\d+", number)[:2]))
 
-    installed = importlib.metadata.version("transformers")
+    installed = version()
     if release(installed) > release(TESTED[1]) and os.environ.get(UNTESTED) != "1":
         raise UnsupportedModel(
             f"transformers {installed} is newer than any release seeless was tested with "

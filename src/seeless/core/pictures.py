@@ -15,13 +15,16 @@ import numpy as np
 import torch
 from torch import nn
 
+from seeless.context import TowerSignal
+from seeless.core.capture import Capture
 from seeless.core.family import ModelView
 from seeless.core.hooks import HookSet
 from seeless.core.images import NO_PATCH, Image, Side, packed_image
 from seeless.core.tower import Merging, merging_layers
+from seeless.core.tower_attention import AttentionTap
 from seeless.core.transfer import fetch
 from seeless.core.units import Layout, Placeholders
-from seeless.core.vision import AttentionTap, Vision, VisionTap, token_side
+from seeless.core.vision import Vision, VisionTap, token_side
 from seeless.errors import InputError
 from seeless.strategy import TowerStrategy
 
@@ -215,11 +218,21 @@ class Noting:
 
     Args:
         tower: merges tokens inside the tower; None = nobody does.
+        reads: what strategies may ask of the tower; None = anything.
+        self_check: whether attention that is read for the first time is compared with the model's own.
         on_note: called with the kind and the note of every run.
     """
 
-    def __init__(self, view: ModelView, tower: TowerStrategy | None, on_note: Callable[[Kind, Note], None]) -> None:
-        self.view, self.tower, self.on_note = view, tower, on_note
+    def __init__(
+        self,
+        view: ModelView,
+        tower: TowerStrategy | None,
+        reads: frozenset[TowerSignal] | None,
+        self_check: bool,
+        on_note: Callable[[Kind, Note], None],
+    ) -> None:
+        self.view, self.tower, self.reads, self.on_note = view, tower, reads, on_note
+        self.self_check = self_check
         self.here = _Here()
 
     def run(self, kind: Kind, encode: Callable, args: tuple, kwargs: dict) -> Any:
@@ -237,23 +250,25 @@ class Noting:
         bound = inspect.signature(encode).bind(*args, **kwargs)
         bound.apply_defaults()
         given = {**bound.arguments, **bound.arguments.get("kwargs", {})}
-        vision, packed = VisionTap(view, kind), []  # type: ignore[var-annotated]
+        vision, packed = VisionTap(view, self.reads), []  # type: ignore[var-annotated]
         asked = given.get("vision_feature_layer")
         geometry = _geometry(view, kind, given)
         try:
-            if self.tower is not None:
+            capture = _tap_tower(view, kind, vision, hooks, view.tapped_layers(kind, asked), self.self_check)
+            if self.tower is not None:  # what is put on later acts first: the tap sees what merging leaves
                 vision.patches = _given_grids(view, kind, fetch(geometry))
                 merging = Merging(view, kind, self.tower, merging_layers(view, kind, self.tower, asked), vision)
                 merging.attach(hooks)
-            _tap_tower(view, kind, vision, hooks, view.tapped_layers(kind, asked))
             if view.family.packer is not None and kind == "image":
                 _tap_packer(view, view.family.packer, packed.append, hooks)
-            output = encode(*args, **kwargs)
+            with capture:
+                output = encode(*args, **kwargs)
         finally:
             hooks.over = True
             hooks.remove()
         features = output.pooler_output if hasattr(output, "pooler_output") else output
-        vision.given = features
+        if not view.family.projected and vision.may_read("features"):
+            vision.given = features
         if not geometry and not vision.patches:
             vision.patches = _uniform(view, vision)
         videos = given["pixel_values_videos"].shape[0] if kind == "video" else 0
@@ -275,42 +290,52 @@ def _lengths(features: Any) -> list[int]:
     return [feature.shape[:-1].numel() for feature in features]
 
 
-def _tap_tower(view: ModelView, kind: Kind, vision: VisionTap, hooks: HookSet, chosen: list[int]) -> None:
-    layers, made = view.tower_layers(kind), chosen[-1]
+def _tap_tower(
+    view: ModelView, kind: Kind, vision: VisionTap, hooks: HookSet, chosen: list[int], self_check: bool
+) -> Capture:
+    """Watch one run of the tower; what comes back is to be entered while it lasts."""
+    layers, made, lead = view.tower_layers(kind), chosen[-1], view.has_class_token
     if made >= 0:
-        vision.made = _tap_attention(view, layers, made, hooks)
+        vision.made = AttentionTap(made, lead)
     if made + 1 < len(layers):
-        vision.reader = _tap_attention(view, layers, made + 1, hooks)
+        vision.reader = AttentionTap(made + 1, lead)
+    by_reader = vision.may_read("reader_attention", "reader_keys")
+    read = {
+        tap.layer: tap
+        for tap, wanted in (
+            (vision.made, vision.may_read("attention", "keys") or (by_reader and vision.reader is None)),
+            (vision.reader, by_reader),
+        )
+        if tap is not None and wanted
+    }
 
     def see_tower(module: nn.Module, args: tuple, kwargs: dict) -> None:
-        seen = kwargs.get("patch_attention_mask")
-        if seen is not None and not bool(seen.all()):
+        if (seen := kwargs.get("patch_attention_mask")) is not None:
             vision.seen = seen.flatten(1).bool()
+
+    def see_layer(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        vision.taken = (args[0] if args else kwargs["hidden_states"]).shape
 
     def see_class_token(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
         if (states := getattr(output, "hidden_states", None)) is not None:
             vision.class_token = torch.cat([states[index + 1][:, 0] for index in chosen], -1)
 
     def see_features(module: nn.Module, args: tuple, kwargs: dict) -> None:
-        vision.projected = args[0] if args else next(iter(kwargs.values()))
+        projected = args[0] if args else next(iter(kwargs.values()))
+        vision.width = projected.shape[-1]
+        if vision.made is None:
+            vision.taken = projected.shape
+        if view.family.projected and vision.may_read("features"):
+            vision.projected = projected
 
     hooks.before(view.tower(kind), see_tower)
-    if view.has_class_token:
+    if vision.made is not None:
+        hooks.before(layers[made], see_layer)
+    if view.has_class_token and vision.may_read("class_token"):
         hooks.after(view.tower(kind), see_class_token)
     hooks.before(view.projector, see_features)
-
-
-def _tap_attention(view: ModelView, layers: Any, index: int, hooks: HookSet) -> AttentionTap:
-    tap = AttentionTap(index, view.tower_attention(layers[index]))
-
-    def see(module: nn.Module, args: tuple, kwargs: dict) -> None:
-        tap.hidden = (args[0] if args else kwargs["hidden_states"]).detach()
-        tap.rotary = kwargs.get("position_embeddings")
-        if (ends := kwargs.get("cu_seqlens")) is not None:
-            tap.lengths = ends.diff().tolist()
-
-    hooks.before(tap.module, see)
-    return tap
+    owners = {number: layers[number] for number in read}
+    return Capture(owners, lambda number, call: read[number].see(call), self_check)
 
 
 def _tap_packer(view: ModelView, name: str, found: Callable[[Packing], None], hooks: HookSet) -> None:
@@ -367,13 +392,12 @@ def _describe(note: Note, host: Mapping[str, np.ndarray]) -> list[Image]:
 
 def _uniform(view: ModelView, vision: VisionTap) -> tuple[Side, ...]:
     """The patch grids of pictures of one size, from what the tower's layer, or the projector, took in."""
-    seen = None if vision.made is None else vision.made.hidden
-    taken = seen if seen is not None else vision.projected
-    if taken is None or taken.ndim != 3:
+    if vision.taken is None or len(vision.taken) != 3:
         raise InputError("the vision tower did not run picture by picture, as it does in every supported model")
-    count = taken.shape[1] - int(view.has_class_token and seen is not None)
+    pictures, patches, _ = vision.taken
+    count = patches - int(view.has_class_token and vision.made is not None)
     side = round(count**0.5)
-    return ((side, side) if side * side == count else (1, count),) * taken.shape[0]
+    return ((side, side) if side * side == count else (1, count),) * pictures
 
 
 def _unpacked(

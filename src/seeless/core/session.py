@@ -49,6 +49,7 @@ class Session:
         watched: per layer, what entered it, and the row and the ledger then.
         uninjected: `[batch, slots, dim]` as the last layer gave it, if visual features were added to that since.
         added: how many tokens were added so far.
+        self_check: whether attention that is read for the first time is compared with the model's own.
         second_runs: (row, tokens, decoder layers) of second prompts that were run.
     """
 
@@ -61,8 +62,10 @@ class Session:
         valid: torch.Tensor | None,
         blocks: torch.Tensor | None,
         past: Past,
+        self_check: bool = True,
     ) -> None:
         self.view, self.prompt, self.vision, self.past = view, prompt, vision, past
+        self.self_check = self_check
         self.embeds: torch.Tensor | None = embeds
         self.blocks, self.number_bytes = blocks, embeds.element_size()
         self.row = TokenRow.full(prompt.lengths(), prompt.length, valid, embeds.device)

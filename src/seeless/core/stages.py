@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from seeless.context import Context
+from seeless.context import Context, TowerSignal
 from seeless.core.adding import add_tokens, ranks
 from seeless.core.answers import Answers
 from seeless.core.attention import LayerTap
@@ -96,6 +96,18 @@ def plan_stages(strategies: list[Strategy], view: ModelView) -> list[PlannedStag
     return sorted(stages, key=lambda stage: (stage.layer, not isinstance(stage.strategy, TowerStrategy)))
 
 
+def tower_reads(stages: Sequence[PlannedStage]) -> frozenset[TowerSignal] | None:
+    """What the strategies of some stages may ask of the vision tower; None = anything."""
+    found: set[TowerSignal] = set()
+    for stage in stages:
+        if stage.strategy.keeps_all(stage.index):
+            continue
+        if (declared := type(stage.strategy).tower) is None:
+            return None
+        found.update(declared)
+    return frozenset(found)
+
+
 def prepare(session: Session, stages: Sequence[PlannedStage], second: Callable) -> None:
     """Let strategies that prepare something do so, unit by unit, while nothing has been dropped."""
     for strategy in {id(stage.strategy): stage.strategy for stage in stages}.values():
@@ -150,7 +162,7 @@ def _asked(
         answered = []
         while pending:
             group = pending.pop(0)
-            answers = Answers(session, group, hidden, taps, second)
+            answers = Answers(session, session.vision.asked_by(strategy), group, hidden, taps, second)
             try:
                 answered.append(Asked(group, question(_context(session, stage, group, answers)), answers))
             except Uneven as uneven:  # ask again, rows of one size at a time

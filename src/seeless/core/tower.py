@@ -6,9 +6,11 @@ from collections import defaultdict
 import torch
 from torch import nn
 
+from seeless.core.attention import read_nothing
+from seeless.core.capture import run_ahead
 from seeless.core.family import ModelView
 from seeless.core.hooks import HookSet, hook_layers
-from seeless.core.vision import AttentionTap, Merged, VisionTap
+from seeless.core.vision import Merged, VisionTap
 from seeless.errors import BudgetError, InputError, UnsupportedModel
 from seeless.strategy import TowerStrategy
 
@@ -125,7 +127,7 @@ class Merging:
 
     def _start(self, hidden: torch.Tensor) -> None:
         """Lay out the tokens of all pictures over the patches of the sequence."""
-        if self.tap.seen is not None:
+        if self.tap.seen is not None and not bool(self.tap.seen.all()):
             raise InputError(
                 f"{self.strategy.name} cannot merge pictures with padding inside the tower (pixel_attention_mask); "
                 "resize them to the tower's size"
@@ -175,7 +177,7 @@ class Merging:
         self.alive, self.group, self.sizes, self.members = (
             x.to(device) for x in (self.alive, self.group, self.sizes, self.members)
         )
-        keys = self._keys(index, blocks.detach(), given)
+        keys = self._keys(index, hidden, given)
         values, receiver = blocks.flatten(1), torch.arange(len(blocks), device=device)
         stays = torch.ones_like(receiver, dtype=torch.bool)
         for places, leave in self._alike(targets):
@@ -202,17 +204,21 @@ class Merging:
             first += count
         return [(torch.stack(places), leave) for (_, leave), places in found.items()]
 
-    @torch.no_grad()
-    def _keys(self, index: int, blocks: torch.Tensor, given: dict) -> torch.Tensor:
-        """Keys of a layer, the mean over heads and patches of each token: `[tokens, head_dim]`."""
-        layer, rotary = self.modules[index], given.get("position_embeddings")
-        if rotary is not None:
-            patches = self.members[self.alive].flatten()
-            rotary = tuple(x.flatten(0, -2)[patches.to(x.device)] for x in rotary)
-        normed = self.view.tower_norm(layer)(blocks.flatten(0, 1))
-        look = VisionTap(self.view)
-        taken = AttentionTap(index, self.view.tower_attention(layer), normed, rotary)
-        return look.project("k", taken).float().mean(1).unflatten(0, (-1, blocks.shape[1])).mean(1)
+    def _keys(self, index: int, hidden: torch.Tensor, given: dict) -> torch.Tensor:
+        """Keys of a layer that is about to run, the mean over heads and patches of each token: `[tokens, head_dim]`."""
+        given = self._gathered(given, hidden) if self.merged else dict(given)
+        patches = hidden.shape[:-1].numel()
+        for name in ENDS:  # all in one piece: nothing but the attention itself depends on the pieces
+            if given.get(name) is not None:
+                given[name] = torch.tensor([0, patches], dtype=given[name].dtype, device=given[name].device)
+        for name in LONGEST:
+            if given.get(name) is not None:
+                given[name] = patches
+        call = run_ahead(self.modules[index], hidden.detach(), (), given, past=0, check=False)
+        if call is None:
+            raise read_nothing(self.modules[index])
+        keys = call.key.float().mean(1)
+        return self._blocks(keys if hidden.ndim == 3 else keys[0]).mean(1)
 
     # The layers' other arguments, at the patches that are left.
 

@@ -48,6 +48,7 @@ class CDPruner(EntryStrategy):
     scope: Scope = field(default="crop", kw_only=True)
     paper = "arXiv 2506.10967"
     rounding = round
+    tower = ("features",)
 
     def __post_init__(self) -> None:
         super().__post_init__()

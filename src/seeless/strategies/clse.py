@@ -49,6 +49,7 @@ class CLSE(LayerStrategy):
     scope: Scope = field(default="image", kw_only=True)
     past: Past = field(default="trim", kw_only=True)
     paper = "arXiv 2606.24165"
+    tower = ()
 
     def __post_init__(self) -> None:
         Strategy.__post_init__(self)  # from here on all numbers are Python's own

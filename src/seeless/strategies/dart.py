@@ -38,6 +38,7 @@ class Dart(LayerStrategy):
     visual_pivots: int = 4
     text_pivots: int = 4
     paper = "arXiv 2502.11494"
+    tower = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()

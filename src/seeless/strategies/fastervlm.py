@@ -31,6 +31,7 @@ class FasterVLM(EntryStrategy):
     scope: Scope = field(default="crop", kw_only=True)
     paper = "arXiv 2412.01818v1"
     rounding = round
+    tower = ("attention",)
 
     def __post_init__(self) -> None:
         super().__post_init__()

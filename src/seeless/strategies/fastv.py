@@ -29,6 +29,7 @@ class FastV(LayerStrategy):
     query_aggregation: Literal["last", "question"] = "last"
     paper = "arXiv 2403.06764"
     rounding = round
+    tower = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()

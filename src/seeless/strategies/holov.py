@@ -40,6 +40,7 @@ class HoloV(EntryStrategy):
     attention_weight: float = 1000.0
     scope: Scope = field(default="crop", kw_only=True)
     paper = "arXiv 2510.02912"
+    tower = ("attention",)
 
     def __post_init__(self) -> None:
         super().__post_init__()

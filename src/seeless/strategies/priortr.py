@@ -35,6 +35,7 @@ class PriorTR(LayerStrategy):
     last_row: bool = True
     past: Past = field(default="trim", kw_only=True)
     paper = "arXiv 2606.24156"
+    tower = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()

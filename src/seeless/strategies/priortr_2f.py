@@ -63,6 +63,7 @@ class PriorTR2F(LayerStrategy):
     as_released: bool = False
     past: Past = field(default="trim", kw_only=True)
     paper = "arXiv 2606.24156"
+    tower = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()

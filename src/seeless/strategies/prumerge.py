@@ -46,6 +46,7 @@ class PruMerge(EntryStrategy):
     scope: Scope = field(default="crop", kw_only=True)
     paper = "arXiv 2403.15388"
     rounding = round
+    tower = ("features", "reader_attention", "reader_keys")
 
     def __post_init__(self) -> None:
         adaptive = self.keep is None

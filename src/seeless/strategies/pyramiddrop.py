@@ -32,6 +32,7 @@ class PyramidDrop(LayerStrategy):
     layer: int | list[int] | None = None  # type: ignore[assignment]
     own_positions = "renumber"
     paper = "arXiv 2410.17247"
+    tower = ()
 
     def __post_init__(self) -> None:
         if self.layer is None:

@@ -28,6 +28,7 @@ class Random(LayerStrategy):
     lowest_layer: ClassVar[int] = 0
     own_positions = "renumber"
     rounding = round
+    tower = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -56,6 +56,7 @@ class SparseVLM(LayerStrategy):
     heads: int = 14
     seed: int = 0
     paper = "arXiv 2410.04417"
+    tower = ()
 
     def __post_init__(self) -> None:
         stages, layer, listed = self._stages(), self.layer, isinstance(self.keep, list | tuple)

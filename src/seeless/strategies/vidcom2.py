@@ -42,6 +42,7 @@ class VidCom2(EntryStrategy):
 
     temperature: float = 0.01
     paper = "arXiv 2505.14454"
+    tower = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -46,6 +46,7 @@ class VisionZip(EntryStrategy):
     scope: Scope = field(default="crop", kw_only=True)
     paper = "arXiv 2412.04467"
     rounding = round
+    tower = ("attention", "keys", "features", "class_token")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -34,6 +34,7 @@ class VisPruner(EntryStrategy):
     scope: Scope = field(default="crop", kw_only=True)
     paper = "arXiv 2412.01818v2"
     rounding = round
+    tower = ("attention", "features")
 
     def __post_init__(self) -> None:
         super().__post_init__()
