@@ -95,7 +95,7 @@ class PrefillLayers:
         self.session, self.stages, self.positions, self.gapped = session, stages, positions, gapped
         self.inputs: dict[str, LayerInputs] | None = None  # after a cut, by kind of layer
         self.tapped: dict[int, tuple[torch.Tensor, tuple]] = {}
-        self.over = False
+        self.over = self.deciding = False
         self.watched = {i for stage in stages for i in stage.strategy.watches(session.view.depth)}
 
     def needed(self, depth: int) -> list[int]:
@@ -127,7 +127,7 @@ class PrefillLayers:
 
     def after(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         """Ahead of the final norm: stages after the last layer, which cut nothing but the caches."""
-        if not self.over:  # a strategy may call the norm itself
+        if not self.over and not self.deciding:  # a strategy may call the norm itself
             self.over = True
             self._run_stages(self.session.view.depth, args[0] if args else kwargs["hidden_states"], None)
 
@@ -135,10 +135,12 @@ class PrefillLayers:
         """What is left of `hidden` after all stages before a layer; `given` is None after the last layer."""
         session = self.session
         for stage in [stage for stage in self.stages if stage.layer == index]:
+            self.deciding = True
             taps = {i: self._tap(i, *kept) for i, kept in self.tapped.items() if i == index - 1}
             if given is not None:
                 taps[index] = self._tap(index, hidden, self._rotary(index, hidden, given))
             cut = session.run_stage(stage, hidden, taps)
+            self.deciding = False
             if cut is not None:
                 hidden = gather_tokens(cut.hidden, cut.order)
                 self.tapped = {

@@ -13,7 +13,6 @@ from seeless.strategy import Recipe, Strategy
 from seeless.vtr.backbones import OTHER, Backbone, backbone_of
 from seeless.vtr.token_merge import kept_beside_merged
 
-
 MERGING = "sparsevlm"  # PriorTR's framework tells by this name alone
 
 
