@@ -1,4 +1,4 @@
-"""What a plug-in file finds beside it: PriorTR's framework, as `seeless.vtr` has it, and the files of its own folder."""
+"""What a plug-in file finds beside it: PriorTR's framework as `seeless.vtr` has it, and files of its own folder."""
 
 import hashlib
 import importlib
@@ -21,8 +21,9 @@ METHODS = ("clse", "fastv", "priortr", "priortr_2f", "sparsevlm", "token_merge",
 def package_of(file: Path) -> str:
     """The package a plug-in file is imported in, so that its relative imports are answered.
 
-    `.base`, `.registry` and `..config` are `seeless.vtr`'s, and what these lack is looked for in files of that name
-    beside the plug-in. `.mine` is `mine.py` beside it; where there is none, a method's file is `seeless.vtr`'s.
+    `.base`, `.registry` and `..config` are `seeless.vtr`'s; what these lack comes from the user's files of that name.
+    `.mine` is `mine.py` beside the plug-in, `..model.mine` is in the folder `model` beside its folder. Where there is
+    none, a method of PriorTR's is `seeless.vtr`'s.
     """
     folder = file.resolve().parent
     root = PREFIX + hashlib.sha256(str(folder).encode()).hexdigest()[:12]
@@ -50,19 +51,31 @@ class _Finder(MetaPathFinder):
             return None
         if not inner or inner in [[package] for package in PACKAGES]:
             return ModuleSpec(fullname, _Alias(FRAMEWORK, None), is_package=True)
-        inner = inner[1:] if inner[0] in PACKAGES else inner
-        name, beside = ".".join(inner), _beside(fullname, self.folders[root].joinpath(*inner))
+        file = self._file(self.folders[root], inner)
+        name = ".".join(inner[1:] if inner[0] in PACKAGES else inner)
         if name in FOUNDATIONS:
-            return ModuleSpec(fullname, _Alias(f"{FRAMEWORK}.{name}", beside))
-        if beside is not None:
-            return beside
+            within = f"{root}.{PACKAGES[0]}" if file is not None and file.parent == self.folders[root] else root
+            shadow = None if file is None else importlib.util.spec_from_file_location(f"{within}.{name}_beside", file)
+            return ModuleSpec(fullname, _Alias(f"{FRAMEWORK}.{name}", shadow))
+        if file is not None:
+            places = [str(file.parent)] if file.name == "__init__.py" else None
+            return importlib.util.spec_from_file_location(fullname, file, submodule_search_locations=places)
         if name in METHODS:
             return ModuleSpec(fullname, _Alias(f"{FRAMEWORK}.{name}", None))
         raise ModuleNotFoundError(
-            f"there is no {'/'.join(inner)}.py beside it, and {FRAMEWORK} has no {name}; it has "
+            f"there is no {name.replace('.', '/')}.py beside it, and {FRAMEWORK} has no {name}; it has "
             f"{', '.join((*FOUNDATIONS, *METHODS))}",
             name=fullname,
         )
+
+    @staticmethod
+    def _file(folder: Path, inner: list[str]) -> Path | None:
+        """The user's own file of a module: where PriorTR's copies have it, or else beside the plug-in."""
+        own = inner[1:] if inner[0] in PACKAGES else inner
+        placed = folder.joinpath(*own) if inner[0] == PACKAGES[0] else folder.parent.joinpath(*inner)
+        paths = [placed, folder.joinpath(*own)]
+        files = [file for path in paths for file in (path.with_name(path.name + ".py"), path / "__init__.py")]
+        return next((file for file in files if file.is_file()), None)
 
 
 class _Alias(Loader):
@@ -100,27 +113,17 @@ class _Alias(Loader):
         raise ImportError(f"{self.of} has no {name}; it has {', '.join(sorted(offered))}")
 
 
-def _beside(fullname: str, path: Path) -> ModuleSpec | None:
-    """A file or package of the plug-in's own folder."""
-    for file, places in ((path.with_name(path.name + ".py"), None), (path / "__init__.py", [str(path)])):
-        if file.is_file():
-            return importlib.util.spec_from_file_location(fullname, file, submodule_search_locations=places)
-    return None
-
-
 def _load(spec: ModuleSpec) -> ModuleType:
     """The module of a file that stands in the shadow of one of the framework's."""
-    name = f"{spec.name}_beside"
-    if name not in sys.modules:
-        own = importlib.util.spec_from_file_location(name, spec.origin)
-        assert own is not None and own.loader is not None
-        sys.modules[name] = module = importlib.util.module_from_spec(own)
+    if spec.name not in sys.modules:
+        assert spec.loader is not None
+        sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)
         try:
-            own.loader.exec_module(module)
+            spec.loader.exec_module(module)
         except BaseException:
-            del sys.modules[name]
+            del sys.modules[spec.name]
             raise
-    return sys.modules[name]
+    return sys.modules[spec.name]
 
 
 _finder = _Finder()
