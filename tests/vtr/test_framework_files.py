@@ -8,6 +8,7 @@ import torch
 from matrix import PLACEHOLDERS
 
 import seeless as sl
+from seeless import models
 from seeless.named.errors import UnusablePlugin
 from seeless.named.plugins import load_plugins
 from seeless.vtr import VTR_REGISTRY, FastVStrategy, VTRConfig, vispruner, wholemaps
@@ -448,3 +449,26 @@ def test_a_strategy_that_calls_the_final_norm_before_a_cut_after_the_last_layer(
     assert torch.equal(both.logits, want.logits)
     assert [(s.layer, s.n_after) for s in run.report.stages] == [(2, [8]), (depth, [3])]
     assert run.report.stages[0].kept[0].tolist() == alone.report.stages[0].kept[0].tolist()
+
+
+@torch.no_grad()
+def test_a_prior_sees_no_later_token_even_as_released(tiny, folder):
+    """The cut-off prompt has none; only the score rows of the whole prompt do as the released code did."""
+    load(folder, "two_forwards")
+    own = next(own for own in TINIES if own.name == "qwen2_vl")
+    model, untouched = tiny(own, "sdpa"), tiny(own, "untouched")
+    inputs, start, end = prompt(own, untouched)
+    with sl.apply(model, VTRConfig(strategy="two_forwards", prune_layer=3, keep_tokens=7, as_released=True)) as run:
+        model(**inputs)
+    prior = maps_of(untouched, cut_off(inputs, end + 1))[2][0, :, -1, start:end].mean(0)
+    posterior = maps_of(untouched, inputs)[2][0, :, -1, start:end].mean(0)  # the last row sees all anyway
+    want = posterior / posterior.sum() - prior / prior.sum()
+    assert (run.report.stages[0].scores[0] - want).abs().max() < 1e-5
+
+
+def test_checking_a_strategy_says_nothing_of_maps_that_are_made_up(tiny, folder):
+    load(folder, "entropy")
+    own = next(own for own in TINIES if own.name == "llava-llama-mha")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        models.check_strategy(tiny(own, "sdpa"), VTRConfig(strategy="entropy", prune_layer=2, keep_ratio=0.5))

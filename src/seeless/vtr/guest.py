@@ -144,7 +144,7 @@ class _Call:
         layer, before_decoder = self.ctx.layer, self.owner._ways.before_decoder
         told = {**self.shown.entries(self.owner.watches(layer), before_decoder), **self.context, "step": self.step}
         told["layer_idx"] = self.step if self.counts_cuts else layer - 1
-        attention = None if before_decoder else self.shown.attention(layer - 1)
+        attention = None if before_decoder else self.shown.attention(layer - 1, not self.config.as_released)
         config = self.config if self.counts_cuts else self.config.at_step(self.step)
         function = self.guest.compute_scores
         scores = self._call("compute_scores", function, attention, self.shown.range, config, context=told)

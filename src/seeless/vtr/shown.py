@@ -55,9 +55,9 @@ class Shown:
         """`[heads, 1, visual]`, which shows how many heads there are, and where attention is computed."""
         return self.ctx.attention("last")[0]
 
-    def attention(self, layer: int) -> LazyAttention:
+    def attention(self, layer: int, causal: bool) -> LazyAttention:
         """The map of a layer that can be read at this cut: the one before it, or the coming one."""
-        order, ctx, causal = self.order, self.ctx, not self.config.as_released
+        order, ctx = self.order, self.ctx
 
         def read(rows: torch.Tensor) -> torch.Tensor:
             chosen = order[rows.to(order.device)]
@@ -86,7 +86,7 @@ class Shown:
         if earlier:
             found["z_ref"] = ctx.entering(max(earlier))[0]
         if not before_decoder:
-            found["next_attention"] = self.attention(ctx.layer)
+            found["next_attention"] = self.attention(ctx.layer, not self.config.as_released)
             found |= self._priors()
         return found
 
@@ -110,7 +110,7 @@ class Shown:
         layer = self.ctx.layer if video else self.ctx.layer - 1
 
         def make() -> torch.Tensor:
-            prior = over_heads(self.attention(layer)[:, :, row, start:end], self.config).squeeze(0)
+            prior = over_heads(self.attention(layer, causal=True)[:, :, row, start:end], self.config).squeeze(0)
             return prior / (prior.sum() + EPSILON) if video else prior
 
         prior = self._of_visual(make, (), self.ctx.hidden.dtype)
