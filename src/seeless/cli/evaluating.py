@@ -131,7 +131,7 @@ class TaskRun:
 
     tasks: str | None
     include_path: Path | None
-    limit: int | None
+    limit: float | None
     batch_size: int | None
     extra: str
     port: int

@@ -21,6 +21,7 @@ def main(arguments: list[str] | None = None) -> None:
     from seeless.cli.list import list_strategies
     from seeless.cli.plot import plot
     from seeless.cli.run import run
+    from seeless.cli.script_flags import spelled
     from seeless.cli.sweep import sweep
     from seeless.cli.tasks_path import print_tasks_path
     from seeless.cli.train import train
@@ -43,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     app.command("info")(info)
     app.command("run", context_settings=FIELDS_ARE_FLAGS)(run)
     app.command("train", context_settings=FIELDS_ARE_FLAGS)(train)
-    app.command("eval", context_settings=FIELDS_ARE_FLAGS)(evaluate)
+    app.command("eval", context_settings={**FIELDS_ARE_FLAGS, "token_normalize_func": spelled})(evaluate)
     app.command("sweep", context_settings=FIELDS_ARE_FLAGS)(sweep)
     app.command("plot")(plot)
     app.command("tasks-path")(print_tasks_path)

@@ -42,7 +42,7 @@ class PrefillLayers:
         self.inputs: dict[str, LayerInputs] | None = None  # after a cut, by kind of layer
         self.tapped: dict[int, LayerTap] = {}
         self.calls: dict[int, Call] = {}
-        self.over = False
+        self.over = self.deciding = False
         self.watched = {i for stage in stages for i in stage.strategy.watches(session.view.depth)}
 
     def capture(self) -> Capture:
@@ -96,7 +96,7 @@ class PrefillLayers:
 
     def after(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         """Ahead of the final norm: stages after the last layer, which cut nothing but the caches."""
-        if not self.over:  # a strategy may call the norm itself
+        if not self.over and not self.deciding:  # a strategy may call the norm itself
             self.over = True
             self._run_stages(self.session.view.depth, args[0] if args else kwargs["hidden_states"], None)
 
@@ -107,7 +107,9 @@ class PrefillLayers:
             taps = {i: tap for i, tap in self.tapped.items() if i == index - 1}
             if given is not None:
                 taps[index] = self._coming(index, hidden, *given)
+            self.deciding = True
             cut = run_stage(session, stage, hidden, taps)
+            self.deciding = False
             hidden = hidden if cut is None else cut.hidden
             if cut is not None and cut.order is not None:
                 hidden = gather_tokens(hidden, cut.order)

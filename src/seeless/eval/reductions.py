@@ -8,7 +8,7 @@ from seeless.errors import did_you_mean
 from seeless.eval.errors import InvalidRequest
 from seeless.eval.targets import PLUGIN, Target
 from seeless.named.knobs import Spell, build_strategies, default_of, parse_value, takes
-from seeless.named.strategies import GUEST, Choice, choose
+from seeless.named.strategies import GUEST, OF_YOUR_OWN, Choice, choose
 from seeless.strategy import Recipe
 from seeless.vtr import VTR_REGISTRY
 
@@ -94,7 +94,7 @@ def guest(target: Target, method: str, budget: dict[str, str], params: list[str]
         InvalidRequest: an unknown method, a parameter that it does not have, a value that it cannot take.
     """
     if method not in methods():
-        raise InvalidRequest(f"no method is called {method!r}; {_near(method, methods())}")
+        raise InvalidRequest(f"no method is called {method!r}; {_near(method, methods())} {OF_YOUR_OWN}")
     budget, values = dict(budget), _params(target, method, params)
     on_tower = method == "vispruner" and VTR_REGISTRY[method].__module__.startswith("seeless.")
     notices: tuple[str, ...] = ()

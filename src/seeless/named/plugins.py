@@ -4,11 +4,14 @@ import importlib.util
 import sys
 from pathlib import Path
 
+from seeless.named.beside import package_of
 from seeless.named.errors import UnusablePlugin, one_line
 
 
 def load_plugins(files: list[Path]) -> None:
     """Import the files, in order, so that their `@sl.register(...)` and `@register_strategy(...)` run.
+
+    Relative imports, as files of PriorTR's framework have them, are answered by `seeless.named.beside`.
 
     Raises:
         UnusablePlugin: a file is missing, or fails while it is imported.
@@ -20,7 +23,7 @@ def load_plugins(files: list[Path]) -> None:
 def _load(file: Path) -> None:
     if not file.is_file():
         raise UnusablePlugin(f"plugin {file} does not exist")
-    name = f"seeless_plugin_{file.stem}"
+    name = f"{package_of(file)}.{file.stem.replace('.', '_')}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise UnusablePlugin(f"plugin {file} is no Python file")

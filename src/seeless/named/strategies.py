@@ -11,6 +11,7 @@ from seeless.strategy import Recipe
 from seeless.vtr.registry import VTR_REGISTRY, config_class
 
 GUEST = "vtr:"
+OF_YOUR_OWN = "(one of your own is known once its file is given as plugin)"
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def choose(name: str) -> Choice:
             known |= {known: known for known in sl.available()}
         near = [known[each] for each in difflib.get_close_matches(guest.lower(), known, n=3, cutoff=0.5)]
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known.values())}"
-        raise sl.UnknownStrategy(f"no strategy is called {name!r}; {hint}")
+        raise sl.UnknownStrategy(f"no strategy is called {name!r}; {hint} {OF_YOUR_OWN}")
     config = config_class(guest)
     if "__dataclass_fields__" not in vars(config):
         raise sl.BudgetError(f"{config.__name__} is no dataclass, so its fields are no flags; put @dataclass above it")
