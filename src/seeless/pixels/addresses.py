@@ -36,7 +36,7 @@ def public_addresses(host: str, port: int) -> list[str]:
             what = host if host == address else f"{host} is {address}, and that"
             raise ValueError(
                 f"{what} is an address of this machine or its network, from which nothing is fetched unless told: "
-                "--allow-private-urls, in Python allow_private=True"
+                "seeless run --allow-private-urls, in Python load_image(..., allow_private=True)"
             )
     return addresses
 

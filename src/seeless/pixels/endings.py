@@ -39,7 +39,8 @@ def _number(data: bytes) -> int:
 
 def _boxes(file: BinaryIO, size: int) -> int:
     at = end = 0
-    while len(head := _at(file, at, 16)) >= 8:
+    while at + 8 <= size:
+        head = _at(file, at, 16)
         length, kind = _number(head[:4]), head[4:8]
         length = _number(head[8:16]) if length == 1 else length
         if length < 8:  # 0: up to the end

@@ -26,9 +26,8 @@ def shorten(source: Any, longest: int = LONGEST_SOURCE) -> str:
     if isinstance(source, bytes):
         return f"{len(source):,} bytes"
     text = str(source)
-    if len(text) > longest:
-        text = f"{text[: longest // 2]}... ({len(text):,} characters)"
-    return " ".join(text.encode(errors="backslashreplace").decode().splitlines())
+    start = " ".join(text[:longest].encode(errors="backslashreplace").decode().splitlines())
+    return start if len(text) <= longest else f"{start[: longest // 2]}... ({len(text):,} characters)"
 
 
 def reason(error: BaseException) -> str:

@@ -1,6 +1,9 @@
 """Fetch a picture from the web: within limits of size, time and redirects, and from public machines only."""
 
-import time
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from typing import Any
@@ -32,14 +35,19 @@ def fetch(url: str, allow_private: bool = False) -> bytes:
     Raises:
         OSError, HTTPException, ValueError: it cannot be fetched, is too large or too slow, or is not public.
     """
-    end = time.monotonic() + SECONDS
+    web = _Web(allow_private)
     opener = OpenerDirector()
-    handlers = (_Proxies(allow_private), _Web(allow_private), _Redirects(), HTTPDefaultErrorHandler())
-    for handler in (*handlers, HTTPErrorProcessor(), UnknownHandler()):
+    handlers = (_Proxies(allow_private), web, _Redirects(), HTTPDefaultErrorHandler(), HTTPErrorProcessor())
+    for handler in (*handlers, UnknownHandler()):
         opener.add_handler(handler)
+    with web.at_most(SECONDS):
+        return _fetch(opener, _ascii(url))
+
+
+def _fetch(opener: OpenerDirector, url: str) -> bytes:
     try:
-        with opener.open(Request(_ascii(url), headers={"User-Agent": AGENT}), timeout=SILENCE) as answer:
-            return _read(answer, end)
+        with opener.open(Request(url, headers={"User-Agent": AGENT}), timeout=SILENCE) as answer:
+            return _read(answer)
     except HTTPError as error:
         error.close()
         raise ValueError(f"the server answers {error.code} {error.msg}".strip()) from error
@@ -49,13 +57,11 @@ def fetch(url: str, allow_private: bool = False) -> bytes:
         raise ValueError(str(error.reason)) from error
 
 
-def _read(answer: HTTPResponse, end: float) -> bytes:
+def _read(answer: HTTPResponse) -> bytes:
     promised, content = answer.length, bytearray()
     while promised is None or len(content) < promised:
         if max(promised or 0, len(content)) > MAX_BYTES:
             raise ValueError(f"it is larger than {MAX_BYTES / 2**20:.3g} MiB; download it and give the file")
-        if time.monotonic() > end:
-            raise ValueError(f"it has not arrived within {SECONDS:.0f} seconds; download it and give the file")
         piece = answer.read1(2**16)
         content += piece
         if not piece:
@@ -76,7 +82,36 @@ class _Web(AbstractHTTPHandler):
 
     def __init__(self, allow_private: bool) -> None:
         super().__init__()
-        self._allow_private = allow_private
+        self._connect = socket.create_connection if allow_private else connect_to_public
+        self._sockets: list[socket.socket] = []
+        self._late = False
+
+    @contextmanager
+    def at_most(self, seconds: float) -> Iterator[None]:
+        """Inside, everything is cut off after so many seconds, however little is sent how often."""
+        clock = threading.Timer(seconds, self._hang_up)
+        clock.daemon = True
+        clock.start()
+        try:
+            yield
+            if self._late:  # an answer without a length ends where it is cut off
+                raise TimeoutError
+        except Exception as error:
+            if self._late:
+                raise ValueError(
+                    f"it has not arrived within {seconds:.3g} seconds; download it and give the file"
+                ) from error
+            raise
+        finally:
+            clock.cancel()
+            for each in self._sockets:
+                each.close()
+
+    def _hang_up(self) -> None:
+        self._late = True
+        for each in self._sockets:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
 
     def http_open(self, request: Request) -> HTTPResponse:
         return self.do_open(partial(self._connection, HTTPConnection), request)
@@ -91,9 +126,13 @@ class _Web(AbstractHTTPHandler):
 
     def _connection(self, kind: type[HTTPConnection], host: str, **options: Any) -> HTTPConnection:
         connection: Any = kind(host, **options)
-        if not self._allow_private:
-            connection._create_connection = connect_to_public
+        connection._create_connection = self._open_socket
         return connection
+
+    def _open_socket(self, *arguments: Any) -> socket.socket:
+        connected = self._connect(*arguments)
+        self._sockets.append(connected.dup())  # of its own: TLS takes the first one over
+        return connected
 
 
 class _Proxies(ProxyHandler):

@@ -45,10 +45,12 @@ def _decode(file: BinaryIO) -> "Image":
     check_kind(head)
     try:
         image = Image.open(file)
-    except UnidentifiedImageError as error:
+    except (OSError, SyntaxError) as error:
+        unknown = isinstance(error, UnidentifiedImageError)
+        why = "Pillow cannot identify it as a picture" if unknown else reason(error)
         kind = picture_kind(head)
-        hint = f"; it begins as {kind} does and is damaged, breaks off, or is of a rare kind" if kind else ""
-        raise ValueError(f"Pillow cannot identify it as a picture{hint}") from error
+        hint = f"; it begins as {kind} does, and is damaged or breaks off" if kind else ""
+        raise ValueError(why + hint) from error
     with image:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"it has {image.width}x{image.height} pixels, more than {MAX_PIXELS:,}; scale it down")

@@ -24,7 +24,7 @@ def open_source(source: str | os.PathLike[str] | bytes, allow_private: bool) -> 
     path = local_file(source)
     if path is not None:
         return _open(path)
-    text = str(source)
+    text = str(source).strip()
     if text.lower().startswith(WEB):
         from seeless.pixels.fetch import fetch
 
@@ -40,14 +40,16 @@ def local_file(source: str | os.PathLike[str]) -> str | None:
     """
     if not isinstance(source, str):
         return os.fspath(source)
-    start = source[:16].lower()
-    if start.startswith(LOCAL) and not os.path.isfile(source):
-        return _path_of(source)
+    if os.path.isfile(source):
+        return source
+    start = source[:32].lstrip().lower()
+    if start.startswith(LOCAL):
+        return _path_of(source.strip())
     if start.startswith(WEB) or is_inline(source):
         return None
-    if "://" in source[:32] and not os.path.isfile(source):
+    if "://" in start:
         raise ValueError(
-            f"there is no way to fetch {source[: source.index('://')]}:// addresses; possible are a path, file://, "
+            f"there is no way to fetch {start[: start.index('://')]}:// addresses; possible are a path, file://, "
             "http://, https:// and data:"
         )
     return source
@@ -55,7 +57,7 @@ def local_file(source: str | os.PathLike[str]) -> str | None:
 
 def is_inline(source: str) -> bool:
     """Whether a text holds a picture itself, as a data: URI or as plain base64."""
-    if source[: len(DATA)].lower() == DATA:
+    if source[:32].lstrip().lower().startswith(DATA):
         return True
     if len(source) < SHORTEST_BASE64 or os.path.isfile(source):
         return False

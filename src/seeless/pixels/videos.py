@@ -8,6 +8,7 @@ from seeless.errors import MissingExtra
 from seeless.pixels.endings import missing_bytes
 from seeless.pixels.errors import UnreadableVideo, reason, shorten
 from seeless.pixels.rgb import convert
+from seeless.pixels.sources import local_file
 from seeless.pixels.turns import turn_of, turned
 
 if TYPE_CHECKING:
@@ -40,10 +41,13 @@ def spread(total: int, count: int) -> list[int]:
     return [number * (total - 1) // (count - 1) for number in range(count)] if count > 1 else [0]
 
 
-def read_video(path: str | os.PathLike[str], max_frames: int) -> Video:
+def read_video(source: str | os.PathLike[str], max_frames: int) -> Video:
     """At most `max_frames` frames of a video file, evenly spread, upright by its display matrix.
 
     A GIF, WebP or PNG of several frames is a video, too; what is transparent in it becomes white.
+
+    Args:
+        source: a path or a `file://` address.
 
     Raises:
         MissingExtra: PyAV is not installed.
@@ -53,14 +57,19 @@ def read_video(path: str | os.PathLike[str], max_frames: int) -> Video:
         import av
     except ImportError as error:
         raise MissingExtra('reading a video file needs PyAV: pip install "seeless[video]"') from error
-    name = shorten(path)
-    if not os.path.isfile(path):
-        raise UnreadableVideo(f"there is no video {name!r}")
+    name = shorten(source)
     try:
+        path = local_file(source)
+        if path is None:
+            raise ValueError("videos are read from files; download it and give the file")
+        if not os.path.isfile(path):
+            raise UnreadableVideo(f"there is no video {name!r}")
         if missing := missing_bytes(path):
             raise ValueError(f"it breaks off: at least {missing:,} bytes are missing at its end; download it again")
-        video = _animation(path, max_frames) if _is_webp(path) else _frames(av, os.fspath(path), max_frames)
-    except (av.error.FFmpegError, OSError, ValueError) as error:
+        video = _animation(path, max_frames) if _is_webp(path) else _frames(av, path, max_frames)
+    except UnreadableVideo:
+        raise
+    except Exception as error:  # PyAV and Pillow raise all kinds
         raise UnreadableVideo(f"cannot read the video {name!r}: {reason(error)}") from error
     if not video.frames:
         raise UnreadableVideo(f"the video {name!r} has no frames")
@@ -106,12 +115,12 @@ def _image(frame: Any) -> "Image":
     return convert(Image.fromarray(frame.to_ndarray(format="rgba")))
 
 
-def _is_webp(path: str | os.PathLike[str]) -> bool:
+def _is_webp(path: str) -> bool:
     with open(path, "rb") as file:
         return file.read(12)[8:] == b"WEBP"
 
 
-def _animation(path: str | os.PathLike[str], max_frames: int) -> Video:
+def _animation(path: str, max_frames: int) -> Video:
     """Frames by Pillow, of what PyAV cannot read."""
     from PIL import Image
 
