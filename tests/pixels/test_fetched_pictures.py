@@ -62,28 +62,26 @@ class Handler(BaseHTTPRequestHandler):
         except OSError:
             self.close_connection = True
 
+    def drip(self, byte):
+        """One byte after the other for some seconds, unless the other side hangs up."""
+        try:
+            for _ in range(100):
+                self.wfile.write(byte)
+                time.sleep(0.05)
+        except OSError:
+            self.server.hung_up.set()
+        self.close_connection = True
+
     def answer_slow(self, rest):
         self.send_response(200)
         self.send_header("Content-Length", "3000")
         self.end_headers()
-        try:
-            for _ in range(100):
-                self.wfile.write(b"x")
-                time.sleep(0.05)
-        except OSError:
-            pass
-        self.close_connection = True
+        self.drip(b"x")
 
     def answer_headers(self, rest):
         self.send_response(200)
         self.flush_headers()
-        try:
-            for _ in range(100):
-                self.wfile.write(b"X-More: 1\r\n"[:1])
-                time.sleep(0.05)
-        except OSError:
-            pass
-        self.close_connection = True
+        self.drip(b"X")
 
     def answer_silent(self, rest):
         self.server.end.wait(5)
@@ -122,7 +120,8 @@ def no_proxies(monkeypatch):
 @pytest.fixture
 def server():
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        running.asked, running.targets, running.end = [], {}, threading.Event()
+        running.asked, running.targets = [], {}
+        running.end, running.hung_up = threading.Event(), threading.Event()
         running.daemon_threads = True
         running.url = f"http://127.0.0.1:{running.server_address[1]}"
         threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
@@ -187,8 +186,10 @@ def test_limits(server, monkeypatch):
     refused(f"{server.url}/large", "larger than 0.00381 MiB")
     refused(f"{server.url}/endless", "larger than")
     monkeypatch.setattr(fetch, "SECONDS", 0.3)
-    refused(f"{server.url}/slow", "not arrived within 0.3 seconds")
-    refused(f"{server.url}/headers", "not arrived within 0.3 seconds")
+    for name in ("slow", "headers"):
+        server.hung_up.clear()
+        refused(f"{server.url}/{name}", "not arrived within 0.3 seconds")
+        assert server.hung_up.wait(10), name
     monkeypatch.setattr(fetch, "SECONDS", 60)
     monkeypatch.setattr(fetch, "SILENCE", 0.2)
     refused(f"{server.url}/silent", "timed out")

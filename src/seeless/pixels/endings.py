@@ -14,7 +14,8 @@ ASF_BROADCAST = 1
 def missing_bytes(path: str | os.PathLike[str]) -> int:
     """How many bytes a video file lacks at its end, at least: 0 if it is whole, or of a kind that does not say.
 
-    MP4 and its relatives, Matroska and WebM, AVI, WebP, WMV, FLV, GIF and PNG say; MPEG streams do not.
+    MP4 and its relatives, Matroska and WebM, AVI, WebP, WMV, FLV, GIF and PNG say; of MPEG transport streams only the
+    last packet can be seen to break off.
     """
     size = os.path.getsize(path)
     with open(path, "rb") as file:
@@ -30,7 +31,7 @@ def _reader(head: bytes) -> Callable[[BinaryIO, int], int]:
     for start, reader in ((b"RIFF", _riff), (b"\x30\x26\xb2\x75", _asf), (b"FLV", _flv), (b"GIF8", _gif)):
         if head.startswith(start):
             return reader
-    return _png if head.startswith(b"\x89PNG") else _boxes if head[4:8].isalnum() else lambda file, size: 0
+    return _png if head.startswith(b"\x89PNG") else _boxes if head[4:8].isalnum() else _packets
 
 
 def _number(data: bytes) -> int:
@@ -117,6 +118,14 @@ def _gif(file: BinaryIO, size: int) -> int:
             at += 1 + length[0]
         at += 1
     return at + 1
+
+
+def _packets(file: BinaryIO, size: int) -> int:
+    """Of a transport stream, whose packets begin with "G"; 0 of whatever else has no structure known here."""
+    for before, length in ((0, 188), (4, 192), (0, 204)):
+        if all(_at(file, before + number * length, 1) == b"G" for number in range(3)):
+            return -(-size // length) * length
+    return 0
 
 
 def _colours(flags: int) -> int:
