@@ -55,8 +55,8 @@ def test_the_same_pixels_everywhere(tmp_path, monkeypatch, seeless, tiny, name, 
 
     real = run.build_inputs
 
-    def build(loaded, images, question):
-        inputs = real(loaded, images, question)
+    def build(*arguments):
+        inputs = real(*arguments)
         seen["run"] = inputs["pixel_values"]
         return inputs
 
