@@ -13,7 +13,19 @@ import seeless as sl
 from seeless import errors
 from seeless.registry import strategy_class
 
-OPTIONAL = ("PIL", "typer", "rich", "sklearn", "accelerate", "peft", "torchvision", "matplotlib", "gradio")
+OPTIONAL = (
+    "PIL",
+    "typer",
+    "rich",
+    "sklearn",
+    "accelerate",
+    "peft",
+    "torchvision",
+    "matplotlib",
+    "gradio",
+    "av",
+    "pillow_heif",
+)
 PAPERS = {
     "fastv": "2403.06764",
     "priortr": "2606.24156",

@@ -11,7 +11,7 @@ import seeless as sl
 from seeless.registry import strategy_class
 
 STANDARD = set(sys.stdlib_module_names)
-ROOMS = {"ops", "strategies", "families", "core"}
+ROOMS = {"ops", "strategies", "families", "core", "pixels"}
 ABOVE = sorted({p.relative_to(PACKAGE).parts[0] for p in FILES if len(p.relative_to(PACKAGE).parts) > 1} - ROOMS)
 ALLOWED = {
     "ops": ["torch"],
@@ -36,6 +36,7 @@ ALLOWED = {
         "transformers.vision_utils",  # the order in which a tower with attention windows takes its patches
         *(f"seeless.{m}" for m in ("core", "ops", "strategy", "context", "decision", "report", "flops", "errors")),
     ],
+    "pixels": ["PIL", "numpy", "av", "pillow_heif", "seeless.pixels", "seeless.errors"],
 }
 
 

@@ -3,12 +3,8 @@
 import seeless as sl
 from seeless.eval.errors import InvalidRequest, MissingEvaluator
 from seeless.named.errors import UnloadableModel, UnusablePlugin
+from seeless.pixels import UnreadableImage
 from seeless.train.errors import BadRecords
-
-
-class UnreadableImage(sl.SeelessError):
-    """A picture that is missing, cannot be fetched or is no picture."""
-
 
 EXIT_CODES: tuple[tuple[type[sl.SeelessError], int], ...] = (
     (sl.UnknownStrategy, 2),

@@ -12,7 +12,6 @@ from seeless import models
 from seeless.cli.asking import build_inputs, generate_answer
 from seeless.cli.console import notice, print_json, say
 from seeless.cli.flags import as_flag, read_flags
-from seeless.cli.loading import load_image
 from seeless.cli.options import Plugins
 from seeless.cli.pictures import check_target, save_overlays
 from seeless.cli.results import Result, print_results, result_dict
@@ -21,6 +20,7 @@ from seeless.named.checkpoints import LoadedModel, load_config, load_embedded, l
 from seeless.named.knobs import build_strategies
 from seeless.named.plugins import load_plugins
 from seeless.named.strategies import shadowed
+from seeless.pixels import load_image, shorten
 from seeless.strategy import Recipe
 
 if TYPE_CHECKING:
@@ -47,8 +47,14 @@ def run(
         str | None, typer.Option(metavar="ID_OR_PATH", help="Checkpoint; the embedded model unless told.")
     ] = None,
     image: Annotated[
-        list[str] | None, typer.Option(metavar="FILE_OR_URL", help="A picture; may be repeated. Else a held-out scene.")
+        list[str] | None,
+        typer.Option(
+            metavar="FILE_OR_URL", help="A picture: a path, an address, a data: URI; may be repeated. Else a scene."
+        ),
     ] = None,
+    allow_private_urls: Annotated[
+        bool, typer.Option("--allow-private-urls", help="Fetch pictures from this machine and its network, too.")
+    ] = False,
     ask: Annotated[str | None, typer.Option(metavar="TEXT", help="The question.")] = None,
     strategy: Annotated[str | None, typer.Option(metavar="NAME", help="See `seeless list`; fastv unless told.")] = None,
     compare: Annotated[
@@ -82,7 +88,7 @@ def run(
     overlay = save_overlay or (DEFAULT_OVERLAY if compare is None and not as_json else None)
     if overlay is not None:
         check_target(overlay)
-    task = _task(image or [], ask, seed, embedded=model is None)
+    task = _task(image or [], allow_private_urls, ask, seed, embedded=model is None)
 
     name = resolve_name(model)
     skeleton = models.skeleton(load_config(name))
@@ -123,9 +129,10 @@ def _names(compare: str) -> list[str]:
     return names
 
 
-def _task(images: list[str], ask: str | None, seed: int, embedded: bool) -> Task:
+def _task(images: list[str], allow_private: bool, ask: str | None, seed: int, embedded: bool) -> Task:
     if images:
-        return Task([load_image(source) for source in images], images, ask or QUESTIONS[embedded], None)
+        pictures = [load_image(source, allow_private=allow_private) for source in images]
+        return Task(pictures, [shorten(source) for source in images], ask or QUESTIONS[embedded], None)
     scene = seeless.tiny.draw_scene(seed)
     question = scene.questions[0].text if ask is None else ask
     answers = {q.text: q.answer for q in scene.questions}
