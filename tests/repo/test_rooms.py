@@ -25,6 +25,7 @@ ALLOWED = {
         *(f"seeless.families.{path.stem}.FAMILY" for path in files_of("families")),  # close relatives
     ],
     "core": [
+        "numpy",  # what is planned on the host
         "torch",
         "transformers.cache_utils",
         "transformers.masking_utils",

@@ -16,8 +16,9 @@ from seeless.core.host import cache_in
 from seeless.core.injection import following
 from seeless.core.layers import DecodeLayers, PrefillLayers
 from seeless.core.masks import ready_mask, record_mask, token_blocks
+from seeless.core.noting import Noting
 from seeless.core.past import Past
-from seeless.core.pictures import Kind, Note, Noting, Pictures, find_pictures
+from seeless.core.pictures import Kind, Note, Pictures, find_pictures
 from seeless.core.positions import gather_tokens, take_positions
 from seeless.core.prompt import Prompt, PromptLength, read_prompt
 from seeless.core.reporting import build_report

@@ -271,6 +271,7 @@ class Vision:
 
     def _check(self, signal: TowerSignal) -> None:
         if not self.offers(signal):
+            assert self.strategy is not None
             declared = type(self.strategy).tower or ()
             name, more = type(self.strategy).__name__, (*declared, signal)
             raise InputError(
