@@ -13,7 +13,7 @@ from seeless.context import TowerSignal
 from seeless.core.capture import Capture
 from seeless.core.family import ModelView
 from seeless.core.hooks import HookSet
-from seeless.core.pictures import NOTE, Kind, Note, Packing, carriers, geometry, given_grids, lengths, uniform
+from seeless.core.pictures import NOTE, Kind, Note, Packing, carriers, geometry, given_grids, lengths, same_sized
 from seeless.core.tower import Merging, merging_layers
 from seeless.core.tower_attention import AttentionTap
 from seeless.core.transfer import fetch
@@ -84,7 +84,7 @@ class Noting:
         if not view.family.projected and vision.may_read("features"):
             vision.given = features
         if not sizes and not vision.patches:
-            vision.patches = uniform(view, vision)
+            vision.patches = same_sized(view, vision)
         videos = given["pixel_values_videos"].shape[0] if kind == "video" else 0
         note = Note(kind, lengths(features), vision, sizes, packed[0] if packed else None, videos)
         if self.tower is not None:

@@ -193,6 +193,7 @@ def read_note(output: Any) -> tuple[Note, int]:
 
 
 def carriers(features: Any) -> list[torch.Tensor]:
+    """The tensors of some features that a note can hang on."""
     return [features] if isinstance(features, torch.Tensor) else list(features)
 
 
@@ -239,7 +240,7 @@ def _describe(note: Note, host: Mapping[str, np.ndarray]) -> list[Image]:
     return _as_videos(images, note.videos) if kind == "video" and frames is None else images
 
 
-def uniform(view: ModelView, vision: VisionTap) -> tuple[Side, ...]:
+def same_sized(view: ModelView, vision: VisionTap) -> tuple[Side, ...]:
     """The patch grids of pictures of one size, from what the tower's layer, or the projector, took in."""
     if vision.taken is None or len(vision.taken) != 3:
         raise InputError("the vision tower did not run picture by picture, as it does in every supported model")
