@@ -321,5 +321,3 @@ def test_layers_without_attention_functions_are_named(monkeypatch):
             pytest.raises(sl.UnsupportedModel, match="no attention module of LlamaDecoderLayer takes its kernel"),
         ):
             model(**given)
-
-

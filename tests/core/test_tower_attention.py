@@ -189,7 +189,9 @@ def test_the_tower_shows_its_own_attention_and_keys(name, what, backend, monkeyp
     made = getattr(model.config, "vision_feature_layer", -1)
     made = made % (len(layers) + 1) - 1
     reader = min(made + 1, len(layers) - 1)
-    assert f"tower layer {made} " in run.report.stages[0].signal or f"tower layer {reader}" in run.report.stages[0].signal
+    assert (
+        f"tower layer {made} " in run.report.stages[0].signal or f"tower layer {reader}" in run.report.stages[0].signal
+    )
 
     lead = name in ("llava-llama-mha", "internvl")
     calls = run_watched(untouched, layers[made], given, monkeypatch)

@@ -233,10 +233,7 @@ def run_ahead(layer: nn.Module, hidden: torch.Tensor, args: tuple, kwargs: dict,
 
     if (cache := cache_in(kwargs)) is not None:
         kwargs = {**kwargs, **{name: _Peek(cache, past) for name in CACHE_NAMES if name in kwargs}}
-    # A weight that autocast casts here, without gradients, must not be kept for the layer's own run.
-    device = hidden.device.type
-    plain = torch.autocast(device, enabled=torch.is_autocast_enabled(device), cache_enabled=False)
-    with plain, _WithoutDropout(), Capture({0: layer}, note, check, ahead=True):
+    with _WithoutDropout(), Capture({0: layer}, note, check, ahead=True):
         try:
             layer.forward(hidden, *args, **kwargs)  # past the hooks on the layer, which belong to its own run
         except Reached as reached:
