@@ -96,11 +96,11 @@ def test_a_forward_that_ends_early_leaves_the_kernels_alone(tiny):
     class Failing(sl.LayerStrategy):
         def score(self, ctx):
             ctx.attention(layer=ctx.layer)
-            raise ValueError
+            raise ValueError("in the middle")
 
     model = tiny(LLAVA, "sdpa")
     with sl.apply(model, Failing(keep=4)):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match="in the middle"):
             model(**make_inputs(model, LLAVA, [[5, "image:0", 9]]))
         assert AttentionInterface.get_interface is STOCK
 
@@ -276,7 +276,7 @@ def test_decoding_where_attention_itself_reads_positions(strategy):
 @torch.no_grad()
 def test_gaps_in_positions_that_a_flash_kernel_would_take_for_packed_sequences():
     model = build("ministral3", "fused", torch.float32)
-    with sl.apply(model, sl.FastV(keep=4)), pytest.raises(sl.UnsupportedModel, match="positions='renumber'.*'sdpa'"):
+    with sl.apply(model, sl.FastV(keep=4)), pytest.raises(sl.UnsupportedModel, match=r"positions='renumber'.*'sdpa'"):
         model(**inputs(torch.float32, batch=1))
 
 

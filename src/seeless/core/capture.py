@@ -234,10 +234,7 @@ def run_ahead(layer: nn.Module, hidden: torch.Tensor, args: tuple, kwargs: dict,
 
     if (cache := cache_in(kwargs)) is not None:
         kwargs = {**kwargs, **{name: _Peek(cache, past) for name in CACHE_NAMES if name in kwargs}}
-    # A weight that autocast casts here, without gradients, must not be kept for the layer's own run.
-    device = hidden.device.type
-    plain = torch.autocast(device, enabled=torch.is_autocast_enabled(device), cache_enabled=False)
-    with plain, _WithoutDropout(), Capture({0: layer}, note, check, ahead=True):
+    with _WithoutDropout(), Capture({0: layer}, note, check, ahead=True):
         try:
             past_seams(layer, "forward")(hidden, *args, **kwargs)  # those belong to the layer's own run
         except Reached as reached:
