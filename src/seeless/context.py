@@ -130,10 +130,11 @@ class Context:
         from the queries and keys that the layer itself gives its attention kernel, which stays as it is.
 
         Args:
-            queries: "last": the row's last token. "text": every token after the row's last visual token, the last
-                one included. "anchor": the null token, the first token after the unit that cannot have seen the
+            queries: "last": the last token of the row's prompt. "text": every token of the prompt after the row's
+                last visual token, the last one included. "anchor": the null token, the first token after the unit that cannot have seen the
                 instruction. "answers": in training, every token right before an answer, where labels go from -100 to
-                something else. A tensor `[queries]`: these rows of `hidden`, negative ones from its end.
+                something else. A tensor `[queries]`: these rows of `hidden`, negative ones from the end of
+                the prompt.
             layer: whose projections; the layer before the stage unless told. The coming layer (`ctx.layer`) gives
                 the attention it would compute on what it is about to see, in training without dropout.
             average: give the mean over the asked rows, `[units, heads, 1, visual]`, without ever holding them all.

@@ -23,6 +23,7 @@ from seeless.core.positions import gather_tokens, take_positions
 from seeless.core.prompt import Prompt, PromptLength, read_prompt
 from seeless.core.reporting import build_report
 from seeless.core.second_forward import SecondForward
+from seeless.core.self_check import check_cache_is_known, check_columns
 from seeless.core.session import Session
 from seeless.core.sizes import dimensions
 from seeless.core.stages import PlannedStage, prepare, run_stage, tower_reads
@@ -44,7 +45,8 @@ class Reducer:
 
     Args:
         on_report: called with the report of every prefill.
-        self_check: whether the first prefills compare what is read here with what the model does.
+        self_check: whether what is read here is compared with what the model does.
+        prompt_length: columns of the input that belong to the prompt, where an answer follows in the same forward.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Reducer:
         stages: list[PlannedStage],
         on_report: Callable[[Report], None],
         self_check: bool = True,
+        prompt_length: PromptLength | None = None,
     ) -> None:
         self.view, self.stages, self.on_report, self.self_check = view, stages, on_report, self_check
         self.tower: TowerStrategy | None = None
@@ -63,7 +66,7 @@ class Reducer:
         self.hooks = HookSet(everywhere=True)
         self.active = False
         self.running = Running()
-        self.prompt_length: PromptLength | None = None
+        self.prompt_length = prompt_length
 
     def attach(self) -> None:
         HookSet.sweep()
@@ -162,6 +165,8 @@ class Reducer:
             kwargs = _named_output(self.view.language_model, kwargs)
         frame.entered = True
         pictures, frame.pictures = frame.pictures, None
+        if self.self_check:
+            check_cache_is_known(self.view, kwargs)
         record = record_of(cache_in(kwargs))
         if pictures is None and record is None:
             return below(*args, **kwargs)
@@ -204,7 +209,7 @@ class Reducer:
             if asked and positions is None:
                 positions = torch.arange(past, frame.logical)[None]
             given = {**(frame.given or {}), "labels": frame.labels}
-            told = self.prompt_length
+            told = self.prompt_length if self.running.prompt_length is None else self.running.prompt_length
             prompt = read_prompt(self.view, given, pictures, mask, length, told, positions if asked else None)
         if prompt is None and record is None:
             return kwargs
@@ -328,6 +333,11 @@ class Reducer:
         session.past.made(cache)
         session.verify()
         spans = session.spans()
+        if self.self_check:
+            check_cache_is_known(self.view, output)
+            held = [session.at(session.held, layer).slots for layer in range(self.view.depth)]
+            wanted = [before + own for before, own in zip(session.past.columns, held, strict=True)]
+            check_columns(self.view, cache, wanted)
         reduced = session.past.record is not None or len(session.seen) > 1 or not session.row.whole
         if cache is not None and reduced:
             removed = frame.logical - spans[0].columns

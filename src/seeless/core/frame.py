@@ -9,6 +9,7 @@ import torch
 
 from seeless.core.hooks import NO_TRACING, HookSet
 from seeless.core.pictures import Pictures
+from seeless.core.prompt import PromptLength
 from seeless.core.session import Session
 from seeless.errors import UnsupportedModel
 
@@ -45,9 +46,10 @@ class Frame:
 
 
 class Running(threading.local):
-    """The innermost forward of one model that runs in this thread; None outside of all."""
+    """The innermost forward of one model that runs in this thread, and how long its prompt was said to be."""
 
     frame: Frame | None = None
+    prompt_length: PromptLength | None = None
 
     def current(self) -> Frame | None:
         """The running frame, if there is one."""

@@ -2,10 +2,11 @@
 
 import importlib.metadata
 import inspect
-import os
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -16,7 +17,6 @@ from transformers.modeling_utils import AttentionInterface as AttentionInterface
 from seeless.errors import UnsupportedModel
 
 TESTED = ("5.18", "5.24")
-UNTESTED = "SEELESS_UNTESTED"
 
 CACHE_NAMES = ("cache", "past_key_values")  # 5.24 shortened it, of decoders, layers, outputs and mask makers alike
 CACHE = next(name for name in CACHE_NAMES if name in inspect.signature(create_causal_mask).parameters)
@@ -64,20 +64,16 @@ def version() -> str:
     return importlib.metadata.version("transformers")
 
 
-def check_version() -> None:
-    """Refuse releases newer than any that was tested, unless the environment says otherwise.
-
-    Raises:
-        UnsupportedModel: this one is newer.
-    """
+@cache
+def warn_of_untested() -> None:
+    """Warn, once per process, of a release of `transformers` newer than any that was tested: the self-check guards."""
 
     def release(number: str) -> tuple[int, ...]:
         return tuple(map(int, re.findall(r"\d+", number)[:2]))
 
-    installed = version()
-    if release(installed) > release(TESTED[1]) and os.environ.get(UNTESTED) != "1":
-        raise UnsupportedModel(
-            f"transformers {installed} is newer than any release seeless was tested with "
-            f"({TESTED[0]} to {TESTED[1]}), and might give wrong answers without an error; install "
-            f"'transformers<{TESTED[1]}.99' or a newer seeless, or set {UNTESTED}=1 to try it all the same"
+    if release(version()) > release(TESTED[1]):
+        warnings.warn(
+            f"transformers {version()} is newer than any release seeless was tested with ({TESTED[0]} to {TESTED[1]}); "
+            "what it reads and writes is compared with what the model does, and an error says if they differ",
+            stacklevel=2,
         )

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,18 +83,25 @@ class Session:
         self.added = 0
         self.second_runs: list[tuple[int, int, int]] = []
         self._places: dict[tuple, tuple[torch.Tensor, torch.Tensor]] = {}
+        lengths = prompt.lengths()
+        self._answering = [n - len(prompt.columns_asking(row)) for row, n in enumerate(lengths)]
         self._text = [len(prompt.text_after_images(row)) if len(own) else 0 for row, own in self._columns()]
+
+    def asking_slots(self, row: int) -> np.ndarray:
+        """Those of a row that belong to its prompt."""
+        slots = self.row_slots(row)
+        return slots[: len(slots) - self._answering[row]]
 
     def _columns(self) -> enumerate:
         return enumerate(self.prompt.layout.columns)
 
     # What the host knows.
 
-    def sizes(self, row: int) -> dict[str, int | None]:
-        """In what rows may differ: tokens now, text after the images, answers (None without labels)."""
+    def sizes(self, row: int) -> dict[str, Any]:
+        """In what rows may differ: tokens now, and behind the prompt; text after the images; answers (None: no labels)."""
         answers = self.prompt.answers
         return {
-            "row": self.row.lengths[row],
+            "row": (self.row.lengths[row], self._answering[row]),
             "text": self._text[row],
             "answers": None if answers is None else len(answers[row]),
         }
