@@ -14,8 +14,10 @@ import pytest
 import torch
 import transformers
 
+import seeless
 from seeless.vtr import VTR_REGISTRY
 
+seeless.available()  # tests that put the registry back as it was must find it full
 transformers.utils.logging.disable_progress_bar()
 collect_ignore = ["conftest.py", "cli/conftest.py"]  # nothing to collect, and two modules of one name
 

@@ -2,22 +2,34 @@
 
 import difflib
 from collections.abc import Collection
+from typing import ClassVar
 
 
 class SeelessError(Exception):
-    """Base class of all errors raised by seeless."""
+    """Base class of all errors raised by seeless.
+
+    `exit_code` is what the command line ends with; `seeless.cli.errors.EXIT_CODES` says what each means.
+    """
+
+    exit_code: ClassVar[int] = 1
 
 
 class UnknownStrategy(SeelessError, LookupError):
     """No strategy is registered under this name."""
 
+    exit_code = 2
+
 
 class UnsupportedModel(SeelessError, TypeError):
     """This model, or this use of it, cannot be reduced correctly."""
 
+    exit_code = 4
+
 
 class BudgetError(SeelessError, ValueError):
     """A budget, layer or other field of a strategy that cannot be met."""
+
+    exit_code = 2
 
 
 class InputError(SeelessError, ValueError):
@@ -30,6 +42,8 @@ class AlreadyApplied(SeelessError, RuntimeError):
 
 class MissingExtra(SeelessError, ImportError):
     """An optional package is needed for this; the message has the install command."""
+
+    exit_code = 3
 
 
 def did_you_mean(name: str, known: Collection[str], cutoff: float = 0.5) -> str:

@@ -6,14 +6,18 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import cache
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from seeless.errors import BudgetError, UnknownStrategy, did_you_mean
-from seeless.strategy import Strategy
 
-S = TypeVar("S", bound=type[Strategy])
+if TYPE_CHECKING:
+    from seeless.strategy import Strategy
 
-_strategies: dict[str, type[Strategy]] = {}
+S = TypeVar("S", bound="type[Strategy]")
+
+ENTRY_POINTS = "seeless.strategies"  # the group in which installed packages name modules that register strategies
+
+_strategies: "dict[str, type[Strategy]]" = {}
 
 
 def register(name: str) -> Callable[[S], S]:
@@ -41,7 +45,7 @@ def _scan() -> None:
     package = importlib.import_module("seeless.strategies")
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
-    for entry in importlib.metadata.entry_points(group="seeless.strategies"):
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
         entry.load()
 
 
@@ -55,7 +59,7 @@ def available() -> list[str]:
     return sorted(_strategies)
 
 
-def strategy_class(name: str) -> type[Strategy]:
+def strategy_class(name: str) -> "type[Strategy]":
     """The class registered under `name`.
 
     Raises:
@@ -70,7 +74,7 @@ def strategy_class(name: str) -> type[Strategy]:
     return _strategies[name]
 
 
-def get(name: str, **knobs: Any) -> Strategy:
+def get(name: str, **knobs: Any) -> "Strategy":
     """A strategy by name, with its fields.
 
     Raises:
@@ -94,7 +98,7 @@ def get(name: str, **knobs: Any) -> Strategy:
         raise BudgetError(f"{name}: {error}; its fields are {', '.join(known)}") from error
 
 
-def from_dict(data: Mapping[str, Any]) -> Strategy:
+def from_dict(data: Mapping[str, Any]) -> "Strategy":
     """The inverse of `Strategy.to_dict`.
 
     >>> strategy = get("fastv", keep=0.25)

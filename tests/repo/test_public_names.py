@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from source import FILES, short, tree
+from source import FILES, PACKAGE, short, tree
 
 import seeless as sl
 from seeless import errors
@@ -50,6 +50,15 @@ def test_all_is_complete():
     assert strategies <= set(sl.__all__) and mistakes <= set(sl.__all__)
     here = {n for n, v in vars(sl).items() if (inspect.isclass(v) or inspect.isfunction(v)) and not n.startswith("_")}
     assert here <= set(sl.__all__)  # nothing public by accident
+
+
+def test_the_lazy_names_are_those_that_type_checkers_see():
+    """`seeless/__init__.py` names its public names for tools, at run time, and in `__all__`."""
+    (choice,) = (node for node in tree(PACKAGE / "__init__.py").body if isinstance(node, ast.If))
+    seen = {node.module: tuple(alias.name for alias in node.names) for node in choice.body}
+    (call,) = (node.value for node in choice.orelse if isinstance(node, ast.Assign))
+    assert ast.literal_eval(call.args[1]) == seen
+    assert sorted(name for names in seen.values() for name in names) == sl.__all__
 
 
 def test_star_import():

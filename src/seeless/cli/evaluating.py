@@ -244,7 +244,7 @@ def list_methods() -> None:
         [name, each.pretrained, each.guest_id or "", "; ".join(filter(None, (each.original, each.note)))]
         for name, each in SHORT.items()
     ]
-    print_table(["--model", "checkpoint", "lmms-eval model", "PriorTR's, and what differs"], listed)
+    print_table(["--model", "checkpoint", "lmms-eval model", "PriorTR's own"], listed)
     say("\nEvery hub id or folder of a supported model will do, too.\n")
     about = {method: card_of(GUEST + method).doc.partition("\n")[0] for method in methods() if method != BASELINE}
     lines = [[method, ", ".join(SHORT), about.get(method, "The model as it is.")] for method in methods()]

@@ -1,14 +1,18 @@
 """What can go wrong with a name, and errors of others in one line."""
 
-import seeless as sl
+from seeless.errors import SeelessError
 
 
-class UnloadableModel(sl.SeelessError):
+class UnloadableModel(SeelessError):
     """A model that cannot be found or loaded."""
 
+    exit_code = 6
 
-class UnusablePlugin(sl.SeelessError):
+
+class UnusablePlugin(SeelessError):
     """A plugin file that cannot be imported."""
+
+    exit_code = 7
 
 
 def one_line(error: BaseException) -> str:
@@ -18,7 +22,7 @@ def one_line(error: BaseException) -> str:
     'not found'
     """
     text = str(error).strip()
-    if isinstance(error, sl.SeelessError):
+    if isinstance(error, SeelessError):
         return " ".join(text.split())
     if isinstance(error, KeyError) or not text:
         return f"{type(error).__name__} {text}".strip()

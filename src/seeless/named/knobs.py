@@ -3,12 +3,14 @@
 import types
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, Field
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import seeless as sl
 from seeless.errors import did_you_mean
 from seeless.named.strategies import Choice, choose, guest_names
-from seeless.strategy import Recipe
+
+if TYPE_CHECKING:
+    from seeless.strategy import Recipe
 
 DEFAULT_KEEP = 0.25
 OFF_LIMITS = "a value that cannot be given on the command line"
@@ -25,7 +27,7 @@ def assignment(name: str, value: str = "") -> str:
     return f"{name}={value}" if value else name
 
 
-def build_strategies(names: list[str], values: Values, spell: Spell = assignment) -> list[sl.Strategy | Recipe]:
+def build_strategies(names: list[str], values: Values, spell: Spell = assignment) -> "list[sl.Strategy | Recipe]":
     """The strategies, each with those values that are for its fields; a guest as its configuration.
 
     A value's name is that of a field, or `strategy.field` for one strategy only. Where no budget is given and a
@@ -101,7 +103,7 @@ def default_of(knob: Field) -> Any:
     return knob.default_factory() if knob.default_factory is not MISSING else knob.default
 
 
-def _build(choice: Choice, texts: Values, spell: Spell) -> sl.Strategy | Recipe:
+def _build(choice: Choice, texts: Values, spell: Spell) -> "sl.Strategy | Recipe":
     hints = get_type_hints(choice.flags_of)
     values = {}
     for knob in choice.knobs():
