@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         InputError,
         MissingExtra,
         SeelessError,
+        StrategyError,
         UnknownStrategy,
         UnsupportedModel,
     )
@@ -54,6 +55,7 @@ else:  # with them come torch and transformers: seconds that `seeless --help` ne
                 "InputError",
                 "MissingExtra",
                 "SeelessError",
+                "StrategyError",
                 "UnknownStrategy",
                 "UnsupportedModel",
             ),
@@ -117,6 +119,7 @@ __all__ = [  # noqa: RUF022 (plain order; ruff takes CLSE and EVS for constants)
     "SparseVLM",
     "StageReport",
     "Strategy",
+    "StrategyError",
     "ToMe",
     "TowerStrategy",
     "Uniform",

@@ -12,6 +12,16 @@ Tokens = Literal["visual", "text"]
 Onto = Literal["visual", "row"]
 
 
+class Memory(dict):
+    """What the stages of a strategy tell each other during one prefill."""
+
+    def __missing__(self, key: object) -> object:
+        raise KeyError(
+            f"no earlier stage of this prefill has put {key!r} into ctx.memory for these units; a stage whose budget "
+            "is 1.0 is not asked: to look at a layer without dropping there, name it in `watches` and call ctx.entering"
+        )
+
+
 class Sources(Protocol):
     """What the core answers a `Context` with; one per stage and group of units."""
 

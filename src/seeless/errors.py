@@ -36,6 +36,23 @@ class InputError(SeelessError, ValueError):
     """The inputs of one forward cannot be reduced correctly."""
 
 
+class StrategyError(InputError):
+    """A strategy's own code is wrong, or gave what cannot be used."""
+
+    exit_code = 7
+
+
+class Origin(str):
+    """A note on an exception out of a strategy's code: file, line, strategy, stage."""
+
+    __slots__ = ()
+
+
+def origin_of(error: BaseException) -> Origin | None:
+    """Where in a strategy's code an exception was raised; None if it was not."""
+    return next((note for note in getattr(error, "__notes__", []) if isinstance(note, Origin)), None)
+
+
 class AlreadyApplied(SeelessError, RuntimeError):
     """The model already carries a strategy."""
 

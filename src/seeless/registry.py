@@ -8,7 +8,7 @@ from dataclasses import fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from seeless.errors import BudgetError, UnknownStrategy, did_you_mean
+from seeless.errors import BudgetError, StrategyError, UnknownStrategy, did_you_mean
 
 if TYPE_CHECKING:
     from seeless.strategy import Strategy
@@ -20,14 +20,21 @@ ENTRY_POINTS = "seeless.strategies"  # the group in which installed packages nam
 _strategies: "dict[str, type[Strategy]]" = {}
 
 
+RUNGS = ("score", "select", "reduce")
+
+
 def register(name: str) -> Callable[[S], S]:
     """Make a strategy class known under `name`.
 
     Raises:
+        StrategyError: no name is given, what is decorated is no strategy, or it defines nothing that decides.
         ValueError: the name is not lower case with underscores, or another class already has it.
     """
+    if not isinstance(name, str):
+        raise StrategyError(f'sl.register needs a name: write @sl.register("my_method") above {_called(name)}')
 
     def decorate(cls: S) -> S:
+        _check_class(name, cls)
         if not name.isidentifier() or name != name.lower():
             raise ValueError(f"{name!r} is no name for a strategy; use lower case letters, digits and underscores")
         known = _strategies.get(name)
@@ -38,6 +45,26 @@ def register(name: str) -> Callable[[S], S]:
         return cls
 
     return decorate
+
+
+def _check_class(name: str, cls: Any) -> None:
+    from seeless.strategy import Strategy, TowerStrategy
+
+    if not (isinstance(cls, type) and issubclass(cls, Strategy)):
+        guest = isinstance(cls, type) and hasattr(cls, "compute_scores")
+        raise StrategyError(
+            f"{_called(cls)} is no strategy, so it cannot be registered as {name!r}; "
+            + ("register it by seeless.vtr.register_strategy" if guest else "write class MyMethod(sl.LayerStrategy)")
+        )
+    base, rungs = (TowerStrategy, ("merge",)) if issubclass(cls, TowerStrategy) else (Strategy, RUNGS)
+    if all(getattr(cls, rung) is getattr(base, rung) for rung in (*rungs, "parts")):
+        own = [method for method, value in vars(cls).items() if callable(value) and not method.startswith("__")]
+        near = next((f"; {hint}" for method in own if (hint := did_you_mean(method, rungs))), "")
+        raise StrategyError(f"{cls.__name__} defines none of {', '.join(rungs)}, so it cannot decide{near}")
+
+
+def _called(given: Any) -> str:
+    return getattr(given, "__name__", repr(given))
 
 
 @cache
@@ -105,6 +132,8 @@ def from_dict(data: Mapping[str, Any]) -> "Strategy":
     >>> from_dict(strategy.to_dict()) == strategy
     True
     """
+    if not isinstance(data, Mapping):
+        raise BudgetError(f"{data!r} is no dict; from_dict takes what Strategy.to_dict returned")
     knobs = dict(data)
     if "strategy" not in knobs:
         raise BudgetError(f"no 'strategy' among {sorted(knobs)}; from_dict takes what Strategy.to_dict returned")

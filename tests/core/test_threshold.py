@@ -68,18 +68,6 @@ def test_scores_equal_to_it_go(tiny):
     assert stage.n_after == [16]
 
 
-def test_a_score_that_is_no_number_counts_as_zero(tiny):
-    model = tiny(LLAVA, "sdpa")
-    inputs = make_inputs(model, LLAVA, [RAGGED[0]])
-
-    class Holes(sl.LayerStrategy):
-        def score(self, ctx):
-            return torch.where(ctx.index == 3, torch.nan, (ctx.index.float() - 5.5))
-
-    stage = stage_of(model, Holes(keep=0.5, threshold=-0.25), inputs)
-    assert stage.kept[0].tolist() == [3, *range(6, 16)]
-
-
 def test_every_stage_has_the_same_threshold_and_its_own_scores(tiny):
     model = tiny(LLAVA, "sdpa")
     inputs = make_inputs(model, LLAVA, RAGGED)

@@ -4,10 +4,11 @@ import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Any, get_type_hints
+from typing import Any
 
 import seeless as sl
-from seeless.named.knobs import default_of, takes
+from seeless.fields import field_types, takes
+from seeless.named.knobs import default_of
 from seeless.named.strategies import Choice, choose, guest_names, shadowed
 
 
@@ -87,7 +88,7 @@ def card_of(name: str) -> Card:
 def _field_cards(choice: Choice) -> list[FieldCard]:
     from seeless.vtr import VTRConfig
 
-    hints, meanings = get_type_hints(choice.flags_of), _meanings(choice.flags_of)
+    hints, meanings = field_types(choice.flags_of), _meanings(choice.flags_of)
     shared = {knob.name: default_of(knob) for knob in fields(sl.Strategy if choice.guest is None else VTRConfig)}
     found = []
     for knob in choice.knobs():

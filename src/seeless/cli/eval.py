@@ -40,7 +40,7 @@ def evaluate(
     ] = None,
     plugin: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", rich_help_panel=MODEL, help="Python file that registers more of either."),
+        typer.Option(metavar="FILE", rich_help_panel=MODEL, help="Python file that registers either; may be repeated."),
     ] = None,
     keep_tokens: Annotated[
         str | None, typer.Option(metavar="N", rich_help_panel=BUDGET, help="Visual tokens a --method keeps.")

@@ -17,9 +17,9 @@ from seeless.eval.reductions import BASELINE, BUDGET, Reduction, guest, method_p
 from seeless.eval.targets import SHORT, Target, target
 from seeless.eval.tasknames import check_tasks, leaves, lmms_eval_folder, task_names
 from seeless.eval.tasks import SHORT_NAMES, full_names, tasks_path
+from seeless.fields import takes
 from seeless.named.checkpoints import load_config, resolve_name
 from seeless.named.errors import one_line
-from seeless.named.knobs import takes
 from seeless.named.strategies import GUEST
 
 LOG = "seeless-eval.log"

@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
     from seeless.cli.sweep import sweep
     from seeless.cli.tasks_path import print_tasks_path
     from seeless.cli.train import train
-    from seeless.named.errors import one_line
+    from seeless.named.errors import naming_strategies, one_line
 
     def show_version(wanted: bool) -> None:
         if wanted:
@@ -59,7 +59,8 @@ def main(arguments: list[str] | None = None) -> None:
     app.command("plot")(plot)
     app.command("tasks-path")(print_tasks_path)
     try:
-        app(args=arguments, prog_name="seeless")
+        with naming_strategies():
+            app(args=arguments, prog_name="seeless")
     except sl.SeelessError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(error.exit_code)

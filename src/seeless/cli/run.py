@@ -66,7 +66,8 @@ def run(
 
     The fields of a strategy are flags, too: --keep 0.25, --keep 64, --keep .5,.25,.125, --layer 8,16,24,
     --head-aggregation max, --newlines or --no-newlines; --random.seed 3 sets a field of one strategy only.
-    Without --keep: the strategy's own budget, else 0.25.
+    Without --keep: the strategy's own budget, else 0.25. With a point it is a share, without one a number of tokens:
+    --keep 1 keeps one token, --keep 1.0 all.
 
     A guest, registered through seeless.vtr, has the fields of its configuration: --keep-tokens 64 --prune-layer 3.
     vtr:NAME is the framework's version where seeless has a strategy of this name, too.

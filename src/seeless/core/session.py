@@ -3,18 +3,20 @@
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from transformers.cache_utils import Cache
 
-from seeless.context import Context
+from seeless.context import Context, Memory
 from seeless.core.adding import add_tokens, ranks
 from seeless.core.asking import context_of, group_units, places_of
 from seeless.core.cache import CacheRecord, Span, cached_length, trim
+from seeless.core.checks import Findings, asking, check_decision
 from seeless.core.family import ModelView
 from seeless.core.positions import TokenRow
 from seeless.core.taps import GroupSources, LayerTap
-from seeless.core.units import Layout, Unit
+from seeless.core.units import Layout, Unit, name_of
 from seeless.core.vision import Vision
 from seeless.decision import Decision, Extend, Merge
 from seeless.errors import BudgetError, InputError, UnsupportedModel
@@ -104,7 +106,7 @@ class Session:
     stages: list[StageReport] = field(default_factory=list)
     seen: dict[int, TokenRow] = field(default_factory=dict)
     held: dict[int, TokenRow] = field(default_factory=dict)
-    memory: dict[tuple, dict] = field(default_factory=lambda: defaultdict(dict))
+    memory: dict[tuple, Memory] = field(default_factory=lambda: defaultdict(Memory))
     prepared: dict[tuple, torch.Tensor] = field(default_factory=dict)
     merges: list[tuple[torch.Tensor, torch.Tensor, Merge]] = field(default_factory=list)
     watched: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
@@ -163,7 +165,8 @@ class Session:
                 first = replace(own[0], layer=0)
                 tokens = [unit.tokens for unit in members]
                 context, _ = context_of(self, first, members, tokens, slot_of, self.embeds, {}, second)
-                prepared = strategy.prepare(context)
+                with asking(strategy, "before the first layer"):
+                    prepared = strategy.prepare(context)
                 if prepared is None:
                     continue
                 if len(prepared) != len(members):
@@ -188,7 +191,8 @@ class Session:
             for group in group_units(self, units, tokens, stage.strategy.one_by_one):
                 members = [units[i] for i in group], [tokens[i] for i in group]
                 context, sources = context_of(self, stage, *members, slot_of, hidden, taps)
-                decisions.append((group, self._decide(stage, context), sources))
+                called = partial(name_of, units, group, stage.strategy.scope)
+                decisions.append((group, self._decide(stage, context, hidden, called), sources))
                 signal = sources.signal or signal
         return self._apply(stage, units, tokens, decisions, slot_of, hidden, signal)
 
@@ -203,18 +207,17 @@ class Session:
         """`[visual]` bool over the row's original visual tokens."""
         return self.alive[row, self.layout.columns[row]]
 
-    def _decide(self, stage: PlannedStage, context: Context) -> Decision:
-        strategy, index = stage.strategy, context.index
-        decision = strategy.reduce(context)
-        mask = getattr(decision, "mask", None)
-        if mask is None or mask.dtype != torch.bool or mask.shape != index.shape:
-            given = type(decision).__name__ if mask is None else f"a {mask.dtype} mask of shape {list(mask.shape)}"
-            raise InputError(
-                f"{type(strategy).__name__}.reduce gave {given}; return Keep or Merge with a bool mask of shape "
-                f"{list(index.shape)} [units, visual]"
-            )
-        if not strategy.may_drop_all and not bool(mask.any(1).all()):
-            raise InputError(f"{type(strategy).__name__} keeps no token of some unit; every unit keeps at least one")
+    def _decide(
+        self, stage: PlannedStage, context: Context, hidden: torch.Tensor, unit: Callable[[int], str]
+    ) -> Decision:
+        strategy, where = stage.strategy, f"stage {stage.index}, before layer {stage.layer}"
+        findings = Findings()
+        with asking(strategy, where):
+            decision = strategy.reduce(context)
+            check_decision(strategy, decision, context.index.shape)
+            findings.add(strategy, where, stage.index, decision, context.n_keep, unit, hidden.dtype)
+        if (numbers := findings.numbers()) is not None:
+            findings.check(numbers.tolist())
         if isinstance(decision, Merge) and decision.features == "vision" and (stage.layer > 0 or self.merges):
             raise InputError(
                 f"{type(strategy).__name__} merges what the tower gave, which only the first merging stage at the "

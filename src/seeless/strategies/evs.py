@@ -35,6 +35,7 @@ class EVS(EntryStrategy):
 
     paper = "arXiv 2510.14624"
     own_positions: ClassVar[Positions] = "keep"
+    adaptive = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
