@@ -20,7 +20,7 @@ class Keep:
 
     mask: torch.Tensor
     scores: torch.Tensor | None = None
-    named: torch.Tensor | None = field(default=None, repr=False)
+    named: torch.Tensor | None = field(default=None, repr=False, kw_only=True)
 
     @classmethod
     def indices(cls, index: torch.Tensor, visual: int, scores: torch.Tensor | None = None) -> "Keep":
@@ -37,7 +37,7 @@ class Keep:
         place = torch.where((index >= 0) & (index < visual), index, visual).long()
         named = torch.zeros(len(index), visual + 1, dtype=torch.int32, device=index.device)
         named = named.scatter_add(1, place, torch.ones_like(place, dtype=torch.int32))
-        return cls(named[:, :visual] > 0, scores, named)
+        return cls(named[:, :visual] > 0, scores, named=named)
 
 
 @dataclass(frozen=True, eq=False)

@@ -59,7 +59,7 @@ def _check_meant(cls: type, name: str, value: object, inherited: dict[str, Any])
     if name in inherited and _is_class_variable(inherited[name]):
         return
     if name in inherited:
-        kind = inspect.formatannotation(inherited[name])
+        kind = inherited[name] if isinstance(inherited[name], str) else inspect.formatannotation(inherited[name])
         raise StrategyError(
             f"{name} = {value!r} in {cls.__name__} changes no default, because it has no annotation; write "
             f"{name}: {kind} = {value!r}"

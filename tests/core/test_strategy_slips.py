@@ -386,3 +386,33 @@ def test_what_is_no_strategy():
     with pytest.raises(sl.StrategyError, match="above method"):
         sl.register(method)
     assert "mine" not in sl.available()
+
+
+def tower_merge(**more):
+    def merge(self, keys, sizes, count):
+        mask = torch.ones(keys.shape[:2], dtype=torch.bool)
+        mask[:, :count] = False
+        place = torch.arange(count).expand(len(keys), -1)
+        return sl.Merge(**{"mask": mask, "source": place, "slot": place * 0 + count, "weight": place + 0.5, **more})
+
+    return merge
+
+
+@pytest.mark.parametrize(
+    ("merge", "parts"),
+    [
+        (tower_merge(weight=torch.full((1, 8), torch.nan)), ["8 weights that are NaN"]),
+        (tower_merge(mask=torch.ones(1, 16, dtype=torch.bool)), ["keeps 8 tokens more than its budget of 8"]),
+        (tower_merge(slot=torch.zeros(1, 8).long()), ["gives weight to 8 slots whose tokens leave"]),
+        (lambda self, keys, sizes, count: None, ["Mine.merge gave None; is a return missing?"]),
+    ],
+)
+def test_mergers_in_the_tower(tiny, merge, parts):
+    cls = type("Mine", (sl.TowerStrategy,), {"__module__": __name__, "merge": merge})
+    refused(tiny, cls, "Mine, before tower layer 0", *parts, keep=8, first=0)
+
+
+def test_an_exception_in_the_tower(tiny):
+    cls = type("Mine", (sl.TowerStrategy,), {"merge": lambda self, keys, sizes, count: boom(keys)})
+    error = refused(tiny, cls, error=KeyError, keep=8, first=0)
+    assert origin_of(error) == f"{FILE}:{BOOM}, in boom of Mine, before tower layer 0"

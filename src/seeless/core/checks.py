@@ -1,12 +1,13 @@
 """A strategy's own code is foreign: its exceptions say where they come from, and its decisions are checked."""
 
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
+from seeless.core.units import Unit
 from seeless.decision import Decision
 from seeless.errors import Origin, SeelessError, StrategyError
 from seeless.faults import check_kinds, faults
@@ -78,36 +79,16 @@ class Findings:
     def __init__(self) -> None:
         self._found: list[Finding] = []
 
-    def add(
-        self,
-        strategy: Strategy,
-        stage: str,
-        stage_index: int,
-        decision: Decision,
-        count: int,
-        unit: Callable[[int], str],
-        dtype: torch.dtype,
-    ) -> None:
-        """Look at a decision.
+    def add(self, where: str, unit: Callable[[int], str], found: Mapping[str, torch.Tensor]) -> None:
+        """Keep what `faults` found in a decision.
 
         Args:
-            stage: in words.
-            count: tokens that the budget leaves each unit.
+            where: strategy and stage.
             unit: what a unit is called, by its number in the decision.
-            dtype: of the hidden states.
         """
-        kind = type(strategy)
-        chosen = kind.reduce is Strategy.reduce and not strategy.adaptive and not strategy.by_threshold(stage_index)
-        found = faults(
-            decision,
-            count=count if chosen else None,
-            may_be_empty=strategy.may_drop_all,
-            ranked=kind.score is not Strategy.score,
-            dtype=dtype,
-        )
         if found:
             numbers = torch.stack([number.to(torch.int32) for number in found.values()])
-            self._found.append(Finding(f"{kind.__name__}, {stage}", unit, list(found), numbers))
+            self._found.append(Finding(where, unit, list(found), numbers))
 
     def numbers(self) -> torch.Tensor | None:
         """All numbers in one row; None if nothing was looked at."""
@@ -116,18 +97,21 @@ class Findings:
         device = self._found[-1].numbers.device
         return torch.cat([finding.numbers.flatten().to(device) for finding in self._found])
 
-    def check(self, numbers: Sequence[int]) -> None:
+    def check(self, numbers: Sequence[int] | None = None) -> None:
         """Raise `StrategyError` for the first fault.
 
         Args:
-            numbers: those of `numbers()`, on the host.
+            numbers: those of `numbers()`, on the host; None waits for them.
         """
+        if numbers is None:
+            own = self.numbers()
+            numbers = [] if own is None else own.tolist()
         left = iter(numbers)
         for finding in self._found:
             kinds, units = finding.numbers.shape
-            own = [[next(left) for _ in range(units)] for _ in range(kinds)]
+            table = [[next(left) for _ in range(units)] for _ in range(kinds)]
             for unit in range(units):
-                for what, number in zip(finding.what, own, strict=True):
+                for what, number in zip(finding.what, table, strict=True):
                     if number[unit]:
                         raise StrategyError(f"{finding.where}, {finding.unit(unit)}: it {what.format(number[unit])}")
 
@@ -136,3 +120,30 @@ def check_decision(strategy: Strategy, decision: object, shape: torch.Size) -> N
     """Raise `StrategyError` unless a strategy's answer is a decision about `[units, visual]` tokens."""
     method = "select" if type(strategy).reduce is Strategy.reduce else "reduce"
     check_kinds(decision, shape, f"{type(strategy).__name__}.{method}")
+
+
+def faults_at(
+    strategy: Strategy, stage_index: int, decision: Decision, count: int, dtype: torch.dtype
+) -> dict[str, torch.Tensor]:
+    """`faults` of a decision, by what the strategy has promised of it.
+
+    Args:
+        count: tokens that the budget leaves each unit; `select` keeps to it, unless scores decide or it is `adaptive`.
+        dtype: of the hidden states.
+    """
+    kind = type(strategy)
+    exact = kind.reduce is Strategy.reduce and not strategy.adaptive and not strategy.by_threshold(stage_index)
+    return faults(
+        decision,
+        count=count if exact else None,
+        may_be_empty=strategy.may_drop_all,
+        ranked=kind.score is not Strategy.score,
+        dtype=dtype,
+    )
+
+
+def name_of(units: Sequence[Unit], group: Sequence[int], scope: str, number: int) -> str:
+    """What the `number`-th unit of a group is called: "image 1 of row 0", counted from 0."""
+    unit = units[group[number]]
+    before = sum(other.row == unit.row for other in units[: group[number]])
+    return f"row {unit.row}" if scope == "row" else f"{scope} {before} of row {unit.row}"

@@ -12,11 +12,11 @@ from seeless.context import Context, Memory
 from seeless.core.adding import add_tokens, ranks
 from seeless.core.asking import context_of, group_units, places_of
 from seeless.core.cache import CacheRecord, Span, cached_length, trim
-from seeless.core.checks import Findings, asking, check_decision
+from seeless.core.checks import Findings, asking, check_decision, faults_at, name_of
 from seeless.core.family import ModelView
 from seeless.core.positions import TokenRow
 from seeless.core.taps import GroupSources, LayerTap
-from seeless.core.units import Layout, Unit, name_of
+from seeless.core.units import Layout, Unit
 from seeless.core.vision import Vision
 from seeless.decision import Decision, Extend, Merge
 from seeless.errors import BudgetError, InputError, UnsupportedModel
@@ -215,9 +215,9 @@ class Session:
         with asking(strategy, where):
             decision = strategy.reduce(context)
             check_decision(strategy, decision, context.index.shape)
-            findings.add(strategy, where, stage.index, decision, context.n_keep, unit, hidden.dtype)
-        if (numbers := findings.numbers()) is not None:
-            findings.check(numbers.tolist())
+            found = faults_at(strategy, stage.index, decision, context.n_keep, hidden.dtype)
+            findings.add(f"{type(strategy).__name__}, {where}", unit, found)
+        findings.check()
         if isinstance(decision, Merge) and decision.features == "vision" and (stage.layer > 0 or self.merges):
             raise InputError(
                 f"{type(strategy).__name__} merges what the tower gave, which only the first merging stage at the "

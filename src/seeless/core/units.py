@@ -26,13 +26,6 @@ class Unit:
     grid: tuple[int, int, int] | None
 
 
-def name_of(units: list[Unit], group: list[int], scope: str, number: int) -> str:
-    """What the `number`-th unit of a group is called: "image 1 of row 0", counted from 0."""
-    unit = units[group[number]]
-    before = sum(other.row == unit.row for other in units[: group[number]])
-    return f"row {unit.row}" if scope == "row" else f"{scope} {before} of row {unit.row}"
-
-
 @dataclass(frozen=True)
 class Image:
     """The tokens of one image or video in the order the model packs them.
