@@ -38,8 +38,10 @@ style: .venv/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Every table and picture in the README and in docs/ is written by this, from results/ and the registry.
+# Every table and picture in the README and in docs/, and the catalogue of methods behind `seeless list`, is written by
+# this, from results/ and the registry.
 tables: .venv/dev
+	$(BIN)/python docs/make_catalogue.py
 	$(BIN)/python docs/make_tables.py
 
 bench: .venv/dev

@@ -23,7 +23,7 @@ _handles: "WeakKeyDictionary[nn.Module, ref[Handle]]" = WeakKeyDictionary()
 
 
 def active_handle(model: nn.Module) -> "Handle | None":
-    """The handle a model carries, if any."""
+    """The handle a model carries, if any; also one whose variable is gone."""
     handle = _handles.get(unwrap(model))
     return None if handle is None else handle()
 
@@ -57,8 +57,9 @@ class Handle:
         self._reducer = Reducer(view, plan_stages(strategies, view), self._add, self_check, prompt_length)
         if (active := active_handle(inner) or active_handle(view.base)) is not None:
             raise AlreadyApplied(
-                f"this model already carries {active.strategies}; remove that handle first, "
-                "or give all strategies as one list: apply(model, [first, second])"
+                f"this model already carries {active.strategies}; remove that handle first "
+                "(seeless.api.active_handle(model).remove() if it is lost), or give all strategies as one list: "
+                "apply(model, [first, second])"
             )
         self._reducer.attach()
         for module in self._carriers:
@@ -132,7 +133,8 @@ def apply(
         knobs: fields of the strategy, if it is given by name.
 
     Returns:
-        A handle: use it in a `with` block, or call its `remove()`.
+        A handle: use it in a `with` block, or call its `remove()`. The model keeps its handle alive: one that nobody
+        holds on to stays active, and `seeless.api.active_handle(model).remove()` takes it off.
 
     Raises:
         UnsupportedModel: no family knows this model, or it has a feature that cannot be reduced.
@@ -151,6 +153,8 @@ def apply(
     >>> run.report.n_before, run.report.n_after
     ([144], [36])
     """
+    if not isinstance(model, nn.Module):
+        raise UnsupportedModel(_no_model(model))
     if isinstance(strategy, str):
         return Handle(model, [get(strategy, **knobs)], self_check, prompt_length)
     given: list[Any] = list(strategy) if isinstance(strategy, list | tuple) else [strategy]
@@ -164,6 +168,17 @@ def apply(
 def resolved(strategy: Strategy | Recipe, model: nn.Module) -> Strategy:
     """The strategy itself, or what a recipe gives on this model."""
     return strategy if isinstance(strategy, Strategy) else strategy.strategy_for(_config(model))
+
+
+def _no_model(given: Any) -> str:
+    """What to do about something that was given in place of a model."""
+    if isinstance(given, str):
+        return f"{given!r} is a name; load the model first: AutoModelForImageTextToText.from_pretrained({given!r})"
+    if isinstance(given, type):
+        return f"{given.__name__} is a class; give a model made by {given.__name__}.from_pretrained(...)"
+    if isinstance(getattr(given, "model", None), nn.Module):
+        return f"a {type(given).__name__} is no model; give its model: apply(that.model, ...)"
+    return f"{given!r} is no model; give a loaded model of transformers"
 
 
 def _config(model: nn.Module) -> Any:

@@ -13,6 +13,16 @@ Onto = Literal["visual", "row"]
 TowerSignal = Literal["attention", "keys", "features", "class_token", "reader_attention", "reader_keys"]
 
 
+class Memory(dict):
+    """What the stages of a strategy tell each other during one prefill."""
+
+    def __missing__(self, key: object) -> object:
+        raise KeyError(
+            f"no earlier stage of this prefill has put {key!r} into ctx.memory for these units; a stage whose budget "
+            "is 1.0 is not asked: to look at a layer without dropping there, name it in `watches` and call ctx.entering"
+        )
+
+
 Question = TypeVar("Question", bound=Callable)
 
 
@@ -130,11 +140,11 @@ class Context:
         from the queries and keys that the layer itself gives its attention kernel, which stays as it is.
 
         Args:
-            queries: "last": the last token of the row's prompt. "text": every token of the prompt after the row's
-                last visual token, the last one included. "anchor": the null token, the first token after the unit that cannot have seen the
-                instruction. "answers": in training, every token right before an answer, where labels go from -100 to
-                something else. A tensor `[queries]`: these rows of `hidden`, negative ones from the end of
-                the prompt.
+            queries: "last": the last token of the row's prompt. "text": every token of the prompt after the row's last
+                visual token, the last one included. "anchor": the null token, the first token after the unit that
+                cannot have seen the instruction. "answers": with labels, every token right before an answer, where
+                labels go from -100 to something else. A tensor `[queries]`: these rows of `hidden`, negative ones from
+                the end of the prompt.
             layer: whose projections; the layer before the stage unless told. The coming layer (`ctx.layer`) gives
                 the attention it would compute on what it is about to see, in training without dropout.
             average: give the mean over the asked rows, `[units, heads, 1, visual]`, without ever holding them all.

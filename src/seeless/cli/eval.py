@@ -5,9 +5,8 @@ from typing import Annotated
 
 import typer
 
-from seeless.cli.evaluating import Run, TaskRun, describe_method, list_methods, run_tasks
+from seeless.cli.catalogue import complete_name
 from seeless.cli.script_flags import Asked, without_prefix
-from seeless.cli.video_questions import VideoRun, run_videos
 from seeless.named.plugins import load_plugins
 
 MODEL, BUDGET, TASKS, MACHINE = "Model and method", "Budget", "Tasks of lmms-eval", "Machine"
@@ -33,11 +32,16 @@ def evaluate(
     ] = None,
     strategy: Annotated[
         str | None,
-        typer.Option(metavar="NAME", rich_help_panel=MODEL, help="A strategy of seeless, with its fields as flags."),
+        typer.Option(
+            metavar="NAME",
+            rich_help_panel=MODEL,
+            help="A strategy of seeless, with its fields as flags.",
+            autocompletion=complete_name,
+        ),
     ] = None,
     plugin: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", rich_help_panel=MODEL, help="Python file that registers more of either."),
+        typer.Option(metavar="FILE", rich_help_panel=MODEL, help="Python file that registers either; may be repeated."),
     ] = None,
     keep_tokens: Annotated[
         str | None, typer.Option(metavar="N", rich_help_panel=BUDGET, help="Visual tokens a --method keeps.")
@@ -123,8 +127,11 @@ def evaluate(
     With --strategy its fields are flags, as in `seeless run`: seeless eval --model llava --strategy pyramiddrop --layer
     8,16,24 --keep .5,.25,.125 --tasks mme
 
-    Exit codes: 1 the evaluation failed, 2 an impossible request, 3 lmms-eval is missing.
+    Exit codes: see `seeless --help`.
     """
+    from seeless.cli.evaluating import Run, TaskRun, describe_method, list_methods, run_tasks
+    from seeless.cli.video_questions import VideoRun, run_videos
+
     load_plugins(plugin or [])
     if list_all:
         list_methods()

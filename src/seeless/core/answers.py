@@ -341,9 +341,10 @@ class Answers:
         if own is not None:
             return merge.values(torch.cat([features, own[:, None]], 1))
         visual = features.shape[1]
-        self.session.check(
-            (merge.source >= visual).any(1),
-            self.group.units,
-            "the projector of this model takes no class token, so none can be given to it, as was asked of {unit}",
+        wrong = (merge.source >= visual).sum(1)
+        self.session.findings.add(
+            "a merge at the entry",
+            lambda number: f"row {self.group.units[number].row}",
+            {"asks {} times for a class token, which the projector of this model does not take": wrong},
         )
         return replace(merge, source=merge.source.clamp(max=visual - 1)).values(features)

@@ -8,10 +8,12 @@ from torch import nn
 
 from seeless.core.attention import read_nothing
 from seeless.core.capture import run_ahead
+from seeless.core.checks import Findings, asking
 from seeless.core.family import ModelView
 from seeless.core.hooks import HookSet, hook_layers
 from seeless.core.vision import Merged, VisionTap
 from seeless.errors import BudgetError, InputError, UnsupportedModel
+from seeless.faults import check_kinds, faults
 from seeless.strategy import TowerStrategy
 
 ENDS = ("cu_seqlens", "cu_seq_lens_q", "cu_seq_lens_k")
@@ -182,9 +184,13 @@ class Merging:
         stays = torch.ones_like(receiver, dtype=torch.bool)
         for places, leave in self._alike(targets):
             places = places.to(device)
-            decision = self.strategy.merge(keys[places], self.sizes[places], leave)
-            if decision.mask.shape != places.shape or bool(((~decision.mask).sum(1) != leave).any()):
-                raise InputError(f"{type(self.strategy).__name__}.merge did not take {leave} tokens of every unit away")
+            name, where, findings = type(self.strategy).__name__, f"before tower layer {index}", Findings()
+            with asking(self.strategy, where):
+                decision = self.strategy.merge(keys[places], self.sizes[places], leave)
+                check_kinds(decision, places.shape, f"{name}.merge")
+                found = faults(decision, count=places.shape[1] - leave, dtype=exact)
+            findings.add(f"{name}, {where}", "picture {} of that size".format, found)
+            findings.check()
             taken = decision.values(values[places].to(exact)).to(values.dtype)
             values = values.index_put((places,), taken)
             receiver[places.gather(1, decision.source)] = places.gather(1, decision.slot)

@@ -3,9 +3,10 @@
 import importlib.util
 import sys
 from pathlib import Path
+from traceback import walk_tb
 
 from seeless.named.beside import package_of
-from seeless.named.errors import UnusablePlugin, one_line
+from seeless.named.errors import UnusablePlugin, with_kind
 
 
 def load_plugins(files: list[Path]) -> None:
@@ -33,4 +34,6 @@ def _load(file: Path) -> None:
         spec.loader.exec_module(module)
     except Exception as error:  # a plugin is foreign code: whatever it raises is its error
         del sys.modules[name]
-        raise UnusablePlugin(f"plugin {file} cannot be imported: {type(error).__name__}: {one_line(error)}") from error
+        lines = [line for frame, line in walk_tb(error.__traceback__) if frame.f_code.co_filename == spec.origin]
+        line = f", line {lines[-1]}" if lines else ""
+        raise UnusablePlugin(f"plugin {file} cannot be imported{line}: {with_kind(error)}") from error

@@ -54,7 +54,7 @@ class CDPruner(EntryStrategy):
         super().__post_init__()
         for name in ("clip", "question"):
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, str) and value.strip()):
+            if value is not None and not value.strip():
                 raise BudgetError(f"{name}={value!r} is no text; give a string, or leave it out")
         if self.threshold is not None:
             raise BudgetError("cdpruner chooses by relevance and diversity together, so it takes no threshold")

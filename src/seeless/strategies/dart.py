@@ -44,7 +44,7 @@ class Dart(LayerStrategy):
         super().__post_init__()
         for name, least in (("visual_pivots", 1), ("text_pivots", 0)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            if value < least:
                 raise BudgetError(f"{name}={value!r} is not possible; give a whole number of at least {least}")
         if self.threshold is not None:
             raise BudgetError("dart chooses by duplication, not by a score, so it takes no threshold")

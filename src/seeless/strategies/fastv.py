@@ -5,7 +5,6 @@ from typing import Literal
 import torch
 
 from seeless.context import Context, Queries
-from seeless.errors import BudgetError
 from seeless.registry import register
 from seeless.strategy import LayerStrategy
 
@@ -30,11 +29,6 @@ class FastV(LayerStrategy):
     paper = "arXiv 2403.06764"
     rounding = round
     tower = ()
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.query_aggregation not in ("last", "question"):
-            raise BudgetError(f"query_aggregation={self.query_aggregation!r} is not possible; use last or question")
 
     def score(self, ctx: Context) -> torch.Tensor:
         queries: Queries = "last" if self.query_aggregation == "last" else "text"

@@ -53,7 +53,7 @@ class PruMerge(EntryStrategy):
         object.__setattr__(self, "keep", 1 if adaptive else self.keep)  # checks the budget
         super().__post_init__()
         object.__setattr__(self, "keep", None if adaptive else self.keep)
-        if isinstance(self.neighbours, bool) or not isinstance(self.neighbours, int) or self.neighbours < 0:
+        if self.neighbours < 0:
             raise BudgetError(f"neighbours={self.neighbours!r} is not possible; give a whole number of at least 0")
         if self.threshold is not None:
             raise BudgetError(f"{self.name} finds its own threshold or has a budget, so it takes no threshold")

@@ -6,7 +6,6 @@ from typing import ClassVar
 import torch
 
 from seeless.context import Context
-from seeless.errors import BudgetError
 from seeless.registry import register
 from seeless.strategy import LayerStrategy, Scope
 
@@ -29,11 +28,6 @@ class Random(LayerStrategy):
     own_positions = "renumber"
     rounding = round
     tower = ()
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
-            raise BudgetError(f"seed={self.seed!r} is no whole number")
 
     def score(self, ctx: Context) -> torch.Tensor:
         scores = torch.rand(ctx.n_original, generator=torch.Generator().manual_seed(self.seed))

@@ -50,9 +50,10 @@ class VisionZip(EntryStrategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        share = self.contextual_share
-        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
-            raise BudgetError(f"contextual_share={share!r} is not possible; give a number from 0 to below 1")
+        if not 0 <= self.contextual_share < 1:
+            raise BudgetError(
+                f"contextual_share={self.contextual_share} is not possible; give a number from 0 to below 1"
+            )
         if self.scope != "crop":
             raise BudgetError(f"visionzip keeps the class token of every crop, so scope={self.scope!r} is not possible")
         if self.threshold is not None:

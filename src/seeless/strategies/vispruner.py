@@ -38,7 +38,7 @@ class VisPruner(EntryStrategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.important_ratio, float | int) or not 0 <= self.important_ratio <= 1:
+        if not 0 <= self.important_ratio <= 1:
             raise BudgetError(f"important_ratio={self.important_ratio} is no share; give a number from 0 to 1")
         if self.threshold is not None:
             raise BudgetError("vispruner chooses partly by diversity, so it takes no threshold")
