@@ -90,6 +90,10 @@ class Findings:
             numbers = torch.stack([number.to(torch.int32) for number in found.values()])
             self._found.append(Finding(where, unit, list(found), numbers))
 
+    def extend(self, other: "Findings") -> None:
+        """Take over what was found elsewhere."""
+        self._found += other._found
+
     def numbers(self) -> torch.Tensor | None:
         """All numbers in one row; None if nothing was looked at."""
         if not self._found:
@@ -128,11 +132,9 @@ def count_of(strategy: Strategy, stage_index: int, decision: Decision, count: in
     Args:
         count: tokens that the budget leaves each unit; `select` keeps to it, unless scores decide or it is `adaptive`.
     """
-    if decision.count is not None:
-        return decision.count
     kind = type(strategy)
     exact = kind.reduce is Strategy.reduce and not strategy.adaptive and not strategy.by_threshold(stage_index)
-    return count if exact else None
+    return count if exact else decision.count
 
 
 def faults_at(strategy: Strategy, decision: Decision, count: int | None, dtype: torch.dtype) -> dict[str, torch.Tensor]:

@@ -60,6 +60,9 @@ class Session:
         self.ledger = Ledger([len(own) for own in prompt.layout.columns])
         self.stages: list[StageReport] = []
         self.findings = Findings()
+        for tap in vision.taps:
+            if tap.merged is not None:
+                self.findings.extend(tap.merged.findings)
         self.memory: dict[tuple, Memory] = defaultdict(Memory)
         self.prepared: dict[tuple, torch.Tensor] = {}
         self.merges: list[tuple[torch.Tensor, torch.Tensor, Merge]] = []

@@ -20,7 +20,7 @@ from seeless.core.session import Session
 from seeless.core.transfer import fetch, upload
 from seeless.core.units import Unit
 from seeless.decision import Decision, Extend, Merge
-from seeless.errors import BudgetError, InputError, UnsupportedModel
+from seeless.errors import BudgetError, InputError, StrategyError, UnsupportedModel
 from seeless.strategy import Strategy, TowerStrategy
 
 
@@ -235,6 +235,9 @@ def _check(session: Session, stage: PlannedStage, asked: Asked, dtype: torch.dty
     def unit(number: int) -> str:
         return name_of(units, group.units[number], strategy.scope)
 
+    if asked.count == 0 and not strategy.may_drop_all:
+        where = f"{type(strategy).__name__}, {stage.place}, {unit(0)}"
+        raise StrategyError(f"{where}: it keeps no token; every unit keeps at least one")
     found = faults_at(strategy, decision, asked.count, dtype)
     session.findings.add(f"{type(strategy).__name__}, {stage.place}", unit, found)
 

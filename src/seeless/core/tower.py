@@ -12,6 +12,7 @@ from seeless.core.checks import Findings, asking
 from seeless.core.family import ModelView
 from seeless.core.hooks import HookSet, hook_layers
 from seeless.core.vision import Merged, VisionTap
+from seeless.decision import within
 from seeless.errors import BudgetError, InputError, UnsupportedModel
 from seeless.faults import check_kinds, faults
 from seeless.strategy import TowerStrategy
@@ -77,6 +78,7 @@ class Merging:
         self.view, self.kind, self.strategy, self.layers, self.tap = view, kind, strategy, layers, tap
         self.modules = view.tower_layers(kind)
         self.started = self.merged = self.done = False
+        self.findings = Findings()
         self.lead = int(view.has_class_token)
 
     def attach(self, hooks: HookSet) -> None:
@@ -101,7 +103,7 @@ class Merging:
         if tap.windows is not None:  # from the tower's order to the decoder's
             windows = tap.windows.to(group.device)
             group = windows[group][windows.argsort()]
-        return Merged(self.strategy, group, [list(seen) for seen in zip(*self.seen, strict=True)])
+        return Merged(self.strategy, group, [list(seen) for seen in zip(*self.seen, strict=True)], self.findings)
 
     # What the layers see.
 
@@ -184,22 +186,24 @@ class Merging:
         stays = torch.ones_like(receiver, dtype=torch.bool)
         for places, leave in self._alike(targets):
             places = places.to(device)
-            name, where, findings = type(self.strategy).__name__, f"before tower layer {index}", Findings()
+            name, where = type(self.strategy).__name__, f"before tower layer {index}"
             with asking(self.strategy, where):
                 decision = self.strategy.merge(keys[places], self.sizes[places], leave)
                 check_kinds(decision, places.shape, f"{name}.merge")
                 found = faults(decision, count=places.shape[1] - leave, dtype=exact)
-            findings.add(f"{name}, {where}", "picture {} of that size".format, found)
-            findings.check()
+            self.findings.add(f"{name}, {where}", "picture {} of that size".format, found)
             taken = decision.values(values[places].to(exact)).to(values.dtype)
             values = values.index_put((places,), taken)
-            receiver[places.gather(1, decision.source)] = places.gather(1, decision.slot)
+            source, slot = (within(x, places.shape[1]) for x in (decision.source, decision.slot))
+            receiver[places.gather(1, source)] = places.gather(1, slot)
             stays[places] = decision.mask
-        self.sizes = torch.zeros_like(self.sizes).scatter_add(0, receiver, self.sizes)[stays]
-        self.group = (stays.cumsum(0) - 1)[receiver[self.group]]
-        self.alive, self.counts, self.merged = self.alive[stays], targets, True
+        left = stays.byte().argsort(descending=True, stable=True)[: sum(targets)]
+        self.sizes = torch.zeros_like(self.sizes).scatter_add(0, receiver, self.sizes)[left]
+        number = (stays.cumsum(0) - 1).clamp(max=sum(targets) - 1)  # of a faulty merger more might stay
+        self.group = number[receiver[self.group]]
+        self.alive, self.counts, self.merged = self.alive[left], targets, True
         self.order = self._order(hidden)
-        return self._sequence(values[stays].unflatten(1, blocks.shape[1:]).flatten(0, 1), hidden)
+        return self._sequence(values[left].unflatten(1, blocks.shape[1:]).flatten(0, 1), hidden)
 
     def _alike(self, targets: list[int]) -> list[tuple[torch.Tensor, int]]:
         """Pictures with as many tokens of which as many leave: places `[pictures, tokens]` of theirs, and how many."""

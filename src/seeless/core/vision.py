@@ -10,6 +10,7 @@ from transformers.vision_utils import get_vision_window_index
 
 from seeless.context import TowerSignal
 from seeless.core.attention import read_nothing
+from seeless.core.checks import Findings
 from seeless.core.family import ModelView
 from seeless.core.images import NO_PATCH, Image, Side
 from seeless.core.tower_attention import AttentionTap, in_one
@@ -32,11 +33,13 @@ class Merged:
         strategy: who decided.
         group: `[tokens]` of all pictures, the number of the token that carries each one's group.
         seen: per picture, the patches that each layer of the tower saw.
+        findings: what is wrong with its decisions.
     """
 
     strategy: TowerStrategy
     group: torch.Tensor
     seen: list[list[int]]
+    findings: Findings
 
 
 @dataclass

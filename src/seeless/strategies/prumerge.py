@@ -65,7 +65,7 @@ class PruMerge(EntryStrategy):
         return ctx.reader_attention()
 
     def reduce(self, ctx: Context) -> Decision:
-        scores = self.score(ctx)
+        scores = torch.nan_to_num(self.score(ctx))
         visual = scores.shape[1]
         if self.keep is not None and ctx.n_keep == visual:
             return Keep(torch.ones_like(scores, dtype=torch.bool), scores, visual)

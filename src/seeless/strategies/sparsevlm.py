@@ -131,7 +131,7 @@ class SparseVLM(LayerStrategy):
         return next((count for count, tokens in recycled if count == tokens // 10 + 1), budget - 1)
 
     def reduce(self, ctx: Context) -> Decision:
-        scores = self.score(ctx).float()
+        scores = torch.nan_to_num(self.score(ctx).float())
         visual = scores.shape[1]
         clusters = self._clusters(visual, ctx.n_keep)
         if clusters == 0:

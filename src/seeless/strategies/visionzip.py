@@ -63,7 +63,7 @@ class VisionZip(EntryStrategy):
         return ctx.vision_attention().mean(1)
 
     def reduce(self, ctx: Context) -> Decision:
-        scores = self.score(ctx)
+        scores = torch.nan_to_num(self.score(ctx))
         units, visual = scores.shape
         if ctx.n_keep >= visual:
             return Keep(torch.ones_like(scores, dtype=torch.bool), scores, visual)
