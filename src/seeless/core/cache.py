@@ -1,12 +1,23 @@
 """What a reduced KV cache remembers about itself, kept on the cache object so that generations can interleave."""
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import (
+    Cache,
+    DynamicCache,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    QuantizedCache,
+    StaticCache,
+    StaticLayer,
+    StaticSlidingWindowLayer,
+)
 
+from seeless.core.transfer import fetch
 from seeless.errors import InputError, UnsupportedModel
 
 _RECORD = "_seeless_record"
@@ -19,16 +30,38 @@ _METHODS = (
     "crop",
     "reset",
 )
+_GROWING = DynamicLayer, DynamicSlidingWindowLayer
+_STATIC = StaticLayer, StaticSlidingWindowLayer
 
 
-@dataclass
+class Keeper:
+    """The handle under which a cache was reduced, weakly held. A pickled one has none, until a handle adopts it."""
+
+    def __init__(self, handle: Any = None) -> None:
+        self._handle = None if handle is None else weakref.ref(handle)
+
+    @property
+    def active(self) -> bool:
+        """Whether the handle is still on its model."""
+        handle = None if self._handle is None else self._handle()
+        return handle is not None and handle.active
+
+    def __reduce__(self) -> tuple:
+        return Keeper, ()
+
+    def __deepcopy__(self, memo: dict) -> "Keeper":
+        return self
+
+
+@dataclass(eq=False)
 class Span:
     """Consecutive layers, from `first` on, whose caches hold the same tokens.
 
     Args:
         first: the first of these layers.
-        columns: tokens each of them held when the cache was last reduced.
-        valid: `[batch, columns]` bool for the columns there were when the cache was last reduced; None = all valid.
+        columns: tokens each of them held when the conversation had `CacheRecord.tokens`.
+        valid: `[batch, columns or more]` bool, False on padding, True behind `columns`; None = all valid, as the host
+            knows.
         moved: `[batch, 1]`, what is added to the positions of all later tokens in these layers; None = 0.
     """
 
@@ -37,16 +70,33 @@ class Span:
     valid: torch.Tensor | None
     moved: torch.Tensor | None
 
+    def shown(self, count: int) -> torch.Tensor | None:
+        """`valid` of the first `count` columns, `[batch, count]`; None = all."""
+        if self.valid is None:
+            return None
+        if (room := self.valid.shape[1]) < count:
+            self.valid = torch.nn.functional.pad(self.valid, (0, 2 * count - room), value=True)
+        return self.valid[:, :count]
 
-@dataclass
+
+@dataclass(eq=False)
 class CacheRecord:
     """Installed on a reduced cache. `get_seq_length()` without a layer counts the dropped tokens too, so `generate` and
-    the model go on slicing and numbering as if nothing had been dropped; with a layer it is that layer's own length."""
+    the model go on slicing and numbering as if nothing had been dropped; with a layer it is that layer's own length.
+
+    Args:
+        tokens: of the conversation, dropped ones included, up to which `spans` say what is cached.
+        floor: of the conversation, behind which every layer holds the same tokens, so that it can be cropped to there.
+        keeper: the handle.
+        since: tokens cached after `tokens`; a static cache keeps its own count on the device.
+    """
 
     cache: Cache
     spans: list[Span]
-    removed: int
-    is_active: Callable[[], bool] = field(repr=False)
+    tokens: int
+    floor: int
+    keeper: Keeper
+    since: int = field(default=0)
 
     def install(self) -> None:
         for name in _METHODS:
@@ -59,23 +109,52 @@ class CacheRecord:
     def span(self, layer: int) -> Span:
         return [span for span in self.spans if span.first <= layer][-1]
 
+    @property
+    def length(self) -> int:
+        """Tokens of the conversation, dropped ones included; the host knows."""
+        if is_static(self.cache):
+            return self.tokens + self.since
+        return self._stock("get_seq_length")(0) + self.tokens - self.spans[0].columns
+
+    def held(self, span: Span) -> int:
+        """Tokens in the cache of a span's layers."""
+        return span.columns + self.length - self.tokens
+
     def get_seq_length(self, layer_idx: int | None = None) -> int:
         if layer_idx is None:
-            return self._stock("get_seq_length")(0) + self.removed
+            return self._stock("get_seq_length")(0) + self.tokens - self.spans[0].columns
         return self._stock("get_seq_length")(layer_idx)
 
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
-        if not self.is_active():
+        if not self.keeper.active:
             raise InputError(
                 "this cache was reduced under seeless.apply, whose handle has been removed; its positions mean nothing "
                 "to the untouched model. Keep the handle while the conversation lasts, or start with a new cache"
             )
         return self._stock("get_mask_sizes")(query_length, layer_idx)
 
-    def _rows(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    def look(self, mask: torch.Tensor) -> None:
+        """Learn from a 2-D mask `[batch, conversation]` which tokens behind `tokens` are padding. Waits for it once."""
+        later = mask[:, self.tokens :]
+        if later.shape[1] and not fetch({"later": later})["later"].all():
+            self.learn(later)
+
+    def learn(self, later: torch.Tensor) -> None:
+        """Remember a mask `[batch, n]` of the `n` tokens behind `tokens`."""
+        n = later.shape[1]
         for span in self.spans:
+            known = span.shown(span.columns)
+            if known is None:
+                known = torch.ones(len(later), span.columns, dtype=torch.bool, device=later.device)
+            span.valid = torch.cat([known, later.to(known.device, torch.bool)], 1)
+            span.columns += n
+        self.tokens, self.since = self.tokens + n, self.since - n
+
+    def _rows(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        moved = {id(span.moved): change(span.moved) for span in self.spans if span.moved is not None}
+        for span in self.spans:  # what was one tensor stays one: by that, layers of equal positions are known
             span.valid = None if span.valid is None else change(span.valid)
-            span.moved = None if span.moved is None else change(span.moved)
+            span.moved = moved.get(id(span.moved))
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
         self._stock("reorder_cache")(beam_idx)
@@ -90,10 +169,24 @@ class CacheRecord:
         self._rows(lambda x: x[indices])
 
     def crop(self, tokens_to_remove: int) -> None:
-        for span in self.spans:
-            if self.get_seq_length(span.first) - abs(tokens_to_remove) < span.columns:
-                raise InputError("a reduced cache cannot be cropped into the prompt it was reduced in; prefill anew")
+        length = self.length
+        if tokens_to_remove > 0:
+            DynamicLayer().crop(tokens_to_remove)  # releases that take no length to crop to refuse here
+            tokens_to_remove = min(0, tokens_to_remove - length)
+        left = length + tokens_to_remove
+        if left < self.floor:
+            raise InputError(
+                f"a reduced cache cannot be cropped to {left} tokens, into the images it was reduced in: layers hold "
+                f"different tokens before token {self.floor} of the conversation; crop to {self.floor} or more, or "
+                "prefill anew"
+            )
         self._stock("crop")(tokens_to_remove)
+        gone, self.since = self.tokens - left, self.since + tokens_to_remove
+        if gone > 0:
+            for span in self.spans:
+                span.columns -= gone
+                span.valid = None if span.valid is None else span.valid[:, : span.columns]
+            self.tokens, self.since = left, self.since + gone
 
     def reset(self) -> None:
         for name in (*_METHODS, _RECORD):
@@ -106,31 +199,51 @@ def record_of(cache: Cache | None) -> CacheRecord | None:
     return None if cache is None else vars(cache).get(_RECORD)
 
 
-def check_cache(cache: Cache | None) -> None:
-    """Refuse, by name, caches whose layers cannot have lengths of their own."""
+def is_static(cache: Cache | None) -> bool:
+    """Whether the layers of a cache have room for a fixed number of tokens, and may hold fewer."""
+    return type(cache) is StaticCache
+
+
+def check_cache(cache: Cache | None, between_layers: bool) -> None:
+    """Refuse caches that cannot hold what is left of the tokens.
+
+    Args:
+        between_layers: whether tokens leave between layers, so that these hold different tokens and are read.
+
+    Raises:
+        UnsupportedModel: names the cache, and what is possible.
+    """
     if cache is None:
         return
-    odd = {
-        type(layer).__name__ for layer in cache.layers if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer)
-    }
-    if type(cache) is not DynamicCache or odd or cache.offloading:
-        kind = "an offloaded cache" if cache.offloading else f"{type(cache).__name__} ({', '.join(sorted(odd))})"
-        raise UnsupportedModel(
-            f"visual tokens cannot be dropped with {kind}; use the default DynamicCache "
-            "(no cache_implementation in generate)"
-        )
+    kinds = {type(layer) for layer in getattr(cache, "layers", [])}
+    known = (type(cache) is DynamicCache and kinds <= {*_GROWING}) or (is_static(cache) and kinds <= {*_STATIC})
+    if known and not cache.offloading:
+        return
+    at_entry = known or type(cache) is QuantizedCache
+    if at_entry and not between_layers:
+        return
+    names = ", ".join(sorted(kind.__name__ for kind in kinds))
+    kind = "an offloaded cache" if cache.offloading else f"{type(cache).__name__} ({names})"
+    raise UnsupportedModel(
+        f"visual tokens cannot be dropped {'between layers ' if at_entry else ''}with {kind}; use the default "
+        "DynamicCache (no cache_implementation in generate) or a StaticCache"
+        + (", or a method that acts at the entry or in the tower" if at_entry else "")
+    )
 
 
 def cached_keys(cache: Cache | None, layer: int) -> torch.Tensor | None:
-    """Keys a layer's cache holds, `[batch, kv_heads, columns, head_dim]`; None while it holds nothing."""
+    """Keys a layer's cache has, `[batch, kv_heads, columns or room, head_dim]`; None while it holds nothing."""
     own: Any = cache.layers[layer] if cache is not None and layer < len(cache.layers) else None
     return own.keys if own is not None and own.is_initialized else None
 
 
 def cached_length(cache: Cache | None, layer: int) -> int:
     """Tokens a layer's cache holds."""
-    keys = cached_keys(cache, layer)
-    return 0 if keys is None else keys.shape[-2]
+    own: Any = cache.layers[layer] if cache is not None and layer < len(cache.layers) else None
+    if own is None or not own.is_initialized:
+        return 0
+    record = record_of(cache)
+    return record.held(record.span(layer)) if record is not None and is_static(cache) else int(own.get_seq_length())
 
 
 def trim(cache: Cache, layer: int, past: int, order: torch.Tensor) -> None:
@@ -141,13 +254,27 @@ def trim(cache: Cache, layer: int, past: int, order: torch.Tensor) -> None:
         order: `[batch, slots]`, which of this forward's columns stay; -1 = none, a key and a value of zeros.
     """
     own: Any = cache.layers[layer]
-    at = order.to(own.keys.device)[:, None, :, None]
+    order = order.to(own.keys.device)
+    absent, at = (order < 0)[:, None, :, None], order.clamp(min=0)
+    slots = order.shape[1]
 
     def kept(x: torch.Tensor) -> torch.Tensor:
-        new = x[:, :, past:].gather(2, at.clamp(min=0).expand(-1, x.shape[1], -1, x.shape[-1]))
-        new = new.masked_fill(at < 0, 0)
-        return torch.cat([x[:, :, :past], new], 2) if past else new
+        batch, heads, columns, dim = x.shape
+        first = torch.arange(batch * heads, device=x.device).view(batch, heads, 1) * columns + past
+        new = x.reshape(-1, dim).index_select(0, (at[:, None] + first).flatten())
+        return new.view(batch, heads, slots, dim).masked_fill_(absent, 0)
 
-    own.keys, own.values = kept(own.keys), kept(own.values)
-    if isinstance(own, DynamicSlidingWindowLayer):  # still within its window: `Reducer` sees to that
-        own.cumulative_length = own.keys.shape[-2]
+    if isinstance(own, StaticLayer):
+        for name in ("keys", "values"):
+            x = getattr(own, name)
+            x[:, :, past : past + slots] = kept(x)
+        own.cumulative_length.fill_(past + slots)
+        if isinstance(own, StaticSlidingWindowLayer):  # still within its window: `Reducer` sees to that
+            own.cumulative_length_int = past + slots
+        return
+    new = kept(own.keys), kept(own.values)
+    if past:
+        new = torch.cat([own.keys[:, :, :past], new[0]], 2), torch.cat([own.values[:, :, :past], new[1]], 2)
+    own.keys, own.values = new
+    if isinstance(own, DynamicSlidingWindowLayer):
+        own.cumulative_length = past + slots

@@ -1,21 +1,22 @@
 """The seam around the language model: where embeddings are cut, and where its output goes back to full length."""
 
-import inspect
 from collections.abc import Callable
 from functools import cached_property, partial
 from typing import Any
 
 import torch
-from torch import nn
+from transformers import GenerationMixin
 
-from seeless.core.cache import CacheRecord, check_cache, record_of
+from seeless.core.cache import CacheRecord, Keeper, cached_keys, cached_length, check_cache, record_of
+from seeless.core.continuing import Continuing
 from seeless.core.family import ModelView
-from seeless.core.frame import Frame, Running, refuse_tracing
+from seeless.core.frame import Frame, Running, named, refuse_tracing
+from seeless.core.generating import apart, drafted, note_prompt, with_plain_mask
 from seeless.core.hooks import HookSet, hook_layers, is_bare, without_seams
 from seeless.core.host import cache_in
 from seeless.core.injection import following
-from seeless.core.layers import DecodeLayers, PrefillLayers
-from seeless.core.masks import ready_mask, record_mask, token_blocks
+from seeless.core.layers import PrefillLayers
+from seeless.core.masks import ready_mask, token_blocks
 from seeless.core.noting import Noting
 from seeless.core.past import Past
 from seeless.core.pictures import Kind, Note, Pictures, find_pictures
@@ -78,6 +79,9 @@ class Reducer:
                 self.hooks.around(base, f"get_{kind}_features", partial(self._run_features, noting, kind))
             if model is not base:
                 self.hooks.around(model, "forward", self._run_model)
+            if isinstance(model, GenerationMixin):
+                self.hooks.around(model, "generate", partial(note_prompt, self.running))
+                self.hooks.around(model, "prepare_inputs_for_generation", self._prepare_inputs)
             self.hooks.around(base, "forward", self._run_base)
             self.hooks.around(decoder, "forward", self._run_decoder)
             for module in {id(module): module for module in (model, base, decoder)}.values():
@@ -93,11 +97,28 @@ class Reducer:
         self.hooks.remove()
         HookSet.sweep()
 
+    def _prepare_inputs(self, below: Callable, args: tuple, kwargs: dict) -> Any:
+        self._adopt(cache_in(kwargs))
+        return with_plain_mask(below, args, kwargs)
+
+    def _adopt(self, cache: Any) -> CacheRecord | None:
+        """The record of a reduced cache, which this handle keeps if no other does: one that was loaded from a file."""
+        record = record_of(cache)
+        if record is not None and not record.keeper.active:
+            record.keeper = Keeper(self)
+        return record
+
     # The model with its head: what is to be learnt.
 
     def _run_model(self, below: Callable, args: tuple, kwargs: dict) -> Any:
-        model, outer = self.view.model, self.running.frame
-        labels = _named(model, args, kwargs).get("labels")
+        given = named(below, args, kwargs)
+        drafts = drafted(given, self.running.prompt)
+        if drafts and find_pictures(given) is not None:
+            return apart(lambda **part: self._run_whole(below, (), part, None), given, drafts)
+        return self._run_whole(below, args, kwargs, given.get("labels"))
+
+    def _run_whole(self, below: Callable, args: tuple, kwargs: dict, labels: torch.Tensor | None) -> Any:
+        outer = self.running.frame
         frame = self.running.frame = _new_frame(labels)
         try:
             output = below(*args, **kwargs)
@@ -118,7 +139,8 @@ class Reducer:
             frame = _new_frame()
         else:
             kwargs = _named_output(self.view.base, kwargs)
-        frame.given = given = _named(self.view.base, args, kwargs)
+        frame.given = given = named(self.view.base.forward, args, kwargs)
+        self._adopt(cache_in(given))
         frame.pictures = find_pictures(given)
         if frame.pictures is not None and (part := self.view.replaced()) is not None:
             raise UnsupportedModel(
@@ -167,27 +189,26 @@ class Reducer:
         pictures, frame.pictures = frame.pictures, None
         if self.self_check:
             check_cache_is_known(self.view, kwargs)
-        record = record_of(cache_in(kwargs))
+        record = self._adopt(cache_in(kwargs))
         if pictures is None and record is None:
             return below(*args, **kwargs)
+        if args:
+            raise InputError("the language model was called with positional arguments; call the whole model instead")
         try:
-            kwargs = self._enter(frame, args, kwargs, pictures, record)
+            kwargs = self._enter(frame, kwargs, pictures, record)
             with frame.watch:
                 output = below(**kwargs)
+            if record is not None:
+                record.since = frame.logical - record.tokens
             return self._leave(frame, output)
         finally:
             frame.hooks.over = True
             frame.session = None
             frame.hooks.remove()
 
-    def _enter(
-        self, frame: Frame, args: tuple, kwargs: dict, pictures: Pictures | None, record: CacheRecord | None
-    ) -> dict:
+    def _enter(self, frame: Frame, kwargs: dict, pictures: Pictures | None, record: CacheRecord | None) -> dict:
         """The language model's arguments, made to fit what is left of the tokens."""
-        if args:
-            raise InputError("the language model was called with positional arguments; call the whole model instead")
-        cache, mask, family = cache_in(kwargs), kwargs.get("attention_mask"), self.view.family
-        ready = mask
+        mask, family = kwargs.get("attention_mask"), self.view.family
         if family.bidirectional:  # the base model makes 4-D masks of its own
             mask = frame.argument("attention_mask")
         if mask is not None and (not isinstance(mask, torch.Tensor) or mask.ndim != 2):
@@ -196,46 +217,65 @@ class Reducer:
             )
         embeds = kwargs.get("inputs_embeds")
         length = kwargs["input_ids"].shape[1] if embeds is None else embeds.shape[1]
-        past = 0 if cache is None else cache.get_seq_length()
+        past = cached_length(cache_in(kwargs), 0) if record is None else record.length
         frame.logical = past + length
         if mask is not None and mask.shape[1] != frame.logical:
             raise InputError(
                 f"attention_mask has {mask.shape[1]} columns, but the conversation has {frame.logical} tokens "
                 "(dropped visual tokens count)"
             )
-        positions, prompt = kwargs.get("position_ids"), None
         if pictures is not None:
-            asked = any(type(stage.strategy).prepare is not Strategy.prepare for stage in self.stages)
-            if asked and positions is None:
-                positions = torch.arange(past, frame.logical)[None]
-            given = {**(frame.given or {}), "labels": frame.labels}
-            told = self.prompt_length if self.running.prompt_length is None else self.running.prompt_length
-            prompt = read_prompt(self.view, given, pictures, mask, length, told, positions if asked else None)
-        if prompt is None and record is None:
-            return kwargs
-        check_cache(cache)
-        if record is not None and not record.is_active():
-            record.is_active = lambda: self.active
+            changed = self._prefill(frame, kwargs, mask, pictures, past, record)
+            if changed is not None or record is None:
+                return kwargs if changed is None else changed
+        assert record is not None
+        self._check_window(frame)
+        return Continuing(self.view, record, kwargs, mask).enter(kwargs, frame.hooks)
+
+    def _check_window(self, frame: Frame) -> None:
+        if self.stages and self.view.window is not None and frame.logical >= self.view.window:
+            raise InputError(
+                f"the conversation has {frame.logical} tokens, but some layers of this {self.view.family.title} model "
+                f"look back only {self.view.window} (sliding_window); dropping tokens would move that window. Shorten "
+                "the prompt, or remove the handle"
+            )
+
+    def _prefill(
+        self,
+        frame: Frame,
+        kwargs: dict,
+        mask: torch.Tensor | None,
+        pictures: Pictures,
+        past: int,
+        record: CacheRecord | None,
+    ) -> dict | None:
+        """The language model's arguments of a prefill; None if there is no visual token among its input."""
+        cache, embeds, positions = cache_in(kwargs), kwargs.get("inputs_embeds"), kwargs.get("position_ids")
+        length = frame.logical - past
+        asked = any(type(stage.strategy).prepare is not Strategy.prepare for stage in self.stages)
+        if asked and positions is None:
+            positions = torch.arange(past, frame.logical)[None]
+        given = {**(frame.given or {}), "labels": frame.labels}
+        told = self.prompt_length if self.running.prompt_length is None else self.running.prompt_length
+        prompt = read_prompt(self.view, given, pictures, mask, length, told, positions if asked else None)
+        if prompt is None:
+            return None
+        check_cache(cache, any(stage.layer > 0 for stage in self.stages))
+        self._check_window(frame)
         if embeds is None:
             embeds = self.view.language_model.get_input_embeddings()(kwargs["input_ids"])  # type: ignore[operator]
             kwargs = {**kwargs, "input_ids": None, "inputs_embeds": embeds}
-        if self.stages and self.view.window is not None and frame.logical >= self.view.window:
-            raise InputError(
-                f"the conversation has {frame.logical} tokens, but some layers of this {family.title} model look "
-                f"back only {self.view.window} (sliding_window); dropping tokens would move that window. Shorten the "
-                "prompt, or remove the handle"
-            )
         if positions is None:
             positions = torch.arange(past, frame.logical, device=embeds.device)[None]
-        if prompt is not None:
-            assert pictures is not None
-            past_mask = None if mask is None or prompt.past_valid is None else mask[:, :-length].bool()
-            before = Past(cache, record, past_mask, past, self.view.depth)
-            return self._prefill(frame, {**kwargs, "attention_mask": ready}, mask, prompt, pictures, positions, before)
-        assert record is not None
-        return self._continue(frame, {**kwargs, "attention_mask": mask}, positions, record)
+        past_mask = None
+        if mask is not None and prompt.past_valid is not None:
+            past_mask = mask[:, :past].bool()
+            if record is not None and not prompt.past_valid[:, record.tokens :].all():
+                record.learn(past_mask[:, record.tokens :])
+        before = Past(cache, record, past_mask, past, self.view.depth)
+        return self._reduce(frame, kwargs, mask, prompt, pictures, positions, before)
 
-    def _prefill(
+    def _reduce(
         self,
         frame: Frame,
         kwargs: dict,
@@ -313,26 +353,15 @@ class Reducer:
         blocks = token_blocks(types[:, -length:], family.prefix)
         return blocks if valid is None else torch.where(valid.to(blocks.device), blocks, -1)
 
-    def _continue(self, frame: Frame, kwargs: dict, positions: torch.Tensor, record: CacheRecord) -> dict:
-        queries, device = kwargs["inputs_embeds"].shape[1], kwargs["inputs_embeds"].device
-        mask = kwargs.get("attention_mask")
-        layers = DecodeLayers(self.view, record, positions, mask)
-        hook_layers(self.view.layers, layers.needed(self.view.depth, queries), layers.before, frame.hooks)
-        first = record_mask(record, 0, queries, mask)
-        moved = record.spans[0].moved
-        now = positions if moved is None else positions + moved.to(positions.device)
-        kwargs = {**kwargs, "position_ids": now}
-        kwargs["attention_mask"] = None if first is None else first.to(device, torch.long)
-        return kwargs
-
     def _leave(self, frame: Frame, output: Any) -> Any:
         session = frame.session
         if session is None:
             return output
         cache = cache_in(output)
         session.past.made(cache)
+        if cached_keys(cache, 0) is None:  # layers that are recomputed in training cache nothing
+            cache = None
         session.verify()
-        spans = session.spans()
         if self.self_check:
             check_cache_is_known(self.view, output)
             held = [session.at(session.held, layer).slots for layer in range(self.view.depth)]
@@ -340,8 +369,8 @@ class Reducer:
             check_columns(self.view, cache, wanted)
         reduced = session.past.record is not None or len(session.seen) > 1 or not session.row.whole
         if cache is not None and reduced:
-            removed = frame.logical - spans[0].columns
-            CacheRecord(cache, spans, removed, lambda: self.active).install()
+            tokens, text = frame.logical, session.prompt.closing_text()
+            CacheRecord(cache, session.spans(), tokens, tokens - text, Keeper(self)).install()
         self.on_report(build_report(session, self.size, cache is not None))
         session.vision.release()
         return self._restored(output, session)
@@ -383,9 +412,3 @@ def _refuse_replicas(below: Callable, args: tuple, kwargs: dict) -> Any:
 def _named_output(module: Any, kwargs: dict) -> dict:
     """Arguments with which the module gives its output by name, whatever its config says."""
     return kwargs if getattr(module.config, "return_dict", True) else {**kwargs, "return_dict": True}
-
-
-def _named(module: nn.Module, args: tuple, kwargs: dict) -> dict[str, Any]:
-    """The arguments of a forward by name."""
-    names = list(inspect.signature(module.forward).parameters) if args else []
-    return {**dict(zip(names, args, strict=False)), **kwargs}

@@ -1,6 +1,8 @@
 """What is known of one running forward of a model; every thread has its own."""
 
+import inspect
 import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,9 +48,16 @@ class Frame:
 
 
 class Running(threading.local):
-    """The innermost forward of one model that runs in this thread, and how long its prompt was said to be."""
+    """What of one model runs in this thread.
+
+    Args:
+        frame: the innermost forward; None outside of all.
+        prompt: tokens of the conversation with which `generate` was called; None outside of it.
+        prompt_length: columns of the input that belong to the prompt, where somebody said so.
+    """
 
     frame: Frame | None = None
+    prompt: int | None = None
     prompt_length: PromptLength | None = None
 
     def current(self) -> Frame | None:
@@ -65,3 +74,9 @@ def refuse_tracing() -> None:
     """
     if torch._C._get_tracing_state() is not None or torch.compiler.is_exporting():
         raise UnsupportedModel(NO_TRACING)
+
+
+def named(function: Callable, args: tuple, kwargs: dict) -> dict[str, Any]:
+    """The arguments of a call by name."""
+    names = list(inspect.signature(function).parameters) if args else []
+    return {**dict(zip(names, args, strict=False)), **kwargs}

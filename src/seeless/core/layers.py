@@ -7,11 +7,9 @@ import torch
 from torch import nn
 
 from seeless.core.attention import LayerTap, read_nothing
-from seeless.core.cache import CacheRecord
 from seeless.core.capture import Call, Capture, run_ahead
-from seeless.core.family import ModelView
 from seeless.core.host import cache_in
-from seeless.core.masks import causal_mask, record_mask
+from seeless.core.masks import causal_mask
 from seeless.core.positions import gather_tokens, take_positions
 from seeless.core.session import Session
 from seeless.core.stages import PlannedStage, run_stage
@@ -71,8 +69,8 @@ class PrefillLayers:
         if index in self.watched:
             session.watch(index, hidden)
         kwargs = self._arguments(index, hidden, kwargs)
-        if any(stage.layer == index + 1 for stage in self.stages):
-            self.tapped = {index: self._taken(index, hidden, kwargs["position_embeddings"])}
+        ahead = any(stage.layer == index + 1 for stage in self.stages)
+        self.tapped = {index: self._taken(index, hidden, kwargs["position_embeddings"])} if ahead else {}
         return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
 
     def _arguments(self, index: int, hidden: torch.Tensor, kwargs: dict) -> dict:
@@ -122,6 +120,8 @@ class PrefillLayers:
             self.tapped = {}
             self.calls.clear()
         session.uninjected = None
+        if all(stage.layer <= index for stage in self.stages):
+            session.release()
         return hidden
 
     def _inputs(self, index: int, hidden: torch.Tensor, given: tuple) -> LayerInputs:
@@ -174,43 +174,3 @@ class PrefillLayers:
 
         rotary = tuple(x.detach() for x in self._rotary(index, hidden, kwargs["position_embeddings"]))
         return LayerTap(take, hidden.shape[1], session.past.columns[index], rotary, hidden.device)
-
-
-class DecodeLayers:
-    """Hooks of one forward without new visual tokens, on a cache whose layers hold different tokens."""
-
-    def __init__(
-        self, view: ModelView, record: CacheRecord, positions: torch.Tensor, new_mask: torch.Tensor | None
-    ) -> None:
-        self.view, self.record, self.positions, self.new_mask = view, record, positions, new_mask
-        self.inputs: dict[tuple[int, str], LayerInputs] = {}  # by first layer and kind
-
-    def needed(self, depth: int, queries: int) -> list[int]:
-        """No layer at all where the model's own arguments are right for every layer: one query and no mask."""
-        spans = self.record.spans
-        if len(spans) == 1:
-            return []
-        same_positions = all(span.moved is spans[0].moved for span in spans)
-        masked = self.new_mask is not None or any(span.valid is not None for span in spans)
-        kernel = self.view.language_model.config._attn_implementation
-        maskless = queries == 1 and not masked and (kernel == "sdpa" or kernel.startswith("flash_attention"))
-        return [] if same_positions and maskless else list(range(spans[1].first, depth))
-
-    def before(self, index: int, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        span = self.record.span(index)
-        place = span.first, self.view.layer_kind(index)
-        if place not in self.inputs:
-            hidden = args[0] if args else kwargs["hidden_states"]
-            mask = record_mask(self.record, index, hidden.shape[1], self.new_mask)
-            rotary = kwargs["position_embeddings"]
-            if span.moved is not None:
-                rotary = self.view.rotate(hidden, self.positions + span.moved.to(self.positions.device), index)
-            elif self.record.spans[0].moved is not None:
-                rotary = self.view.rotate(hidden, self.positions, index)
-            cache = cache_in(kwargs)
-            self.inputs[place] = LayerInputs(causal_mask(self.view, hidden, mask, cache, index), rotary)
-        inputs = self.inputs[place]
-        changes = {"attention_mask": inputs.mask, "position_embeddings": inputs.rotary, "position_ids": None}
-        if self.view.needs_positions:
-            changes["position_ids"] = self.positions if span.moved is None else self.positions + span.moved
-        return args, {**kwargs, **changes}

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from transformers.masking_utils import create_causal_mask
 
-from seeless.core.cache import CacheRecord, cached_length
+from seeless.core.cache import cached_length
 from seeless.core.family import ModelView
 from seeless.core.host import CACHE
 from seeless.errors import UnsupportedModel
@@ -47,9 +47,19 @@ def causal_mask(
             "cannot express; load the model with 'sdpa' or 'eager'"
         )
     if isinstance(made, torch.Tensor) and made.dtype == torch.float64:
-        # eager attention takes the softmax in float32, where the smallest float64 is -inf, and a row of those nan
-        made = made.clamp(min=torch.finfo(torch.float32).min)
+        made = made.clamp(min=lowest(made.dtype))
     return made
+
+
+def lowest(dtype: torch.dtype) -> float:
+    """What eager attention adds where nothing is to be seen. Its softmax is taken in float32, where the smallest
+    float64 is -inf, and a row of those nan."""
+    return max(torch.finfo(dtype).min, torch.finfo(torch.float32).min)
+
+
+def additive_mask(shown: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A bool mask in the form in which eager attention wants it."""
+    return torch.zeros(shown.shape, dtype=dtype, device=shown.device).masked_fill_(~shown, lowest(dtype))
 
 
 def ready_mask(view: ModelView, hidden: torch.Tensor, mask: Any, cache: Any, blocks: torch.Tensor | None) -> Any:
@@ -70,23 +80,3 @@ def token_blocks(types: torch.Tensor, prefix: bool) -> torch.Tensor:
     visual = types == 1
     first = visual & ~torch.nn.functional.pad(visual, (1, 0))[:, :-1]
     return torch.where(visual, first.cumsum(1) - 1, -1)
-
-
-def record_mask(record: CacheRecord, layer: int, queries: int, new_mask: torch.Tensor | None) -> torch.Tensor | None:
-    """2-D mask `[batch, cached + queries]` of a layer of a reduced cache; None = all visible.
-
-    Args:
-        new_mask: the forward's own 2-D mask over the whole conversation, dropped tokens included; None = all ones.
-    """
-    span = record.span(layer)
-    if span.valid is None and new_mask is None:
-        return None
-    later = record.get_seq_length(layer) - span.columns + queries
-    like = span.valid if span.valid is not None else new_mask
-    assert like is not None
-    batch, device = len(like), like.device
-    valid = torch.ones(batch, span.columns, dtype=torch.bool, device=device) if span.valid is None else span.valid
-    tail = torch.ones(batch, later, dtype=torch.bool, device=device)
-    if new_mask is not None:
-        tail = new_mask[:, new_mask.shape[1] - later :].to(device, torch.bool)
-    return torch.cat([valid, tail], 1)

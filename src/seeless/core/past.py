@@ -15,7 +15,7 @@ class Past:
     Args:
         cache: None where there is none (yet).
         record: of a reduced cache.
-        mask: `[batch, past]` bool of the input's 2-D attention mask, None = all ones.
+        mask: `[batch, past]` bool of the input's 2-D attention mask, None = all ones; the record knows better, if any.
         tokens: cached so far, dropped ones included.
         depth: layers of the decoder.
     """
@@ -28,7 +28,10 @@ class Past:
     columns: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.columns = [cached_length(self.cache, layer) for layer in range(self.depth)]
+        if self.record is None:  # all layers hold the same
+            self.columns = [cached_length(self.cache, 0)] * self.depth
+        else:
+            self.columns = [self.record.held(self.record.span(layer)) for layer in range(self.depth)]
 
     def made(self, cache: Cache | None) -> None:
         """The model may make its cache only after the entry; layers hand it over."""
@@ -39,13 +42,7 @@ class Past:
         past = self.columns[layer]
         if past == 0:
             return None
-        valid = self.record.span(layer).valid if self.record is not None else None
-        known = 0 if valid is None else valid.shape[1]
-        tail = None if self.mask is None else self.mask[:, self.mask.shape[1] - (past - known) :]
-        if valid is None:
-            return tail
-        ones = torch.ones(len(valid), past - known, dtype=torch.bool, device=valid.device)
-        return torch.cat([valid, ones if tail is None else tail.to(valid.device)], 1)
+        return self.mask if self.record is None else self.record.span(layer).shown(past)
 
     def moved(self, layer: int, now: torch.Tensor | None) -> torch.Tensor | None:
         """What is added to positions at a layer: `now` here, and what earlier turns left; None = 0."""

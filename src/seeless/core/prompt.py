@@ -65,6 +65,13 @@ class Prompt:
         columns = self.columns(row)
         return columns[columns < self.ends[row]]
 
+    def closing_text(self) -> int:
+        """How many columns at the end are text behind all images, and padding in no row."""
+        last = max(int(own[-1]) for own in self.layout.columns if len(own))
+        if self.valid is not None and len(padding := np.flatnonzero(~self.valid.all(0))):
+            last = max(last, int(padding[-1]))
+        return self.length - 1 - last
+
     def text_after_images(self, row: int) -> np.ndarray:
         """Columns of a row's text behind its last visual token."""
         return self.text(row, int(self.layout.columns[row][-1]))

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from seeless.context import Memory
-from seeless.core.cache import Span, trim
+from seeless.core.cache import Span, cached_keys, is_static, trim
 from seeless.core.checks import Findings
 from seeless.core.family import ModelView
 from seeless.core.ledger import Ledger
@@ -131,6 +131,11 @@ class Session:
         """Remember what enters a layer."""
         self.watched[layer] = hidden.detach(), self.row, self.ledger.copy()
 
+    def release(self) -> None:
+        """Let go of states that only stages read, after the last of them."""
+        self.embeds = None
+        self.watched.clear()
+
     def blocks_of(self, row: TokenRow) -> torch.Tensor | None:
         """`blocks` of the tokens of a row, `[batch, slots]`."""
         return None if self.blocks is None else self.blocks.to(row.column.device).gather(1, row.column)
@@ -143,15 +148,14 @@ class Session:
         """
         self.seen[layer] = self.row
         cache = self.past.cache
-        trims = past == "trim" and layer > 0
-        cut: dict[int, tuple[torch.Tensor, TokenRow]] = {}
-        for before in range(layer if trims and cache is not None else 0):
-            assert cache is not None
-            held = self.at(self.held, before)
-            if id(held) not in cut:
-                cut[id(held)] = held.trimmed_to(self.row, dropped, self.prompt.length + self.added)
-            trim(cache, before, self.past.columns[before], cut[id(held)][0])
-        if trims and cache is not None:
+        filled = cached_keys(cache, 0) is not None  # layers that are recomputed in training cache nothing
+        if cache is not None and filled and past == "trim" and layer > 0:
+            cut: dict[int, tuple[torch.Tensor, TokenRow]] = {}
+            for before in range(layer):
+                held = self.at(self.held, before)
+                if id(held) not in cut:
+                    cut[id(held)] = held.trimmed_to(self.row, dropped, self.prompt.length + self.added)
+                trim(cache, before, self.past.columns[before], cut[id(held)][0])
             self.held = {first: cut[id(held)][1] for first, held in self.held.items() if first < layer}
         self.held[layer] = self.row
 
@@ -163,8 +167,8 @@ class Session:
     def mask(self, layer: int, row: TokenRow) -> torch.Tensor | None:
         """2-D attention mask `[batch, past + slots]` over what a layer will have cached; None = all visible."""
         before, now = self.past.valid(layer), row.valid
-        if before is None and now is None:
-            return None
+        if before is None and now is None and not is_static(self.past.cache):
+            return None  # a static cache's rest is to be hidden even so
         batch, device = len(row.lengths), row.column.device
         if before is None:
             before = torch.ones(batch, self.past.columns[layer], dtype=torch.bool, device=device)

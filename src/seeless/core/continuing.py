@@ -1,0 +1,105 @@
+"""A forward without new visual tokens on a reduced cache: masks and positions that fit what each layer holds."""
+
+from typing import Any
+
+import torch
+
+from seeless.core.cache import CacheRecord, Span, is_static
+from seeless.core.family import ModelView
+from seeless.core.hooks import HookSet, hook_layers
+from seeless.core.host import cache_in
+from seeless.core.masks import additive_mask, causal_mask
+
+
+class Continuing:
+    """One such forward.
+
+    Where nothing that is cached is padding, as the host knows, and all layers agree on positions, the model's own
+    arguments serve for one more token, and nothing is done.
+
+    Args:
+        mask: 2-D, `[batch, conversation]`, dropped tokens included; None = all ones. Of one more token nobody asks
+            whether it is padding, until several come at once.
+    """
+
+    def __init__(self, view: ModelView, record: CacheRecord, kwargs: dict, mask: torch.Tensor | None) -> None:
+        ids = kwargs.get("input_ids")
+        embeds = kwargs["inputs_embeds"] if ids is None else ids
+        self.view, self.record, self.device, self.queries = view, record, embeds.device, embeds.shape[1]
+        if mask is not None and self.queries > 1:
+            record.look(mask)
+        self.spans, self.kernel = record.spans, view.language_model.config._attn_implementation
+        self.positions: torch.Tensor | None = kwargs.get("position_ids")
+        self.one = self.queries == 1 and not is_static(record.cache)
+        self.flash = self.kernel.startswith("flash_attention")
+        self.padded = any(span.valid is not None for span in self.spans)
+        self.start = record.length  # layers grow while they run
+        self.given: dict[tuple[int, str], dict] = {}  # what layers get in place of the model's, by span and kind
+
+    def enter(self, kwargs: dict, hooks: HookSet) -> dict:
+        """The language model's arguments; layers that need others get seams."""
+        hook_layers(self.view.layers, self._needed(), self._before, hooks)
+        first = self.spans[0]
+        if self.one and self.kernel in ("sdpa", "eager"):
+            mask = self._of_one_query(first, self.view.language_model.dtype, self.device)
+        else:
+            mask = self._shown(first, self.device)
+            mask = None if mask is None else mask.long()
+        kwargs = {**kwargs, "attention_mask": mask}
+        return kwargs if first.moved is None else {**kwargs, "position_ids": self._moved(first)}
+
+    def _needed(self) -> list[int]:
+        """Layers whose mask or rotary embedding is not what the model gives to all of them, that is, to the first."""
+        if len(self.spans) == 1:
+            return []
+        alike = not self.padded and ((self.one and self.kernel in ("sdpa", "eager")) or self.flash)
+        needed: list[int] = []
+        ends = [*(span.first for span in self.spans[1:]), self.view.depth]
+        for span, end in zip(self.spans[1:], ends[1:], strict=True):
+            if not alike or span.moved is not self.spans[0].moved:
+                needed += range(span.first, end)
+        return needed
+
+    def _before(self, index: int, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        span = self.record.span(index)
+        place = span.first, self.view.layer_kind(index)
+        if place not in self.given:
+            hidden = args[0] if args else kwargs["hidden_states"]
+            self.given[place] = self._changes(index, span, hidden, kwargs)
+        return args, {**kwargs, **self.given[place]}
+
+    def _changes(self, index: int, span: Span, hidden: torch.Tensor, kwargs: dict) -> dict[str, Any]:
+        changes: dict[str, Any] = {}
+        if self.one and self.kernel in ("sdpa", "eager"):
+            changes["attention_mask"] = self._of_one_query(span, hidden.dtype, hidden.device)
+        elif self.flash:
+            changes["attention_mask"] = self._shown(span, hidden.device)
+        else:
+            shown = self._shown(span, hidden.device)
+            changes["attention_mask"] = causal_mask(self.view, hidden, shown, cache_in(kwargs), index)
+        if span.moved is not self.spans[0].moved:
+            changes["position_ids"] = self._moved(span)
+            changes["position_embeddings"] = self.view.rotate(hidden, changes["position_ids"], index)
+        return changes
+
+    def _shown(self, span: Span, device: torch.device) -> torch.Tensor | None:
+        """Which of the tokens a span's layers will hold are real, `[batch, held + queries]`; None = all."""
+        shown = span.shown(span.columns + self.start - self.record.tokens + self.queries)
+        return None if shown is None else shown.to(device)
+
+    def _of_one_query(self, span: Span, dtype: torch.dtype, device: torch.device) -> torch.Tensor | None:
+        """The same for one query, as sdpa and eager attention take it, `[batch, 1, 1, held + 1]`."""
+        shown = self._shown(span, device)
+        if shown is None and self.kernel == "eager" and len(self.spans) > 1:
+            return torch.zeros(1, 1, 1, 1, dtype=dtype, device=device)  # fits keys of any number
+        if shown is None:
+            return None
+        return shown[:, None, None] if self.kernel == "sdpa" else additive_mask(shown[:, None, None], dtype)
+
+    def _moved(self, span: Span) -> torch.Tensor:
+        """Positions `[batch or 1, queries]` in a span's layers."""
+        if self.positions is None:
+            self.positions = torch.arange(self.start, self.start + self.queries, device=self.device)[None]
+        if span.moved is None:
+            return self.positions
+        return self.positions + span.moved.to(self.positions.device)
