@@ -1,21 +1,25 @@
 # Two commands set everything up on a fresh machine: `make demo` and `make test`.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet
+PYTHONS ?= 3.10 3.11 3.12 3.13
+unexport PIP_CONSTRAINT PIP_BUILD_CONSTRAINT
 
-.PHONY: demo test test-all check style tables bench finetune sweep tiny clean
+.PHONY: demo test test-all test-newest test-wheel check style dist lock tables bench finetune sweep tiny clean
 
-# The exact versions everything here is tested with are in constraints.txt.
-.venv/demo: pyproject.toml constraints.txt
+# pip in .venv takes the exact versions of locks/, and nothing else, whatever is installed there later.
+.venv/demo: pyproject.toml $(wildcard locks/python*.txt)
+	$(or $(wildcard $(BIN)/python),$(PYTHON)) locks/use_lock.py .venv
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[cli]"
+	$(PIP) torch
+	$(PIP) -e ".[cli]"
 	touch $@
 
 # lmms-eval without the packages that need CUDA; torchvision in a folder of its own, for the Qwen processors of the tests.
 .venv/dev: .venv/demo requirements-eval.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]" -r requirements-eval.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps lmms-eval
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps --upgrade --target .venv/torchvision torchvision
+	$(PIP) -e ".[dev]" -r requirements-eval.txt
+	$(PIP) --no-deps lmms-eval
+	$(PIP) --no-deps --upgrade --target .venv/torchvision torchvision
 	touch $@
 
 demo: .venv/demo
@@ -28,6 +32,28 @@ test: .venv/dev
 test-all: .venv/dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal --all
 
+# What users get who install without a lock: the newest of everything, here with the torch of locks/torch.in;
+# `make test-newest TORCH=newest` takes the newest torch, too (gigabytes of CUDA).
+TORCH ?= locks/torch.in
+NEWEST_TESTS ?= tests/contracts tests/cli tests/repo
+NEWEST := build/newest/bin/python
+NEWEST_PIP = $(NEWEST) -m pip install --quiet $(if $(filter newest,$(TORCH)),,--constraint $(TORCH))
+test-newest:
+	rm -rf build/newest
+	$(PYTHON) -m venv build/newest
+	$(NEWEST_PIP) --upgrade pip
+	$(NEWEST_PIP) torch
+	$(NEWEST_PIP) -e ".[dev]" -r requirements-eval.txt
+	$(NEWEST_PIP) --no-deps lmms-eval
+	$(NEWEST_PIP) --no-deps --target build/newest/torchvision torchvision
+	$(NEWEST) -m pip freeze
+	$(NEWEST) -m pytest -n 2 $(NEWEST_TESTS)
+
+# The wheel in fresh environments of every supported Python, beside the same code under the lock. Where torch comes only
+# with CUDA (gigabytes), `make test-wheel CUDA=1` takes it; `PYTHONS=3.11` tries one.
+test-wheel: .venv/dev
+	$(BIN)/python release/try_wheel.py $(if $(CUDA),--cuda) $(PYTHONS)
+
 check: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -38,8 +64,28 @@ style: .venv/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Every table and picture in the README and in docs/ is written by this, from results/ and the registry.
+# What a release uploads, checked as an index would.
+dist: .venv/dev
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+
+# The newest versions of everything that is installed here, for every Python; the packages of CUDA come as torch wants them.
+lock: build/uv
+	for version in $(PYTHONS); do \
+		{ echo "# Written by make lock." && build/uv/bin/uv pip compile --quiet --no-header --no-annotate --prerelease disallow \
+			--python-version $$version --python-platform linux --all-extras pyproject.toml requirements-eval.txt \
+			locks/build.in locks/torch.in | grep -vE "^(cuda|nvidia|triton)"; \
+		} > locks/python$$version.txt || exit 1; done
+
+build/uv:
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet uv
+
+# Every table and picture in the README and in docs/, and the catalogue of methods behind `seeless list`, is written by
+# this, from results/ and the registry.
 tables: .venv/dev
+	$(BIN)/python docs/make_catalogue.py
 	$(BIN)/python docs/make_tables.py
 
 bench: .venv/dev

@@ -17,8 +17,10 @@ import pytest
 import torch
 import transformers
 
+import seeless
 from seeless.vtr import VTR_REGISTRY
 
+seeless.available()  # tests that put the registry back as it was must find it full
 transformers.utils.logging.disable_progress_bar()
 hypothesis.settings.register_profile("any load", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("any load")

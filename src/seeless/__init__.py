@@ -1,41 +1,90 @@
 """seeless: vision-language models that look at fewer visual tokens, and answer as well."""
 
-from seeless.api import Handle, apply
-from seeless.context import Context
-from seeless.decision import Decision, Keep, Merge
-from seeless.errors import (
-    AlreadyApplied,
-    BudgetError,
-    InputError,
-    MissingExtra,
-    SeelessError,
-    UnknownStrategy,
-    UnsupportedModel,
-)
-from seeless.registry import available, from_dict, get, register
-from seeless.report import Report, StageReport
-from seeless.strategies.cdpruner import CDPruner
-from seeless.strategies.clse import CLSE
-from seeless.strategies.dart import Dart
-from seeless.strategies.divprune import DivPrune
-from seeless.strategies.evs import EVS
-from seeless.strategies.fastervlm import FasterVLM
-from seeless.strategies.fastv import FastV
-from seeless.strategies.holov import HoloV
-from seeless.strategies.pool import Pool
-from seeless.strategies.priortr import PriorTR
-from seeless.strategies.priortr_2f import PriorTR2F
-from seeless.strategies.prumerge import PruMerge, PruMergePlus
-from seeless.strategies.pyramiddrop import PyramidDrop
-from seeless.strategies.random import Random
-from seeless.strategies.router import Router
-from seeless.strategies.sparsevlm import SparseVLM
-from seeless.strategies.tome import ToMe
-from seeless.strategies.uniform import Uniform
-from seeless.strategies.vidcom2 import VidCom2
-from seeless.strategies.visionzip import VisionZip
-from seeless.strategies.vispruner import VisPruner
-from seeless.strategy import EntryStrategy, LayerStrategy, Strategy, TowerStrategy
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from seeless.api import Handle, apply
+    from seeless.context import Context
+    from seeless.decision import Decision, Keep, Merge
+    from seeless.errors import (
+        AlreadyApplied,
+        BudgetError,
+        InputError,
+        MissingExtra,
+        SeelessError,
+        StrategyError,
+        UnknownStrategy,
+        UnsupportedModel,
+    )
+    from seeless.registry import available, from_dict, get, register
+    from seeless.report import Report, StageReport
+    from seeless.strategies.cdpruner import CDPruner
+    from seeless.strategies.clse import CLSE
+    from seeless.strategies.dart import Dart
+    from seeless.strategies.divprune import DivPrune
+    from seeless.strategies.evs import EVS
+    from seeless.strategies.fastervlm import FasterVLM
+    from seeless.strategies.fastv import FastV
+    from seeless.strategies.holov import HoloV
+    from seeless.strategies.pool import Pool
+    from seeless.strategies.priortr import PriorTR
+    from seeless.strategies.priortr_2f import PriorTR2F
+    from seeless.strategies.prumerge import PruMerge, PruMergePlus
+    from seeless.strategies.pyramiddrop import PyramidDrop
+    from seeless.strategies.random import Random
+    from seeless.strategies.router import Router
+    from seeless.strategies.sparsevlm import SparseVLM
+    from seeless.strategies.tome import ToMe
+    from seeless.strategies.uniform import Uniform
+    from seeless.strategies.vidcom2 import VidCom2
+    from seeless.strategies.visionzip import VisionZip
+    from seeless.strategies.vispruner import VisPruner
+    from seeless.strategy import EntryStrategy, LayerStrategy, Strategy, TowerStrategy
+else:  # with them come torch and transformers: seconds that `seeless --help` need not take
+    from seeless.lazy import lazily as _lazily
+
+    __getattr__, __dir__ = _lazily(
+        __name__,
+        {
+            "seeless.api": ("Handle", "apply"),
+            "seeless.context": ("Context",),
+            "seeless.decision": ("Decision", "Keep", "Merge"),
+            "seeless.errors": (
+                "AlreadyApplied",
+                "BudgetError",
+                "InputError",
+                "MissingExtra",
+                "SeelessError",
+                "StrategyError",
+                "UnknownStrategy",
+                "UnsupportedModel",
+            ),
+            "seeless.registry": ("available", "from_dict", "get", "register"),
+            "seeless.report": ("Report", "StageReport"),
+            "seeless.strategies.cdpruner": ("CDPruner",),
+            "seeless.strategies.clse": ("CLSE",),
+            "seeless.strategies.dart": ("Dart",),
+            "seeless.strategies.divprune": ("DivPrune",),
+            "seeless.strategies.evs": ("EVS",),
+            "seeless.strategies.fastervlm": ("FasterVLM",),
+            "seeless.strategies.fastv": ("FastV",),
+            "seeless.strategies.holov": ("HoloV",),
+            "seeless.strategies.pool": ("Pool",),
+            "seeless.strategies.priortr": ("PriorTR",),
+            "seeless.strategies.priortr_2f": ("PriorTR2F",),
+            "seeless.strategies.prumerge": ("PruMerge", "PruMergePlus"),
+            "seeless.strategies.pyramiddrop": ("PyramidDrop",),
+            "seeless.strategies.random": ("Random",),
+            "seeless.strategies.router": ("Router",),
+            "seeless.strategies.sparsevlm": ("SparseVLM",),
+            "seeless.strategies.tome": ("ToMe",),
+            "seeless.strategies.uniform": ("Uniform",),
+            "seeless.strategies.vidcom2": ("VidCom2",),
+            "seeless.strategies.visionzip": ("VisionZip",),
+            "seeless.strategies.vispruner": ("VisPruner",),
+            "seeless.strategy": ("EntryStrategy", "LayerStrategy", "Strategy", "TowerStrategy"),
+        },
+    )
 
 __all__ = [  # noqa: RUF022 (plain order; ruff takes CLSE and EVS for constants)
     "AlreadyApplied",
@@ -70,6 +119,7 @@ __all__ = [  # noqa: RUF022 (plain order; ruff takes CLSE and EVS for constants)
     "SparseVLM",
     "StageReport",
     "Strategy",
+    "StrategyError",
     "ToMe",
     "TowerStrategy",
     "Uniform",

@@ -10,6 +10,17 @@ import torch
 Queries = Literal["last", "text", "anchor", "answers"] | torch.Tensor
 Tokens = Literal["visual", "text"]
 Onto = Literal["visual", "row"]
+TowerSignal = Literal["attention", "keys", "features", "class_token", "reader_attention", "reader_keys"]
+
+
+class Memory(dict):
+    """What the stages of a strategy tell each other during one prefill."""
+
+    def __missing__(self, key: object) -> object:
+        raise KeyError(
+            f"no earlier stage of this prefill has put {key!r} into ctx.memory for these units; a stage whose budget "
+            "is 1.0 is not asked: to look at a layer without dropping there, name it in `watches` and call ctx.entering"
+        )
 
 
 Question = TypeVar("Question", bound=Callable)
@@ -125,16 +136,17 @@ class Context:
     ) -> torch.Tensor:
         """Attention from some rows to the visual tokens, `[units, heads, queries, visual]`, float32.
 
-        Softmax over all visible keys (causal, no padding), read at the visual tokens. Computed from the layer's own
-        query and key projections for the asked rows only; the model's attention kernel is not touched.
+        Softmax over all visible keys (causal, no padding), read at the visual tokens. Computed for the asked rows only,
+        from the queries and keys that the layer itself gives its attention kernel, which stays as it is.
 
         Args:
-            queries: "last": the row's last token. "text": every token after the row's last visual token, the last
-                one included. "anchor": the null token, the first token after the unit that cannot have seen the
-                instruction. "answers": in training, every token right before an answer, where labels go from -100 to
-                something else. A tensor `[queries]`: these rows of `hidden`, negative ones from its end.
+            queries: "last": the last token of the row's prompt. "text": every token of the prompt after the row's last
+                visual token, the last one included. "anchor": the null token, the first token after the unit that
+                cannot have seen the instruction. "answers": with labels, every token right before an answer, where
+                labels go from -100 to something else. A tensor `[queries]`: these rows of `hidden`, negative ones from
+                the end of the prompt.
             layer: whose projections; the layer before the stage unless told. The coming layer (`ctx.layer`) gives
-                the attention it would compute on what it is about to see.
+                the attention it would compute on what it is about to see, in training without dropout.
             average: give the mean over the asked rows, `[units, heads, 1, visual]`, without ever holding them all.
             onto: "row" gives the attention to every token of `hidden`, `[units, heads, queries, seq]`.
             causal: False lets rows see what comes after them; only to reproduce released code that does.

@@ -1,9 +1,11 @@
 """What a strategy answers: which visual tokens stay, and what the ones that stay become."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
+
+from seeless.errors import StrategyError
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,17 +17,30 @@ class Keep:
         scores: `[units, visual]` or None; only reported.
         count: how many of each unit stay, where that is known without looking at the mask; None has the core look,
             which costs a GPU one wait for the host.
+        named: `[units, visual + 1]` or None, how often `indices` was given each token, and last, places that are none.
     """
 
     mask: torch.Tensor
     scores: torch.Tensor | None = None
     count: int | None = None
+    named: torch.Tensor | None = field(default=None, repr=False, kw_only=True)
 
     @classmethod
     def indices(cls, index: torch.Tensor, visual: int, scores: torch.Tensor | None = None) -> "Keep":
-        """From `index` `[units, kept]` of the tokens that stay, each once, in any order, out of `visual` tokens."""
-        mask = torch.zeros(len(index), visual, dtype=torch.bool, device=index.device)
-        return cls(mask.scatter(1, index, True), scores, index.shape[1])
+        """From `index` `[units, kept]` of the tokens that stay, in any order, out of `visual` tokens.
+
+        Raises:
+            StrategyError: `index` is no tensor of whole numbers with two axes.
+        """
+        if not isinstance(index, torch.Tensor) or index.dtype not in WHOLE or index.ndim != 2:
+            raise StrategyError(
+                f"Keep.indices got {described(index)}; give places as whole numbers [units, kept] "
+                "(of one unit index[None]), or a bool mask to Keep itself"
+            )
+        place = torch.where((index >= 0) & (index < visual), index, visual).long()
+        named = torch.zeros(len(index), visual + 1, dtype=torch.int32, device=index.device)
+        named = named.scatter_add(1, place, torch.ones_like(place, dtype=torch.int32))
+        return cls(named[:, :visual] > 0, scores, index.shape[1], named=named)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +74,7 @@ class Merge:
     @property
     def receives(self) -> torch.Tensor:
         """`[units, visual]` bool, the tokens that get a new value."""
-        return torch.zeros_like(self.mask).scatter(1, self.slot, True)
+        return torch.zeros_like(self.mask).scatter(1, within(self.slot, self.mask.shape[1]), True)
 
     def values(self, visual: torch.Tensor) -> torch.Tensor:
         """New values `[units, visual, dim]` of all tokens (only those of kept places matter).
@@ -68,8 +83,9 @@ class Merge:
             visual: `[units, visual, dim]` or, with the class token after them, `[units, visual + 1, dim]`.
         """
         tokens, dim = self.mask.shape[1], visual.shape[-1]
-        given = visual.gather(1, self.source[..., None].expand(-1, -1, dim)) * self.weight[..., None].to(visual.dtype)
-        slot = self.slot[..., None].expand(-1, -1, dim)
+        source = within(self.source, visual.shape[1])[..., None].expand(-1, -1, dim)
+        given = visual.gather(1, source) * self.weight[..., None].to(visual.dtype)
+        slot = within(self.slot, tokens)[..., None].expand(-1, -1, dim)
         merged = torch.zeros_like(visual[:, :tokens]).scatter_add(1, slot, given)
         return torch.where(self.receives[..., None], merged, visual[:, :tokens])
 
@@ -95,3 +111,23 @@ class Extend:
 
 
 Decision = Keep | Merge | Extend
+WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+def described(value: Any) -> str:
+    """What was given in place of a tensor of the right kind, in words.
+
+    >>> described(None), described(torch.zeros(2, 3)), described([1.0])
+    ('None', 'a torch.float32 tensor [2, 3]', 'a list')
+    """
+    if value is None:
+        return "None"
+    if isinstance(value, torch.Tensor):
+        return f"a {value.dtype} tensor {list(value.shape)}"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def within(place: torch.Tensor, size: int) -> torch.Tensor:
+    """Places that can be read: one out of range, which is reported as a fault, would end a GPU's work."""
+    return place.long().clamp(0, size - 1)

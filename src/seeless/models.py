@@ -1,6 +1,7 @@
 """What seeless knows about models: which are supported, what they look like, and which strategies work on them."""
 
 import inspect
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -183,7 +184,8 @@ def _check_part(view: ModelView, strategy: Strategy, tokens: int) -> None:
             axes=3 if view.family.mrope else 1,
         )
         try:
-            with torch.random.fork_rng(devices=[]):  # a strategy may draw from the global generator
+            with torch.random.fork_rng(devices=[]), warnings.catch_warnings():  # it may draw random numbers
+                warnings.simplefilter("ignore")  # what made-up numbers make it say
                 prepared = strategy.prepare(replace(context, stage_index=0, layer=0))
                 strategy.reduce(replace(context, prepared=prepared))
         except (UnsupportedModel, BudgetError):

@@ -6,24 +6,35 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import cache
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from seeless.errors import BudgetError, UnknownStrategy, did_you_mean
-from seeless.strategy import Strategy
+from seeless.errors import BudgetError, StrategyError, UnknownStrategy, did_you_mean
 
-S = TypeVar("S", bound=type[Strategy])
+if TYPE_CHECKING:
+    from seeless.strategy import Strategy
 
-_strategies: dict[str, type[Strategy]] = {}
+S = TypeVar("S", bound="type[Strategy]")
+
+ENTRY_POINTS = "seeless.strategies"  # the group in which installed packages name modules that register strategies
+
+_strategies: "dict[str, type[Strategy]]" = {}
+
+
+RUNGS = ("score", "select", "reduce")
 
 
 def register(name: str) -> Callable[[S], S]:
     """Make a strategy class known under `name`.
 
     Raises:
+        StrategyError: no name is given, what is decorated is no strategy, or it defines nothing that decides.
         ValueError: the name is not lower case with underscores, or another class already has it.
     """
+    if not isinstance(name, str):
+        raise StrategyError(f'sl.register needs a name: write @sl.register("my_method") above {_called(name)}')
 
     def decorate(cls: S) -> S:
+        _check_class(name, cls)
         if not name.isidentifier() or name != name.lower():
             raise ValueError(f"{name!r} is no name for a strategy; use lower case letters, digits and underscores")
         known = _strategies.get(name)
@@ -36,12 +47,32 @@ def register(name: str) -> Callable[[S], S]:
     return decorate
 
 
+def _check_class(name: str, cls: Any) -> None:
+    from seeless.strategy import Strategy, TowerStrategy
+
+    if not (isinstance(cls, type) and issubclass(cls, Strategy)):
+        guest = isinstance(cls, type) and hasattr(cls, "compute_scores")
+        raise StrategyError(
+            f"{_called(cls)} is no strategy, so it cannot be registered as {name!r}; "
+            + ("register it by seeless.vtr.register_strategy" if guest else "write class MyMethod(sl.LayerStrategy)")
+        )
+    base, rungs = (TowerStrategy, ("merge",)) if issubclass(cls, TowerStrategy) else (Strategy, RUNGS)
+    if all(getattr(cls, rung) is getattr(base, rung) for rung in (*rungs, "parts")):
+        own = [method for method, value in vars(cls).items() if callable(value) and not method.startswith("__")]
+        near = next((f"; {hint}" for method in own if (hint := did_you_mean(method, rungs))), "")
+        raise StrategyError(f"{cls.__name__} defines none of {', '.join(rungs)}, so it cannot decide{near}")
+
+
+def _called(given: Any) -> str:
+    return getattr(given, "__name__", repr(given))
+
+
 @cache
 def _scan() -> None:
     package = importlib.import_module("seeless.strategies")
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
-    for entry in importlib.metadata.entry_points(group="seeless.strategies"):
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
         entry.load()
 
 
@@ -55,7 +86,7 @@ def available() -> list[str]:
     return sorted(_strategies)
 
 
-def strategy_class(name: str) -> type[Strategy]:
+def strategy_class(name: str) -> "type[Strategy]":
     """The class registered under `name`.
 
     Raises:
@@ -70,7 +101,7 @@ def strategy_class(name: str) -> type[Strategy]:
     return _strategies[name]
 
 
-def get(name: str, **knobs: Any) -> Strategy:
+def get(name: str, **knobs: Any) -> "Strategy":
     """A strategy by name, with its fields.
 
     Raises:
@@ -94,13 +125,15 @@ def get(name: str, **knobs: Any) -> Strategy:
         raise BudgetError(f"{name}: {error}; its fields are {', '.join(known)}") from error
 
 
-def from_dict(data: Mapping[str, Any]) -> Strategy:
+def from_dict(data: Mapping[str, Any]) -> "Strategy":
     """The inverse of `Strategy.to_dict`.
 
     >>> strategy = get("fastv", keep=0.25)
     >>> from_dict(strategy.to_dict()) == strategy
     True
     """
+    if not isinstance(data, Mapping):
+        raise BudgetError(f"{data!r} is no dict; from_dict takes what Strategy.to_dict returned")
     knobs = dict(data)
     if "strategy" not in knobs:
         raise BudgetError(f"no 'strategy' among {sorted(knobs)}; from_dict takes what Strategy.to_dict returned")

@@ -7,13 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
 from seeless.budget import Budget, check_budget, check_schedule, count_kept
-from seeless.decision import Decision, Keep, Merge
-from seeless.errors import BudgetError
+from seeless.context import TowerSignal
+from seeless.decision import Decision, Keep, Merge, described
+from seeless.defining import make_fields
+from seeless.errors import BudgetError, StrategyError
+from seeless.fields import check_value, field_types
 from seeless.ops.bipartite import first_of_groups
 from seeless.ops.topk import top_mask
 
@@ -53,7 +56,8 @@ class Strategy(ABC):
     """Base of all strategies. Override the lowest rung that is enough: `score`, `select` or `reduce`.
 
     Subclasses become frozen dataclasses by themselves; every annotated field is a knob, shown in `seeless info`,
-    settable from the command line and stored by `to_dict`.
+    settable from the command line and stored by `to_dict`. Values of fields are checked against their annotations as
+    far as these are bool, int, float, str, None, `Literal` and lists and unions of them.
 
     Args:
         keep: share of the original visual tokens of a unit (float in (0, 1]), number of tokens per unit (int), or one
@@ -66,8 +70,12 @@ class Strategy(ABC):
         newlines: whether visual tokens that show no patch (LLaVA-NeXT's `image_newline`) stay where a crop is reduced;
             they are ranked like any other token in the scopes "row" and "image".
 
-    Class attributes: `one_by_one` asks for groups of a single unit; `may_drop_all` allows a unit to keep no token;
-    `no_training` is the reason why a model cannot be trained under it, if it cannot.
+    Class attributes: `one_by_one` asks for groups of a single unit; `adaptive` allows `select` to keep another number
+    of tokens than the budget says, and `may_drop_all` none at all; `no_training` is the reason why a model cannot be
+    trained under it, if it cannot. `tower` names what it reads of the vision tower, so that nothing else of it is kept:
+    "attention" (`vision_attention`, `crop_attention`), "keys" (`vision_keys`), "features" (`vision_features`,
+    `text_similarity`, and what a `Merge` of features "vision" takes), "class_token", "reader_attention", "reader_keys";
+    None keeps everything. Where it names any, only tokens that show patches are ranked.
     """
 
     keep: Budget | list[Budget]
@@ -81,15 +89,16 @@ class Strategy(ABC):
     paper: ClassVar[str] = ""
     stage: ClassVar[Stage]
     own_positions: ClassVar[Positions] = "keep"
-    tower: ClassVar[tuple[str, ...] | None] = None
     one_by_one: ClassVar[bool] = False
     may_drop_all: ClassVar[bool] = False
+    adaptive: ClassVar[bool] = False
     no_training: ClassVar[str] = ""
+    tower: ClassVar[tuple[TowerSignal, ...] | None] = None
     rounding: ClassVar[Callable[[float], int]] = math.floor
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        dataclass(frozen=True)(cls)
+        make_fields(cls)
 
     def __post_init__(self) -> None:
         for knob in dataclasses.fields(self):
@@ -98,13 +107,14 @@ class Strategy(ABC):
                 object.__setattr__(self, knob.name, [_plain_number(v) for v in value])
             else:
                 object.__setattr__(self, knob.name, _plain_number(value))
-        for name, choices in (("scope", Scope), ("positions", Positions), ("past", Past)):
-            value, allowed = getattr(self, name), get_args(choices)
-            if value not in allowed and not (name == "positions" and value is None):
-                raise BudgetError(f"{name}={value!r} is not possible; choose one of {', '.join(allowed)}")
         if not isinstance(self.keep, list):
             check_budget(self.keep)
-        if self.threshold is not None and not (isinstance(self.threshold, Real) and math.isfinite(self.threshold)):
+        types = field_types(type(self))
+        for knob in dataclasses.fields(self):
+            value = getattr(self, knob.name)
+            if value is not knob.default and knob.name != "keep":
+                check_value(knob.name, value, types[knob.name])
+        if self.threshold is not None and not math.isfinite(self.threshold):
             raise BudgetError(f"threshold={self.threshold!r} is no number to compare scores with")
 
     def parts(self) -> list["Strategy"]:
@@ -124,9 +134,17 @@ class Strategy(ABC):
         return self.keep[stage_index] if isinstance(self.keep, list) else self.keep
 
     def keeps_all(self, stage_index: int) -> bool:
-        """Whether this stage is asked to keep everything and need not look."""
+        """Whether this stage is to keep everything, so that the strategy is not asked there.
+
+        A strategy that must be asked all the same returns False; one that only wants to see what enters a layer names
+        it in `watches`.
+        """
         budget = self.budget(stage_index)
         return self.threshold is None and isinstance(budget, float) and budget == 1.0
+
+    def by_threshold(self, stage_index: int) -> bool:
+        """Whether scores decide how many tokens a stage keeps."""
+        return self.threshold is not None and not isinstance(self.budget(stage_index), int)
 
     def count(self, stage_index: int, original: int) -> int:
         """Tokens to keep of a unit that entered the decoder with `original` visual tokens."""
@@ -146,17 +164,23 @@ class Strategy(ABC):
 
     def select(self, ctx: "Context") -> Keep:
         """Which tokens stay. By default the highest scores, or all above `threshold`."""
-        scores = self.score(ctx)
-        if scores.shape != ctx.visual.shape[:2]:
-            raise BudgetError(
-                f"{type(self).__name__}.score returned {list(scores.shape)} for {list(ctx.visual.shape[:2])} "
-                "[units, visual]; return one score per visual token"
-            )
-        scores = scores.float()
-        count_given = isinstance(self.budget(ctx.stage_index), int)
-        if self.threshold is None or count_given:
+        scores = self._checked(self.score(ctx), ctx.index.shape)
+        if self.threshold is None or not self.by_threshold(ctx.stage_index):
             return Keep(top_mask(scores, ctx.n_keep), scores, ctx.n_keep)
         return Keep((scores > self.threshold) | top_mask(scores, 1), scores)
+
+    def _checked(self, scores: Any, shape: torch.Size) -> torch.Tensor:
+        """Scores `[units, visual]` in float32. Whether they are finite is asked later, with all else about values."""
+        given = described(scores)
+        if isinstance(scores, torch.Tensor) and scores.shape != shape:
+            given = f"{list(scores.shape)} for {list(shape)} [units, visual]"
+        elif isinstance(scores, torch.Tensor) and not scores.is_complex():
+            return scores.float()
+        missing = "; is a return missing?" if scores is None else ""
+        raise StrategyError(
+            f"{type(self).__name__}.score returned {given}{missing}; return one score per visual token, a tensor of "
+            f"{list(shape)} real numbers"
+        )
 
     def reduce(self, ctx: "Context") -> Decision:
         """The decision, `Keep` or `Merge`."""
@@ -224,11 +248,13 @@ class TowerStrategy(EntryStrategy):
     proportional: bool = False
     scope: Scope = field(default="crop", kw_only=True)
     stage: ClassVar[Stage] = Stage.TOWER
+    tower = ()
+    adaptive: ClassVar[bool] = True
     rounding = round
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.first, bool) or not isinstance(self.first, int) or self.first < 0:
+        if self.first < 0:
             raise BudgetError(f"first={self.first!r} is no layer of a vision tower; give 0 for the first, or more")
         if self.scope != "crop":
             raise BudgetError(f"{self.name} merges within each picture of the tower; leave scope out or use 'crop'")
@@ -287,7 +313,7 @@ class LayerStrategy(Strategy):
         super().__post_init__()
         layers = self.layer if isinstance(self.layer, list) else [self.layer]
         for layer in layers:
-            if isinstance(layer, bool) or not isinstance(layer, int) or layer < self.lowest_layer:
+            if layer < self.lowest_layer:
                 raise BudgetError(
                     f"layer={layer!r} is not possible for {type(self).__name__}; "
                     f"the first layer it can act before is {self.lowest_layer}"

@@ -171,6 +171,15 @@ def test_vispruner_has_no_layer(seeless, stub):
         ("--model tiny --gpus 0,x", ["device numbers"]),
         ("--model tiny --gpus 0 --num-processes 2", ["needs as many --gpus"]),
         ("--model tiny --limit 0", ["--limit"]),
+        ("--model tiny --limit 2.5", ["--limit 2.5 is not possible", "a share below 1"]),
+        ("--model tiny --method mymethod", ["no method is called 'mymethod'", "given as plugin"]),
+        ("--model tiny --strategy mymethod", ["no strategy is called 'mymethod'", "given as plugin"]),
+        ("--model tiny --vtr_enabled --method fastv", ["--method fastv and --vtr_enabled exclude each other"]),
+        ("--model tiny --vtr_enabled --vtr_keep_tokns 9", ["--vtr_keep_tokns is no flag", "no 'keep_tokns'"]),
+        ("--model tiny --vtr_enabled --vtr_keep_tokens 9 --keep-tokens 9", ["say the same twice"]),
+        ("--model tiny --vtr_enabled --vtr_keep_tokens", ["--vtr_keep_tokens needs a value"]),
+        ("--model tiny --vtr_enabled maybe", ["--vtr_enabled maybe is not possible"]),
+        ("--model tiny --vtr_enabled --vtr_strategy fast", ["no method is called 'fast'", "fastv"]),
         ("--model tiny --video-dir .", ["--gt-question is missing"]),
         ("--model tiny --video-dir . --tasks mme", ["--tasks is for"]),
         ("--model tiny --num-samples 3", ["--num-samples"]),
@@ -182,6 +191,26 @@ def test_impossible_requests(seeless, stub, tmp_path, arguments, parts):
     assert outcome.code == 2 and outcome.out == "", outcome
     assert all(part in " ".join(outcome.err.replace("│", " ").split()) for part in parts), outcome.err
     assert not (tmp_path / "eval_results").exists()
+
+
+def test_the_share_of_a_task(seeless, stub):
+    _, words = dry_run(seeless, *shlex.split("--model tiny --limit 0.25"))
+    assert words[words.index("--limit") + 1] == "0.25"
+    _, words = dry_run(seeless, *shlex.split("--model tiny --limit 8"))
+    assert words[words.index("--limit") + 1] == "8"
+
+
+def test_flags_of_the_video_scripts_on_tasks(seeless, stub):
+    """The defaults are then those of the wrapper, not of the script."""
+    flags = "--vtr_enabled --vtr_strategy fastv --vtr_prune_layer 2 --vtr-keep-tokens 36 --vtr_clse_temp 0.2"
+    _, words = dry_run(seeless, *shlex.split(f"--model_path tiny {flags}"))
+    assert told(words) == "pretrained=tiny,strategy=fastv,keep_tokens=36,prune_layer=2"
+    outcome = seeless("eval", "--model", "tiny", *shlex.split(flags), "--dry-run")
+    assert "--vtr_clse_temp is left out: fastv does not have it" in outcome.err
+    _, words = dry_run(seeless, *shlex.split("--model tiny --vtr_enabled --vtr_strategy clse --vtr_ref_layers 0 1"))
+    assert told(words) == "pretrained=tiny,strategy=clse,ref_layers=[0;1]"
+    outcome = seeless("eval", "--model", "tiny", "--vtr_strategy", "fastv", "--dry-run")
+    assert "without --vtr_enabled the model stays as it is" in outcome.err and "strategy=baseline" in outcome.out
 
 
 def test_without_lmms_eval(seeless, monkeypatch):

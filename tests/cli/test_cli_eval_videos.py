@@ -65,6 +65,34 @@ def test_missing_and_broken_videos_are_named_and_counted(seeless, tmp_path):
     assert not (tmp_path / "out/predictions.errors.jsonl").exists()
 
 
+def test_a_command_line_of_priortr_s_script(seeless, tmp_path):
+    """Flag by flag as its script for videos takes them; what is left out has the script's defaults."""
+    write_videos(tmp_path)
+    script = "--model_path tiny --cache_dir hub --video_dir videos --gt_file_question q.json --gt_file_answers a.json"
+    script = f"{script} --max_new_tokens 2 --output_dir out --num_samples 2 --output_name first".split()
+    flags = "--vtr_enabled --vtr_strategy fastv --vtr_prune_layer 2 --vtr_keep_tokens 30 --vtr_head_aggregation max"
+    outcome = seeless("eval", *script, "--frames", 1, *flags.split(), "--json")
+    assert outcome.code == 0, outcome.err
+    found = json.loads(outcome.out)
+    assert found["arguments"] == {
+        "strategy": "fastv",
+        "keep_tokens": "30",
+        "prune_layer": "2",
+        "query_aggregation": "question",
+        "head_aggregation": "max",
+    }
+    assert found["scores"]["all"]["questions"] == 2 and len(lines(tmp_path / "out/first/predictions.jsonl")) == 2
+    plain = seeless("eval", *script[:-1], "second", "--frames", 1, "--vtr_enabled", "--json")
+    assert json.loads(plain.out)["arguments"] == {
+        "strategy": "priortr_2f",
+        "keep_tokens": "194",
+        "prune_layer": "3",
+        "query_aggregation": "question",
+    }
+    untouched = seeless("eval", *script[:-1], "third", "--frames", 1, "--json")
+    assert json.loads(untouched.out)["arguments"] == {"strategy": "none"}
+
+
 def test_chunks(seeless, tmp_path):
     call = ["eval", "--model", "tiny", *write_videos(tmp_path), "--frames", 1, "--output", "out", "--num-chunks", 2]
     for index, so_far in ((0, "2 of 3"), (1, "3 of 3")):
@@ -103,4 +131,4 @@ def test_a_model_that_takes_videos(seeless, tmp_path):
     assert json.loads(made.stdout)["scores"]["all"]["answered"] == 2
     assert len(lines(tmp_path / "out/predictions.jsonl")) == 2
     without = seeless("eval", "--model", "model", *flags, "--output", "other")
-    assert without.code == 1 and "pip install torchvision" in without.err
+    assert without.code == 3 and "pip install torchvision" in without.err

@@ -154,6 +154,6 @@ def test_crops_have_their_own_budget(seeless, tmp_path):
     data = run_json(seeless, "--model", folder, "--image", "square.png", "--compare", "vispruner,fastv", "--keep", 9)
     assert [line["visual_tokens"] for line in data["runs"][1:]] == [5 * 9, 9]
     outcome = seeless("run", *QUICK, "--model", folder, "--image", "square.png", "--strategy", "pool", "--keep", 145)
-    assert outcome.code == 3
+    assert outcome.code == 2
     assert "keep=145, but the crop has 144 visual tokens" in outcome.err
     assert json.loads(seeless("info", folder, "--json").out)["per"] == "crop"

@@ -251,7 +251,7 @@ def test_a_score_of_the_wrong_shape(tiny, score):
     inputs = make_inputs(model, LLAVA, [RAGGED[0]])
     with (
         sl.apply(model, one_off(score)),
-        pytest.raises(sl.BudgetError, match=r"OneOff\.score returned \[.*for \[1, 16\].*one score per visual token"),
+        pytest.raises(sl.StrategyError, match=r"OneOff\.score returned \[.*for \[1, 16\].*one score per visual token"),
     ):
         model(**inputs)
 

@@ -1,5 +1,8 @@
 """Everything that cannot work says so: which error, and what its message names."""
 
+import gc
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -13,6 +16,7 @@ from transformers import (
 from transformers.models.siglip.modeling_siglip import SiglipVisionModel
 
 import seeless as sl
+from seeless.api import active_handle
 from seeless.core.host import CACHE
 from seeless.models import supported_models
 from tiny_models import IMAGE, RAGGED, VARIANTS, make_inputs
@@ -52,8 +56,8 @@ def test_unknown_strategy_has_near_matches():
         ("fastv", {"keep": 0.5, "positions": "new"}, "choose one of keep, renumber"),
         ("fastv", {"keep": 0.5, "past": "cut"}, "choose one of keep, trim"),
         ("fastervlm", {"keep": [0.5, 0.25]}, "acts once and takes one budget"),
-        ("priortr", {"keep": 0.5, "query_aggregation": "all"}, "use question or last"),
-        ("priortr", {"keep": 0.5, "head_aggregation": "min"}, "use mean or max"),
+        ("priortr", {"keep": 0.5, "query_aggregation": "all"}, "choose one of question, last"),
+        ("priortr", {"keep": 0.5, "head_aggregation": "min"}, "choose one of mean, max"),
         ("pyramiddrop", {"keep": 0.5}, "name as many layers"),
         ("pyramiddrop", {"keep": [0.5, 0.25]}, "name as many layers"),
         ("pyramiddrop", {"keep": [0.25, 0.5, 0.125]}, "grows from 0.25 to 0.5"),
@@ -122,6 +126,41 @@ def test_knobs_belong_to_names(tiny):
         with pytest.raises(sl.BudgetError, match="is no strategy; give one, its name, or a list"):
             sl.apply(model, wrong)
     sl.apply(model, (sl.FasterVLM(keep=8), sl.FastV(keep=0.5))).remove()
+
+
+@pytest.mark.parametrize(
+    ("given", "parts"),
+    [
+        (None, ["None is no model"]),
+        (5, ["5 is no model"]),
+        ("llava-hf/llava-1.5-7b-hf", ["is a name", "from_pretrained('llava-hf/llava-1.5-7b-hf')"]),
+        (nn.Linear, ["Linear is a class", "Linear.from_pretrained"]),
+        (nn.Linear(1, 1), ["Linear is no transformers model"]),
+        (SimpleNamespace(model=nn.Linear(1, 1)), ["SimpleNamespace is no model; give its model"]),
+    ],
+    ids=str,
+)
+def test_what_is_no_model(given, parts):
+    for strategy in ("fastv", sl.FastV(keep=4)):
+        with pytest.raises(sl.UnsupportedModel) as error:
+            sl.apply(given, strategy, **({"keep": 4} if strategy == "fastv" else {}))
+        assert all(part in str(error.value) for part in parts), str(error.value)
+
+
+@pytest.mark.parametrize("given", [5, None, "fastv", [("strategy", "fastv")]])
+def test_from_dict_takes_dicts(given):
+    with pytest.raises(sl.BudgetError, match=r"is no dict; from_dict takes what Strategy\.to_dict returned"):
+        sl.from_dict(given)
+
+
+def test_a_handle_nobody_holds_stays_and_can_be_found(tiny):
+    model = tiny(LLAVA, "sdpa")
+    sl.apply(model, "fastv", keep=4)
+    gc.collect()
+    with pytest.raises(sl.AlreadyApplied, match=r"seeless\.api\.active_handle\(model\)\.remove\(\)"):
+        sl.apply(model, "random", keep=4)
+    active_handle(model).remove()
+    assert active_handle(model) is None
 
 
 @pytest.mark.parametrize("layer", [6, 7, 99])
@@ -422,7 +461,8 @@ def test_placeholders_that_do_not_fit_the_features(tiny):
 
 
 def test_every_error_is_one_of_ours():
-    for name in ("AlreadyApplied", "BudgetError", "InputError", "MissingExtra", "UnknownStrategy", "UnsupportedModel"):
+    names = ("AlreadyApplied", "BudgetError", "InputError", "MissingExtra", "StrategyError", "UnknownStrategy")
+    for name in (*names, "UnsupportedModel"):
         assert issubclass(getattr(sl, name), sl.SeelessError)
     assert issubclass(sl.BudgetError, ValueError) and issubclass(sl.InputError, ValueError)
     assert issubclass(sl.AlreadyApplied, RuntimeError) and issubclass(sl.MissingExtra, ImportError)

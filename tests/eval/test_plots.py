@@ -1,13 +1,14 @@
 """Points and pictures of sweeps, and the command that draws them."""
 
+import itertools
 import json
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
 from seeless.cli.main import main
 from seeless.eval.errors import InvalidRequest
-from seeless.eval.plot import drawn_from, fingerprint, plot
+from seeless.eval.plot import _styles, drawn_from, fingerprint, plot
 from seeless.eval.points import metrics, points
 from seeless.eval.rows import append_row
 
@@ -61,6 +62,19 @@ def test_a_picture_is_drawn(tmp_path, name):
     if name.endswith("png"):
         assert drawn_from(tmp_path / name) == "these rows"
         assert Image.open(tmp_path / name).size[0] > 1000
+
+
+def test_no_two_methods_look_alike():
+    """Where a colour comes again, the line and the marker are others; colours lie well apart."""
+    rows = [row(f"method_{i:02}", 0.5, 0.5, 72) for i in range(40)]
+    styles = list(_styles(points(rows)).values())
+    assert len(styles) == 40
+    for one, other in itertools.combinations(styles, 2):
+        if one["color"] == other["color"]:
+            assert one["linestyle"] != other["linestyle"] and one["marker"] != other["marker"]
+        else:
+            pairs = zip(ImageColor.getrgb(one["color"]), ImageColor.getrgb(other["color"]), strict=True)
+            assert sum((a - b) ** 2 for a, b in pairs) > 50**2
 
 
 def test_every_task_has_panels_of_its_own(tmp_path):

@@ -132,3 +132,10 @@ def test_generation_arguments(caplog):
     assert generate_options({"do_sample": True, "top_k": 3}) == {"do_sample": True, "top_k": 3}
     assert generate_options({"num_beams": None, "image_aspect_ratio": "pad", "something": 1}) == greedy
     assert cut(" yes\nno", "\n") == "yes" and cut(" a. b", None) == "a. b" and cut("###", ["", "###"]) == ""
+
+
+def test_a_name_that_only_a_plugin_knows():
+    """Without `plugin=` the error says that there is such a thing."""
+    for door in (Door(), Door("priortr", vtr=True)):
+        with pytest.raises(sl.UnknownStrategy, match=r"no strategy is called 'mymethod'.*its file is given as plugin"):
+            read_arguments({"pretrained": "tiny", "strategy": "mymethod"}, door)

@@ -11,7 +11,7 @@ from seeless.integrations.batches import Batches
 from seeless.integrations.lmms_eval.documents import BadDocuments
 from seeless.integrations.lmms_eval.model import SeelessLM, SeelessLMChat
 from seeless.integrations.prompts import prompt_of_messages, prompt_of_text
-from seeless.integrations.videos import read_video
+from seeless.pixels import read_video
 from seeless.tiny import load_tiny
 
 
@@ -30,7 +30,7 @@ def test_bad_documents_are_named_and_counted(tmp_path, cls, kind):
     assert message.startswith("3 documents cannot be read, so there is no result over the whole task")
     assert f"small_{kind}, document 1: OSError" in message
     assert f"small_{kind}, document 3: UnidentifiedImageError" in message
-    assert f"small_{kind}, document 4: InputError: there is no video 'gone.mp4'" in message
+    assert f"small_{kind}, document 4: UnreadableVideo: there is no video 'gone.mp4'" in message
     assert {measure.doc_id for measure in lm.measures} == {0, 2, 5, 6}
 
 
@@ -102,7 +102,7 @@ def test_frames_of_videos(tmp_path, monkeypatch):
     with pytest.raises(sl.InputError, match="cannot read the video"):
         read_video(tmp_path / "bad.mp4", 4)
     monkeypatch.setitem(__import__("sys").modules, "av", None)
-    with pytest.raises(sl.MissingExtra, match="pip install av"):
+    with pytest.raises(sl.MissingExtra, match=r'pip install "seeless\[video\]"'):
         read_video(file, 4)
 
 

@@ -7,13 +7,25 @@ import subprocess
 import sys
 
 import pytest
-from source import FILES, short, tree
+from source import FILES, PACKAGE, short, tree
 
 import seeless as sl
 from seeless import errors
 from seeless.registry import strategy_class
 
-OPTIONAL = ("PIL", "typer", "rich", "sklearn", "accelerate", "peft", "torchvision", "matplotlib", "gradio")
+OPTIONAL = (
+    "PIL",
+    "typer",
+    "rich",
+    "sklearn",
+    "accelerate",
+    "peft",
+    "torchvision",
+    "matplotlib",
+    "gradio",
+    "av",
+    "pillow_heif",
+)
 PAPERS = {
     "fastv": "2403.06764",
     "priortr": "2606.24156",
@@ -50,6 +62,15 @@ def test_all_is_complete():
     assert strategies <= set(sl.__all__) and mistakes <= set(sl.__all__)
     here = {n for n, v in vars(sl).items() if (inspect.isclass(v) or inspect.isfunction(v)) and not n.startswith("_")}
     assert here <= set(sl.__all__)  # nothing public by accident
+
+
+def test_the_lazy_names_are_those_that_type_checkers_see():
+    """`seeless/__init__.py` names its public names for tools, at run time, and in `__all__`."""
+    (choice,) = (node for node in tree(PACKAGE / "__init__.py").body if isinstance(node, ast.If))
+    seen = {node.module: tuple(alias.name for alias in node.names) for node in choice.body}
+    (call,) = (node.value for node in choice.orelse if isinstance(node, ast.Assign))
+    assert ast.literal_eval(call.args[1]) == seen
+    assert sorted(name for names in seen.values() for name in names) == sl.__all__
 
 
 def test_star_import():
@@ -92,7 +113,7 @@ def test_every_strategy_says_what_it_computes(name):
     assert summary.endswith(".") and len(summary) <= 110
     knobs = list(inspect.get_annotations(strategy_class(name)))
     shared = {"keep", "threshold", "scope", "positions", "past", "newlines", "stage", "rounding", "lowest_layer"}
-    shared |= {"own_positions", "no_training", "one_by_one", "may_drop_all"}
+    shared |= {"own_positions", "no_training", "one_by_one", "may_drop_all", "adaptive"}
     for knob in [k for k in knobs if k not in shared]:
         assert re.search(rf"^\s+{knob}: ", doc, re.MULTILINE), f"{name}: Args says nothing about {knob}"
 

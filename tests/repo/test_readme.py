@@ -6,6 +6,8 @@ from types import ModuleType
 
 import pytest
 from source import ROOT
+from torch.overrides import TorchFunctionMode
+from torch.utils._device import _device_constructors
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=indent)``` *$", re.MULTILINE | re.DOTALL)
@@ -40,8 +42,36 @@ def test_every_block_parses(page):
         compile("\n" * (line - 1) + code, str(page), "exec")
 
 
+class WithoutDevice(TorchFunctionMode):
+    """Notes where functions of a page make tensors without saying on which device: on a GPU that fails."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.page, self.found = str(page), []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func in _device_constructors() and kwargs.get("device") is None:
+            frame = sys._getframe(1)
+            if frame.f_code.co_filename == self.page and frame.f_code.co_name != "<module>":
+                self.found.append(f"line {frame.f_lineno}: torch.{func.__name__}")
+        return func(*args, **kwargs)
+
+
+def test_tensors_without_a_device_are_noted(tmp_path):
+    page = tmp_path / "page.md"
+    code = (
+        "import torch\nx = torch.zeros(2)\ndef score(x):\n    y = torch.zeros_like(x) + torch.ones(2, device=x.device)"
+    )
+    code += "\n    return y + torch.arange(2)\nscore(x)\n"
+    with WithoutDevice(page) as devices:
+        exec(compile(code, str(page), "exec"), {})
+    assert devices.found == ["line 5: torch.arange"]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_blocks_run(page, tmp_path, monkeypatch):
+    """As they stand; methods make their tensors beside those they have been given."""
     from seeless import registry
     from seeless.vtr import VTR_REGISTRY
 
@@ -51,9 +81,11 @@ def test_blocks_run(page, tmp_path, monkeypatch):
     space = ModuleType("page")  # dataclasses look their module up
     monkeypatch.setitem(sys.modules, "page", space)
     try:
-        for line, options, code in python_blocks(page.read_text()):
-            if "no-run" not in options:  # errors show the page's own lines
-                exec(compile("\n" * (line - 1) + code, str(page), "exec"), vars(space))
+        with WithoutDevice(page) as devices:
+            for line, options, code in python_blocks(page.read_text()):
+                if "no-run" not in options:  # errors show the page's own lines
+                    exec(compile("\n" * (line - 1) + code, str(page), "exec"), vars(space))
+        assert devices.found == []
     finally:
         for names, before in ((registry._strategies, known), (VTR_REGISTRY, guests)):
             names.clear()

@@ -11,7 +11,7 @@ import seeless as sl
 from seeless.registry import strategy_class
 
 STANDARD = set(sys.stdlib_module_names)
-ROOMS = {"ops", "strategies", "families", "core"}
+ROOMS = {"ops", "strategies", "families", "core", "pixels"}
 ABOVE = sorted({p.relative_to(PACKAGE).parts[0] for p in FILES if len(p.relative_to(PACKAGE).parts) > 1} - ROOMS)
 ALLOWED = {
     "ops": ["torch"],
@@ -25,16 +25,20 @@ ALLOWED = {
         *(f"seeless.families.{path.stem}.FAMILY" for path in files_of("families")),  # close relatives
     ],
     "core": [
+        "numpy",  # what is planned on the host
         "torch",
         "transformers.cache_utils",
         "transformers.masking_utils",
+        "transformers.modeling_utils.AttentionInterface",  # where every attention module asks for its kernel
         "transformers.modeling_layers",  # wider than architecture.md's table: layers.py must know checkpointed layers
         *(
             f"transformers.{name}" for name in ("AutoConfig", "AutoTokenizer", "CLIPModel")
         ),  # relevance.py: a text tower
         "transformers.vision_utils",  # the order in which a tower with attention windows takes its patches
-        *(f"seeless.{m}" for m in ("core", "ops", "strategy", "context", "decision", "report", "flops", "errors")),
+        *(f"seeless.{m}" for m in ("core", "ops", "strategy", "context", "decision", "faults")),
+        *(f"seeless.{m}" for m in ("report", "flops", "errors")),
     ],
+    "pixels": ["PIL", "numpy", "av", "pillow_heif", "seeless.pixels", "seeless.errors"],
 }
 
 
@@ -69,7 +73,8 @@ def test_what_is_built_on_top_uses_public_names_only(path):
 
 
 def test_the_base_modules_know_no_strategy_and_no_room_above():
-    for name in ("strategy", "budget", "context", "decision", "report", "flops", "errors", "registry", "overlay"):
+    modules = ("strategy", "budget", "context", "decision", "report", "flops", "errors", "registry", "overlay")
+    for name in (*modules, "defining", "faults", "fields", "lazy"):
         rooms = ["core", "families", "strategies", *ABOVE]
         bad = [n for n in imports(PACKAGE / f"{name}.py") if within(n, [f"seeless.{room}" for room in rooms])]
         assert bad == [], name

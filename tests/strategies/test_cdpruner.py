@@ -135,7 +135,7 @@ def test_low_precision_is_computed_in_float32(dtype):
     ("knobs", "message"),
     [
         ({"clip": ""}, "clip='' is no text"),
-        ({"clip": 3}, "clip=3 is no text"),
+        ({"clip": 3}, "clip=3 is not possible; it takes text or None"),
         ({"question": " "}, "question=' ' is no text"),
         ({"threshold": 0.5}, "takes no threshold"),
     ],

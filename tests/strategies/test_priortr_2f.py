@@ -148,10 +148,10 @@ def test_as_released_ranks_by_the_question_alone():
 @pytest.mark.parametrize(
     ("knobs", "text"),
     [
-        ({"prior_mode": "cut"}, "truncate or template"),
-        ({"prior_layer": "last"}, "same or next"),
-        ({"query_aggregation": "all"}, "question or last"),
-        ({"head_aggregation": "sum"}, "mean or max"),
+        ({"prior_mode": "cut"}, "choose one of truncate, template"),
+        ({"prior_layer": "last"}, "choose one of same, next"),
+        ({"query_aggregation": "all"}, "choose one of question, last"),
+        ({"head_aggregation": "sum"}, "choose one of mean, max"),
         ({"prior_mode": "template", "before": [1]}, "needs after="),
         ({"after": [1]}, "texts of prior_mode='template'"),
         ({"as_released": True, **TEMPLATE}, "needs no template"),

@@ -215,6 +215,8 @@ def test_the_class_token_of_other_feature_layers(layer):
     seen = []
 
     class Spy(sl.EntryStrategy):
+        adaptive = True
+
         def select(self, ctx):
             seen.append(ctx.class_token())
             return sl.Keep(torch.ones(ctx.index.shape, dtype=torch.bool))

@@ -214,7 +214,10 @@ def check_router():
             model(**inputs)
         if number == 0:
             assert torch.equal(alone.report.stages[0].scores[0], first.scores[0])
-    with sl.apply(model, VTRConfig(strategy="router", prune_layer=[3, 5], keep_tokens=50)), pytest.raises(KeyError):
+    with (
+        sl.apply(model, VTRConfig(strategy="router", prune_layer=[3, 5], keep_tokens=50)),
+        pytest.raises(sl.InputError, match="layer_idx is the layer whose attention is read"),
+    ):
         model(**inputs)  # it has nothing for layer 4
 
 

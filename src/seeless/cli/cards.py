@@ -2,15 +2,14 @@
 
 import inspect
 import re
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Any, get_type_hints
+from typing import Any
 
 import seeless as sl
-from seeless.named.knobs import default_of, takes
-from seeless.named.strategies import Choice, choose
-from seeless.registry import strategy_class
-from seeless.vtr import VTRConfig
-from seeless.vtr.registry import guest_class
+from seeless.fields import field_types, takes
+from seeless.named.knobs import default_of
+from seeless.named.strategies import Choice, choose, guest_names, shadowed
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,22 @@ class Card:
         """Plain JSON."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Card":
+        """The inverse of `to_dict`."""
+        return cls(**{**data, "fields": [FieldCard(**field) for field in data["fields"]]})
+
+    @property
+    def summary(self) -> str:
+        """The first line of its docstring."""
+        return self.doc.partition("\n")[0]
+
+
+def cards() -> list[Card]:
+    """Cards of all strategies, and after them of all guests, by asking their classes."""
+    own = [name for name in sl.available() if name not in shadowed()]
+    return [card_of(name) for name in [*own, *guest_names()]]
+
 
 def card_of(name: str) -> Card:
     """The card of a strategy or guest, by the name `seeless.named.strategies.choose` takes.
@@ -56,6 +71,9 @@ def card_of(name: str) -> Card:
     Raises:
         UnknownStrategy: no such name.
     """
+    from seeless.registry import strategy_class
+    from seeless.vtr.registry import guest_class
+
     choice = choose(name)
     if choice.guest is None:
         cls = strategy_class(name)
@@ -68,18 +86,20 @@ def card_of(name: str) -> Card:
 
 
 def _field_cards(choice: Choice) -> list[FieldCard]:
-    hints, meanings = get_type_hints(choice.flags_of), _meanings(choice.flags_of)
+    from seeless.vtr import VTRConfig
+
+    hints, meanings = field_types(choice.flags_of), _meanings(choice.flags_of)
     shared = {knob.name: default_of(knob) for knob in fields(sl.Strategy if choice.guest is None else VTRConfig)}
-    cards = []
+    found = []
     for knob in choice.knobs():
         default = default_of(knob)
         required = default is MISSING
         common = knob.name in shared and shared[knob.name] == default and knob.name != "keep"
         value = None if required else default
-        cards.append(
+        found.append(
             FieldCard(knob.name, takes(hints[knob.name]), required, value, meanings.get(knob.name, ""), common)
         )
-    return cards
+    return found
 
 
 def _meanings(cls: type) -> dict[str, str]:

@@ -1,19 +1,24 @@
-"""Where output goes: results to stdout, notices to stderr."""
+"""Where output goes: results to stdout, notices to stderr; tables as wide as there is room."""
 
 import json
+import os
 import sys
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 WIDTH_OF_A_PIPE = 160
+NARROWEST = 24  # of a column of text that wraps
+GAP = 2
 
 
 def console() -> Console:
-    """A console on the current stdout that takes text as it is and leaves room for tables in pipes and files."""
-    width = None if sys.stdout.isatty() else WIDTH_OF_A_PIPE
+    """A console on the current stdout that takes text as it is; in pipes and files 160 wide, or as `COLUMNS` says."""
+    told = os.environ.get("COLUMNS", "")
+    width = None if sys.stdout.isatty() else (told.isdecimal() and int(told)) or WIDTH_OF_A_PIPE
     return Console(file=sys.stdout, width=width, markup=False, highlight=False, emoji=False)
 
 
@@ -32,9 +37,46 @@ def print_json(data: Any) -> None:
     print(json.dumps(data, ensure_ascii=False))
 
 
-def print_table(columns: list[str], rows: list[list[str]], title: str | None = None) -> None:
-    """A table on stdout."""
-    table = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+def print_table(columns: list[str], rows: list[list[str]]) -> None:
+    """A table on stdout; where it would not be readable for want of room, one paragraph per row."""
+    target = console()
+    cells = [[column, *(row[i] for row in rows)] for i, column in enumerate(columns)]
+    natural = [max(map(cell_len, own)) for own in cells]
+    least = [max(min(NARROWEST, max(map(cell_len, own[1:]), default=0)), *map(_longest_word, own)) for own in cells]
+    room = target.width - GAP * (len(columns) - 1)
+    if sum(least) > room:
+        _print_paragraphs(target, columns, rows)
+        return
+    widths = _spread(least, natural, room)
+    heads = [Column(column, width=width) for column, width in zip(columns, widths, strict=True)]
+    table = Table(*heads, box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
     for row in rows:
         table.add_row(*map(Text, row))
-    console().print(table)
+    target.print(table)
+
+
+def _print_paragraphs(target: Console, columns: list[str], rows: list[list[str]]) -> None:
+    """The first cell of each row as a heading, the others below it with the names of their columns."""
+    for number, (head, *rest) in enumerate(rows):
+        if number > 0:
+            target.print()
+        target.print(Text(head, style="bold"))
+        grid = Table.grid(padding=(0, GAP, 0, 0))
+        for column, cell in zip(columns[1:], rest, strict=True):
+            if cell:
+                grid.add_row("", Text(column), Text(cell, overflow="fold"))
+        target.print(grid)
+
+
+def _longest_word(text: str) -> int:
+    return max(map(cell_len, text.split()), default=0)
+
+
+def _spread(least: list[int], natural: list[int], room: int) -> list[int]:
+    """Widths of columns, from their least to their natural one; those that lack the least come first."""
+    widths, spare = list(least), room - sum(least)
+    lacking = sorted(range(len(least)), key=lambda i: natural[i] - least[i])
+    for number, i in enumerate(lacking):
+        more = min(max(natural[i] - least[i], 0), spare // (len(lacking) - number))
+        widths[i], spare = widths[i] + more, spare - more
+    return widths

@@ -1,33 +1,13 @@
-"""What can go wrong on the command line, and the exit code of each."""
+"""What the exit codes of the command line mean; which error has which is said by the error."""
 
-import seeless as sl
-from seeless.eval.errors import InvalidRequest, MissingEvaluator
-from seeless.named.errors import UnloadableModel, UnusablePlugin
-from seeless.train.errors import BadRecords
-
-
-class UnreadableImage(sl.SeelessError):
-    """A picture that is missing, cannot be fetched or is no picture."""
-
-
-EXIT_CODES: tuple[tuple[type[sl.SeelessError], int], ...] = (
-    (sl.UnknownStrategy, 2),
-    (sl.BudgetError, 3),
-    (sl.UnsupportedModel, 4),
-    (UnreadableImage, 5),
-    (UnloadableModel, 6),
-    (UnusablePlugin, 7),
-    (BadRecords, 8),
-    (InvalidRequest, 2),
-    (MissingEvaluator, 3),
-    (sl.SeelessError, 1),
-)
-
-
-def exit_code(error: sl.SeelessError) -> int:
-    """The exit code of an error.
-
-    >>> exit_code(sl.BudgetError("no"))
-    3
-    """
-    return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
+EXIT_CODES = {
+    0: "done",
+    1: "it was tried and did not work out; the message says what did not",
+    2: "the command asks for what cannot be: an option, a name, a budget, a layer, a file of results that is not there",
+    3: "a package is missing; the message has the pip line",
+    4: "the model cannot be reduced, or not by this method",
+    5: "a picture is missing or cannot be read",
+    6: "the model is missing or cannot be loaded",
+    7: "a plug-in cannot be imported, or its code fails",
+    8: "training data is missing or cannot be trained on",
+}

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from seeless.cli.evaluating import Run, TaskRun, describe_method, list_methods, run_tasks
-from seeless.cli.video_questions import VideoRun, run_videos
+from seeless.cli.catalogue import complete_name
+from seeless.cli.script_flags import Asked, without_prefix
 from seeless.named.plugins import load_plugins
 
 MODEL, BUDGET, TASKS, MACHINE = "Model and method", "Budget", "Tasks of lmms-eval", "Machine"
@@ -32,11 +32,16 @@ def evaluate(
     ] = None,
     strategy: Annotated[
         str | None,
-        typer.Option(metavar="NAME", rich_help_panel=MODEL, help="A strategy of seeless, with its fields as flags."),
+        typer.Option(
+            metavar="NAME",
+            rich_help_panel=MODEL,
+            help="A strategy of seeless, with its fields as flags.",
+            autocompletion=complete_name,
+        ),
     ] = None,
     plugin: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", rich_help_panel=MODEL, help="Python file that registers more of either."),
+        typer.Option(metavar="FILE", rich_help_panel=MODEL, help="Python file that registers either; may be repeated."),
     ] = None,
     keep_tokens: Annotated[
         str | None, typer.Option(metavar="N", rich_help_panel=BUDGET, help="Visual tokens a --method keeps.")
@@ -58,7 +63,9 @@ def evaluate(
     include_path: Annotated[
         Path | None, typer.Option(metavar="FOLDER", rich_help_panel=TASKS, help="A folder with task files of your own.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, rich_help_panel=TASKS, help="Questions per task.")] = None,
+    limit: Annotated[
+        float | None, typer.Option(min=0, rich_help_panel=TASKS, help="Questions per task, below 1 their share.")
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, rich_help_panel=TASKS, help="Questions per forward; 1, with tiny 16.")
     ] = None,
@@ -95,6 +102,7 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FOLDER", rich_help_panel=OUTPUT, help="Else eval_results/MODEL_METHOD_BUDGET_TASKS."),
     ] = None,
+    output_name: Annotated[str | None, typer.Option(hidden=True)] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", rich_help_panel=OUTPUT, help="Print the command, and run nothing.")
     ] = False,
@@ -114,11 +122,16 @@ def evaluate(
     The flags of PriorTR's vtr_run.py do what they did: seeless eval --model qwen3vl --method priortr --tasks mme,pope
     --keep-ratio 0.2222 --prune-layer 3 --gpus 0,1 --num-processes 2 --limit 8
 
+    So do those of its scripts for videos: --vtr_enabled --vtr_strategy fastv --vtr_keep_tokens 194 --video_dir videos
+
     With --strategy its fields are flags, as in `seeless run`: seeless eval --model llava --strategy pyramiddrop --layer
     8,16,24 --keep .5,.25,.125 --tasks mme
 
-    Exit codes: 1 the evaluation failed, 2 an impossible request, 3 lmms-eval is missing.
+    Exit codes: see `seeless --help`.
     """
+    from seeless.cli.evaluating import Run, TaskRun, describe_method, list_methods, run_tasks
+    from seeless.cli.video_questions import VideoRun, run_videos
+
     load_plugins(plugin or [])
     if list_all:
         list_methods()
@@ -127,24 +140,26 @@ def evaluate(
         describe_method(*describe)
         return
     budget = {"keep_tokens": keep_tokens, "keep_ratio": keep_ratio, "prune_layer": prune_layer}
+    videos = {"--video-dir": video_dir, "--gt-question": gt_question, "--gt-answers": gt_answers}
+    given_budget = {name: value for name, value in budget.items() if value is not None}
+    asked = without_prefix(Asked(method, given_budget, param or [], context.args), videos=any(videos.values()))
     run = Run(
         model=model,
         pretrained=pretrained,
-        method=method,
+        method=asked.method,
         strategy=strategy,
         plugins=[file.resolve() for file in plugin or []],
-        budget={name: value for name, value in budget.items() if value is not None},
-        flags=context.args,
-        params=param or [],
+        budget=asked.budget,
+        flags=asked.flags,
+        params=asked.params,
         env=env,
         gpus=gpus,
         processes=num_processes,
         cache_dir=cache_dir,
-        output=output,
+        output=output if output_name is None else (output or Path()) / output_name,
         dry_run=dry_run,
         as_json=as_json,
     )
-    videos = {"--video-dir": video_dir, "--gt-question": gt_question, "--gt-answers": gt_answers}
     if any(videos.values()):
         others = {"--tasks": tasks, "--limit": limit, "--batch-size": batch_size, "--extra": extra}
         if given := [flag for flag, value in others.items() if value]:
@@ -159,4 +174,13 @@ def evaluate(
         return
     if num_samples is not None or num_chunks > 1:
         raise typer.BadParameter("--num-samples and --num-chunks are for questions about videos; tasks have --limit")
-    run_tasks(run, TaskRun(tasks, include_path, limit, batch_size, extra, port))
+    run_tasks(run, TaskRun(tasks, include_path, _questions(limit), batch_size, extra, port))
+
+
+def _questions(limit: float | None) -> float | None:
+    """A number of questions, or their share."""
+    if limit is None or 0 < limit < 1:
+        return limit
+    if limit == 0 or limit != int(limit):
+        raise typer.BadParameter(f"--limit {limit:g} is not possible; give a whole number, or a share below 1")
+    return int(limit)

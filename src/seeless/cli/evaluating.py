@@ -17,9 +17,9 @@ from seeless.eval.reductions import BASELINE, BUDGET, Reduction, guest, method_p
 from seeless.eval.targets import SHORT, Target, target
 from seeless.eval.tasknames import check_tasks, leaves, lmms_eval_folder, task_names
 from seeless.eval.tasks import SHORT_NAMES, full_names, tasks_path
+from seeless.fields import takes
 from seeless.named.checkpoints import load_config, resolve_name
 from seeless.named.errors import one_line
-from seeless.named.knobs import takes
 from seeless.named.strategies import GUEST
 
 LOG = "seeless-eval.log"
@@ -131,7 +131,7 @@ class TaskRun:
 
     tasks: str | None
     include_path: Path | None
-    limit: int | None
+    limit: float | None
     batch_size: int | None
     extra: str
     port: int
@@ -244,7 +244,7 @@ def list_methods() -> None:
         [name, each.pretrained, each.guest_id or "", "; ".join(filter(None, (each.original, each.note)))]
         for name, each in SHORT.items()
     ]
-    print_table(["--model", "checkpoint", "lmms-eval model", "PriorTR's, and what differs"], listed)
+    print_table(["--model", "checkpoint", "lmms-eval model", "PriorTR's own"], listed)
     say("\nEvery hub id or folder of a supported model will do, too.\n")
     about = {method: card_of(GUEST + method).doc.partition("\n")[0] for method in methods() if method != BASELINE}
     lines = [[method, ", ".join(SHORT), about.get(method, "The model as it is.")] for method in methods()]

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 
 import seeless as sl
-from seeless import models
-from seeless.cli.cards import card_of
+from seeless.cli.cards import Card
+from seeless.cli.catalogue import complete_name, find_card
 from seeless.cli.console import print_json, print_table, say
 from seeless.cli.options import Plugins
 from seeless.named.checkpoints import load_config, resolve_name
@@ -18,7 +18,8 @@ from seeless.named.strategies import choose, guest_names
 
 def info(
     name: Annotated[
-        str | None, typer.Argument(metavar="[MODEL_OR_STRATEGY]", help="Hub id, folder or strategy.")
+        str | None,
+        typer.Argument(metavar="[MODEL_OR_STRATEGY]", help="Hub id, folder or strategy.", autocompletion=complete_name),
     ] = None,
     plugin: Plugins = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
@@ -28,15 +29,20 @@ def info(
     Without a name: the embedded model.
     """
     load_plugins(plugin or [])
-    known = name in (*sl.available(), *guest_names())
-    if name is None or (not known and ("/" in name or Path(name).exists())):
+    if name is None:
+        _show_model(None, as_json)
+        return
+    try:
+        card = find_card(name, plugged=bool(plugin))
+    except sl.UnknownStrategy:
+        if "/" not in name and not Path(name).exists():
+            raise
         _show_model(name, as_json)
     else:
-        _show_strategy(name, as_json)  # or says which strategies there are, if it is no path and no hub id either
+        _show_strategy(card, as_json)
 
 
-def _show_strategy(name: str, as_json: bool) -> None:
-    card = card_of(name)
+def _show_strategy(card: Card, as_json: bool) -> None:
     if as_json:
         print_json(card.to_dict())
         return
@@ -51,6 +57,8 @@ def _show_strategy(name: str, as_json: bool) -> None:
 
 
 def _show_model(model: str | None, as_json: bool) -> None:
+    from seeless import models
+
     name = resolve_name(model)
     skeleton = models.skeleton(load_config(name))
     description = models.describe(skeleton)
@@ -80,6 +88,8 @@ def _show_model(model: str | None, as_json: bool) -> None:
 
 
 def _reason_against(model: Any, guest: str) -> str | None:
+    from seeless import models
+
     try:
         models.check_strategy(model, choose(guest).build({}))
     except sl.SeelessError as error:

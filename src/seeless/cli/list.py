@@ -4,12 +4,11 @@ from typing import Annotated
 
 import typer
 
-import seeless as sl
-from seeless.cli.cards import Card, card_of
+from seeless.cli.cards import Card
+from seeless.cli.catalogue import all_cards
 from seeless.cli.console import print_json, print_table, say
 from seeless.cli.options import Plugins
 from seeless.named.plugins import load_plugins
-from seeless.named.strategies import guest_names, shadowed
 
 
 def list_strategies(
@@ -18,23 +17,16 @@ def list_strategies(
 ) -> None:
     """All strategies with their fields, defaults and papers, and the guests of seeless.vtr."""
     load_plugins(plugin or [])
-    own, guests = (
-        [card_of(name) for name in names]
-        for names in ([n for n in sl.available() if n not in shadowed()], guest_names())
-    )
+    cards = all_cards(plugged=bool(plugin))
     if as_json:
-        print_json([card.to_dict() for card in own + guests])
+        print_json([card.to_dict() for card in cards])
         return
-    rows = [[card.name, card.stage, _fields(card), _summary(card), card.paper] for card in own]
+    rows = [[card.name, card.stage, _fields(card), card.summary, card.paper] for card in cards if not card.guest]
     print_table(["name", "stage", "fields", "what stays", "paper"], rows)
     say("\nEvery strategy also has the fields that `seeless info NAME` lists; each is a flag of `seeless run`.")
     say("\nGuests of seeless.vtr, run as PriorTR's framework runs them; their flags: `seeless info NAME`.\n")
-    rows = [[card.name, card.stage, _fields(card), _summary(card)] for card in guests]
+    rows = [[card.name, card.stage, _fields(card), card.summary] for card in cards if card.guest]
     print_table(["name", "stage", "own fields", "what it is"], rows)
-
-
-def _summary(card: Card) -> str:
-    return card.doc.partition("\n")[0]
 
 
 def _fields(card: Card) -> str:

@@ -1,37 +1,49 @@
 """The entry point: wires the verbs, and turns errors into one line and an exit code."""
 
 import importlib.util
+import shutil
 import sys
+
+import seeless as sl
 
 INSTALL = 'pip install "seeless[cli]"'
 NEEDED = ("typer", "rich", "PIL")
+ROOM_FOR_PANELS = 80  # columns; below, panels cut names of options off
 FIELDS_ARE_FLAGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; ends the process with its exit code."""
     if any(importlib.util.find_spec(package) is None for package in NEEDED):
-        sys.exit(f"error: the command line needs typer, rich and Pillow: {INSTALL}")
+        print(f"error: the command line needs typer, rich and Pillow: {INSTALL}", file=sys.stderr)
+        sys.exit(sl.MissingExtra.exit_code)
     import typer
 
-    import seeless as sl
-    from seeless.cli.errors import exit_code
+    from seeless.cli.errors import EXIT_CODES
     from seeless.cli.eval import evaluate
     from seeless.cli.info import info
     from seeless.cli.list import list_strategies
     from seeless.cli.plot import plot
     from seeless.cli.run import run
+    from seeless.cli.script_flags import spelled
     from seeless.cli.sweep import sweep
     from seeless.cli.tasks_path import print_tasks_path
     from seeless.cli.train import train
-    from seeless.named.errors import one_line
+    from seeless.named.errors import naming_strategies, one_line
 
     def show_version(wanted: bool) -> None:
         if wanted:
             print(f"seeless {sl.__version__}")
             raise typer.Exit
 
-    app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    codes = "\n\n".join(f"{code}  {meaning}" for code, meaning in EXIT_CODES.items())
+    app = typer.Typer(
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich" if shutil.get_terminal_size().columns >= ROOM_FOR_PANELS else None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        epilog=f"Exit codes\n\n{codes}",
+    )
 
     @app.callback()
     def root(
@@ -43,15 +55,16 @@ def main(arguments: list[str] | None = None) -> None:
     app.command("info")(info)
     app.command("run", context_settings=FIELDS_ARE_FLAGS)(run)
     app.command("train", context_settings=FIELDS_ARE_FLAGS)(train)
-    app.command("eval", context_settings=FIELDS_ARE_FLAGS)(evaluate)
+    app.command("eval", context_settings={**FIELDS_ARE_FLAGS, "token_normalize_func": spelled})(evaluate)
     app.command("sweep", context_settings=FIELDS_ARE_FLAGS)(sweep)
     app.command("plot")(plot)
     app.command("tasks-path")(print_tasks_path)
     try:
-        app(args=arguments, prog_name="seeless")
+        with naming_strategies():
+            app(args=arguments, prog_name="seeless")
     except sl.SeelessError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
-        sys.exit(exit_code(error))
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

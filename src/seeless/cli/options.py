@@ -5,4 +5,6 @@ from typing import Annotated
 
 import typer
 
-Plugins = Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Python file that registers more strategies.")]
+Plugins = Annotated[
+    list[Path] | None, typer.Option(metavar="FILE", help="Python file with strategies; may be repeated.")
+]

@@ -1,4 +1,4 @@
-"""Save what was kept as a picture large enough to look at."""
+"""Save what was kept as a picture of a size to look at."""
 
 import math
 from pathlib import Path
@@ -7,7 +7,7 @@ from PIL import Image
 
 import seeless as sl
 
-SHORTEST_SIDE = 480
+SHORTEST_SIDE, LONGEST_SIDE = 480, 1920
 GAP = 12
 
 
@@ -25,10 +25,10 @@ def save_overlays(file: Path, images: list[Image.Image], reports: list[sl.Report
     Raises:
         SeelessError: the file cannot be written.
     """
-    large = [_enlarge(image) for image in images]
-    lines = [[report.overlay(image, picture=i) for i, image in enumerate(large)] for report in reports]
-    width = sum(image.width for image in large) + GAP * (len(large) - 1)
-    height = max(image.height for image in large)
+    shown = [_scaled(image) for image in images]
+    lines = [[report.overlay(image, picture=i) for i, image in enumerate(shown)] for report in reports]
+    width = sum(image.width for image in shown) + GAP * (len(shown) - 1)
+    height = max(image.height for image in shown)
     sheet = Image.new("RGB", (width, (height + GAP) * len(lines) - GAP), "white")
     for number, line in enumerate(lines):
         left = 0
@@ -41,6 +41,9 @@ def save_overlays(file: Path, images: list[Image.Image], reports: list[sl.Report
         raise sl.SeelessError(f"cannot write {file}: {error}") from error
 
 
-def _enlarge(image: Image.Image) -> Image.Image:
-    factor = math.ceil(SHORTEST_SIDE / min(image.size))
-    return image.resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)
+def _scaled(image: Image.Image) -> Image.Image:
+    """Enlarged in whole steps to the shortest side, as far as the longest allows; shrunk to the longest."""
+    factor = min(math.ceil(SHORTEST_SIDE / min(image.size)), LONGEST_SIDE / max(image.size))
+    factor = math.floor(factor) if factor >= 1 else factor
+    width, height = (max(1, round(side * factor)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC)

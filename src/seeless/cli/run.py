@@ -7,24 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import seeless as sl
-import seeless.tiny
-from seeless import models
-from seeless.cli.asking import build_inputs, generate_answer
+from seeless.cli.catalogue import complete_name
 from seeless.cli.console import notice, print_json, say
 from seeless.cli.flags import as_flag, read_flags
-from seeless.cli.loading import load_image
 from seeless.cli.options import Plugins
-from seeless.cli.pictures import check_target, save_overlays
-from seeless.cli.results import Result, print_results, result_dict
-from seeless.cli.timing import measure
 from seeless.named.checkpoints import LoadedModel, load_config, load_embedded, load_model, resolve_name
 from seeless.named.knobs import build_strategies
 from seeless.named.plugins import load_plugins
 from seeless.named.strategies import shadowed
-from seeless.strategy import Recipe
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from seeless.cli.results import Result
+    from seeless.strategy import Recipe
 
 DEFAULT_STRATEGY = "fastv"
 DEFAULT_OVERLAY = Path("seeless-overlay.png")
@@ -47,10 +43,19 @@ def run(
         str | None, typer.Option(metavar="ID_OR_PATH", help="Checkpoint; the embedded model unless told.")
     ] = None,
     image: Annotated[
-        list[str] | None, typer.Option(metavar="FILE_OR_URL", help="A picture; may be repeated. Else a held-out scene.")
+        list[str] | None,
+        typer.Option(
+            metavar="FILE_OR_URL", help="A picture: a path, an address, a data: URI; may be repeated. Else a scene."
+        ),
     ] = None,
+    allow_private_urls: Annotated[
+        bool, typer.Option("--allow-private-urls", help="Fetch pictures from this machine and its network, too.")
+    ] = False,
     ask: Annotated[str | None, typer.Option(metavar="TEXT", help="The question.")] = None,
-    strategy: Annotated[str | None, typer.Option(metavar="NAME", help="See `seeless list`; fastv unless told.")] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="See `seeless list`; fastv unless told.", autocompletion=complete_name),
+    ] = None,
     compare: Annotated[
         str | None, typer.Option(metavar="A,B,C", help="Several strategies, one line each, beside the untouched model.")
     ] = None,
@@ -67,11 +72,16 @@ def run(
 
     The fields of a strategy are flags, too: --keep 0.25, --keep 64, --keep .5,.25,.125, --layer 8,16,24,
     --head-aggregation max, --newlines or --no-newlines; --random.seed 3 sets a field of one strategy only.
-    Without --keep: the strategy's own budget, else 0.25.
+    Without --keep: the strategy's own budget, else 0.25. With a point it is a share, without one a number of tokens:
+    --keep 1 keeps one token, --keep 1.0 all.
 
     A guest, registered through seeless.vtr, has the fields of its configuration: --keep-tokens 64 --prune-layer 3.
     vtr:NAME is the framework's version where seeless has a strategy of this name, too.
     """
+    from seeless import models
+    from seeless.cli.pictures import check_target, save_overlays
+    from seeless.cli.results import result_dict
+
     load_plugins(plugin or [])
     if strategy is not None and compare is not None:
         raise typer.BadParameter("--strategy and --compare exclude each other")
@@ -82,7 +92,7 @@ def run(
     overlay = save_overlay or (DEFAULT_OVERLAY if compare is None and not as_json else None)
     if overlay is not None:
         check_target(overlay)
-    task = _task(image or [], ask, seed, embedded=model is None)
+    task = _task(image or [], allow_private_urls, ask, seed, embedded=model is None)
 
     name = resolve_name(model)
     skeleton = models.skeleton(load_config(name))
@@ -123,19 +133,28 @@ def _names(compare: str) -> list[str]:
     return names
 
 
-def _task(images: list[str], ask: str | None, seed: int, embedded: bool) -> Task:
+def _task(images: list[str], allow_private: bool, ask: str | None, seed: int, embedded: bool) -> Task:
+    from seeless.pixels import load_image, shorten
+    from seeless.tiny import draw_scene
+
     if images:
-        return Task([load_image(source) for source in images], images, ask or QUESTIONS[embedded], None)
-    scene = seeless.tiny.draw_scene(seed)
+        pictures = [load_image(source, allow_private=allow_private) for source in images]
+        return Task(pictures, [shorten(source) for source in images], ask or QUESTIONS[embedded], None)
+    scene = draw_scene(seed)
     question = scene.questions[0].text if ask is None else ask
     answers = {q.text: q.answer for q in scene.questions}
     return Task([scene.image], [f"held-out scene {seed}"], question, answers.get(question))
 
 
 def _answer_all(
-    loaded: LoadedModel, task: Task, strategies: dict[str, sl.Strategy | Recipe], max_new_tokens: int, repeats: int
-) -> list[Result]:
+    loaded: LoadedModel, task: Task, strategies: "dict[str, sl.Strategy | Recipe]", max_new_tokens: int, repeats: int
+) -> "list[Result]":
     """The untouched model first, then every strategy."""
+    from seeless import models
+    from seeless.cli.asking import build_inputs, generate_answer
+    from seeless.cli.results import Result
+    from seeless.cli.timing import measure
+
     inputs = build_inputs(loaded, task.images, task.question)
     answers, reports = [], []
     for strategy in strategies.values():
@@ -151,7 +170,7 @@ def _answer_all(
     return [Result(*line) for line in lines]
 
 
-def _check_count(strategy: sl.Strategy, report: sl.Report, crop_tokens: int | None) -> None:
+def _check_count(strategy: "sl.Strategy", report: "sl.Report", crop_tokens: int | None) -> None:
     """Raise `BudgetError` if a number of tokens is larger than anything there was to rank."""
     keeps = strategy.keep if isinstance(strategy.keep, list) else [strategy.keep]
     images = [len(boxes) for row in report.boxes for boxes in row]
@@ -165,7 +184,9 @@ def _check_count(strategy: sl.Strategy, report: sl.Report, crop_tokens: int | No
             raise sl.BudgetError(f"keep={keep}, but the {what} has {there} visual tokens; use --keep 1.0 to keep all")
 
 
-def _print_run(name: str, task: Task, rows: list[dict], results: list[Result], repeats: int) -> None:
+def _print_run(name: str, task: Task, rows: list[dict], results: "list[Result]", repeats: int) -> None:
+    from seeless.cli.results import print_results
+
     say(f"model         {name}")
     say(f"image         {', '.join(task.sources)}")
     say(f"question      {task.question}")

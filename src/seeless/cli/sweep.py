@@ -11,6 +11,7 @@ import typer
 from seeless.cli.console import print_table, say
 from seeless.cli.flags import as_flag, read_flags
 from seeless.cli.options import Plugins
+from seeless.eval.errors import InvalidRequest
 from seeless.eval.rows import check_file, headline
 from seeless.named.knobs import build_strategies, parse_value
 from seeless.named.plugins import load_plugins
@@ -71,6 +72,9 @@ def sweep(
     budgets = [_budget(text) for text in _items(keep)]
     seeds = [_whole("--seed", text) for text in _items(seed)]
     runs = plan(names, budgets, seeds, flags)
+    refused = [run for run in runs if run.refused]
+    if refused and len(refused) == len(runs) - 1:  # all but the untouched model
+        raise InvalidRequest(f"none of these runs is possible; {refused[0].label}: {refused[0].refused}")
     chosen = target(model)
     asked = Asked(
         model=model if chosen.embedded or Path(model).exists() else chosen.pretrained,

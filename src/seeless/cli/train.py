@@ -9,19 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 import seeless as sl
-from seeless import models
+from seeless.cli.catalogue import complete_name
 from seeless.cli.console import print_table, say
-from seeless.cli.errors import exit_code
 from seeless.cli.flags import as_flag, read_flags
 from seeless.cli.options import Plugins
 from seeless.named.checkpoints import load_config, load_trainable, resolve_name
 from seeless.named.knobs import build_strategies
 from seeless.named.plugins import load_plugins
-from seeless.strategy import Recipe
-from seeless.train.settings import BAD_RECORDS, Part, Settings
 
 if TYPE_CHECKING:
-    from seeless.train import Outcome, Record
+    from seeless.strategy import Recipe
+    from seeless.train import Outcome, Record, Settings
+    from seeless.train.settings import Part
 
 DEFAULT_OUTPUT = Path("seeless-train")
 TRIED = "pyramiddrop"
@@ -45,7 +44,10 @@ def train(
     output: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Where everything goes; seeless-train, if that is free.")
     ] = None,
-    strategy: Annotated[str | None, typer.Option(metavar="NAME", help="See `seeless list`; none unless told.")] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="See `seeless list`; none unless told.", autocompletion=complete_name),
+    ] = None,
     plugin: Plugins = None,
     lora: Annotated[int | None, typer.Option(min=1, metavar="RANK", help="Train LoRA alone, of this rank.")] = None,
     freeze: Annotated[
@@ -83,6 +85,8 @@ def train(
     in `seeless run`: --strategy pyramiddrop --layer 8,16,24 --keep .5,.25,.125. Several processes: accelerate launch -m
     seeless.cli.main train ...
     """
+    from seeless.train.settings import Settings
+
     load_plugins(plugin or [])
     if epochs is not None and steps is not None:
         raise typer.BadParameter("--epochs and --steps exclude each other")
@@ -122,7 +126,7 @@ def train(
         records, eval_records = _records(data, eval_data, image_folder, processor, settings)
     except sl.SeelessError as error:
         if _rank() > 0:  # every process finds the same mistake; the first one says so
-            raise SystemExit(exit_code(error)) from error
+            raise SystemExit(error.exit_code) from error
         raise
     outcome = _finetune(weights, processor, records, settings, chosen, eval_records, name)
     if _rank() == 0:
@@ -130,7 +134,7 @@ def train(
         say(f"\nthe model is in {outcome.folder}, every step in {settings.output / 'metrics.jsonl'}")
 
 
-def _strategy(name: str, arguments: list[str]) -> sl.Strategy | Recipe | None:
+def _strategy(name: str, arguments: list[str]) -> "sl.Strategy | Recipe | None":
     flags = read_flags(arguments)
     if name == "none":
         if flags:
@@ -139,7 +143,9 @@ def _strategy(name: str, arguments: list[str]) -> sl.Strategy | Recipe | None:
     return build_strategies([name], flags, as_flag)[0]
 
 
-def _parts(text: str) -> tuple[Part, ...]:
+def _parts(text: str) -> "tuple[Part, ...]":
+    from seeless.train.settings import Part
+
     parts = get_args(Part)
     named = [part.strip() for part in text.split(",")] if text != "none" else []
     if unknown := [part for part in named if part not in parts]:
@@ -147,8 +153,9 @@ def _parts(text: str) -> tuple[Part, ...]:
     return tuple(part for part in parts if part in named)
 
 
-def _check(name: str, strategy: sl.Strategy | Recipe | None, settings: Settings) -> None:
+def _check(name: str, strategy: "sl.Strategy | Recipe | None", settings: "Settings") -> None:
     """Refuse before any weight is read."""
+    from seeless import models
     from seeless.train.parts import check_extras
 
     check_extras(lora=settings.lora is not None, deepspeed=settings.deepspeed is not None)
@@ -158,9 +165,10 @@ def _check(name: str, strategy: sl.Strategy | Recipe | None, settings: Settings)
 
 
 def _records(
-    data: Path, eval_data: Path | None, image_folder: Path | None, processor: Any, settings: Settings
+    data: Path, eval_data: Path | None, image_folder: Path | None, processor: Any, settings: "Settings"
 ) -> "tuple[list[Record], list[Record]]":
     from seeless.train import BadRecordList, read_records
+    from seeless.train.settings import BAD_RECORDS
 
     reserved = {token for kind in ("image", "video") if (token := getattr(processor, f"{kind}_token", None))}
     records, bad = read_records(data, image_folder, reserved)
@@ -175,8 +183,8 @@ def _finetune(
     weights: Any,
     processor: Any,
     records: "list[Record]",
-    settings: Settings,
-    strategy: sl.Strategy | Recipe | None,
+    settings: "Settings",
+    strategy: "sl.Strategy | Recipe | None",
     eval_records: "list[Record]",
     name: str,
 ) -> "Outcome":
@@ -186,7 +194,7 @@ def _finetune(
     return finetune(weights, processor, records, settings, strategy, eval_records, about)
 
 
-def _try_out(name: str, label: str, strategy: sl.Strategy | Recipe | None, settings: Settings) -> None:
+def _try_out(name: str, label: str, strategy: "sl.Strategy | Recipe | None", settings: "Settings") -> None:
     """The embedded model on generated scenes, from the same start with and without reduction."""
     from dataclasses import replace
 
@@ -204,6 +212,8 @@ def _try_out(name: str, label: str, strategy: sl.Strategy | Recipe | None, setti
 
 
 def _print_outcomes(outcomes: "dict[str, Outcome]", records: int) -> None:
+    from seeless.train.settings import BAD_RECORDS
+
     rows = []
     for label, outcome in outcomes.items():
         found = outcome.to_dict()

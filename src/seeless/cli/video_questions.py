@@ -143,7 +143,7 @@ def _ask(
 ) -> None:
     from seeless.integrations.answering import Answerer
     from seeless.integrations.prompts import Prompt
-    from seeless.integrations.videos import read_video
+    from seeless.pixels import read_video
 
     whole = {} if models.takes_videos(loaded.model) else _whole_pictures(loaded.processor)
     answerer = Answerer(loaded.model, loaded.processor, reduction.strategy, images=whole)

@@ -37,7 +37,11 @@ def add_tokens(
         raise InputError("tokens can be added at decoder stages only, with positions='keep' and past='trim'")
     new, row_now, visual = decision.new, session.row, group.present
     added, device, units = new.shape[1], row_now.column.device, len(group.units)
-    if any(added > visual - kept or kept == 0 for kept in counts):
+    if min(counts) == 0:
+        raise InputError(
+            "a decision that adds tokens keeps no token of some unit; new ones stand where a kept one does"
+        )
+    if any(added > visual - kept for kept in counts):
         raise InputError(f"{added} tokens were added where {visual - max(counts)} of {visual} leave; add fewer")
     if added == 0:
         return hidden

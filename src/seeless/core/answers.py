@@ -14,9 +14,9 @@ from seeless.core.images import NO_FRAME, NO_PATCH
 from seeless.core.relevance import check_clip, load_clip, read_question, text_similarity
 from seeless.core.session import Session
 from seeless.core.transfer import upload
+from seeless.core.vision import Vision
 from seeless.decision import Merge
 from seeless.errors import InputError, UnsupportedModel
-from seeless.ops.attention import attention_rows
 
 ROWS_AT_ONCE = 32
 
@@ -35,6 +35,7 @@ class Answers:
     """Answers a `Context` for the units of one group.
 
     Args:
+        vision: what the strategy may know of the tower.
         hidden: `[batch, slots, dim]` at this stage.
         taps: decoder layers whose attention may be read.
         second: runs a second prompt around the images of a row; None once layers are running.
@@ -43,12 +44,14 @@ class Answers:
     def __init__(
         self,
         session: Session,
+        vision: Vision,
         group: Group,
         hidden: torch.Tensor,
         taps: dict[int, LayerTap],
         second: Callable[..., torch.Tensor] | None = None,
     ) -> None:
-        self.session, self.group, self.taps, self.run_second = session, group, taps, second
+        self.session, self.vision, self.group = session, vision, group
+        self.taps, self.run_second = taps, second
         self.states = hidden
         self.signal: str | None = None  # which attention of the tower was asked for last, in words
 
@@ -140,7 +143,9 @@ class Answers:
         session, units = self.session, self.group.units
         prompt = session.prompt
         if isinstance(queries, torch.Tensor):
-            return self._row_slots[:, queries.to(self.group.rows.device)], None
+            self.group.need_alike("row")
+            own = self.group.host([session.asking_slots(unit.row) for unit in units])
+            return own[:, queries.to(own.device)], None
         if queries == "last":
             return self._carried([prompt.columns_asking(unit.row)[-1:] for unit in units]), None
         if queries == "text":
@@ -187,15 +192,12 @@ class Answers:
     ) -> torch.Tensor:
         tap, session, group = self._tap(layer), self.session, self.group
         slots, share = self._queries(queries, average)
-        keys = tap.keys
-        device = keys.device
-        rows, slots, past = group.rows.to(device), slots.to(device), keys.shape[2] - session.row.slots
+        device, past = tap.device, tap.past
+        rows, slots = group.rows.to(device), slots.to(device)
         valid, blocks = session.mask(layer, session.row), session.blocks_of(session.row)
-        valid = None if valid is None else valid.to(device)
-        if not group.together:
-            keys, valid = keys[rows], None if valid is None else valid[rows]
+        valid = None if valid is None else valid.to(device)[rows]
         columns = past + (group.slots if onto == "visual" else self._row_slots).to(device)
-        key_index = torch.arange(keys.shape[2], device=device)
+        key_index = torch.arange(past + tap.slots, device=device)
         parts = []
         for start in range(0, slots.shape[1], ROWS_AT_ONCE):
             some = slots[:, start : start + ROWS_AT_ONCE]
@@ -206,8 +208,7 @@ class Answers:
                 visible[..., past:] |= (own == block[:, None]) & (own >= 0)
             if valid is not None:
                 visible = visible & valid[:, None]
-            query = tap.queries(rows, some)
-            part = attention_rows(query, keys, tap.scaling, visible, columns, tap.softcap)
+            part = tap.attention(rows, some, visible, columns, group.together, check=causal)
             if average and share is not None:
                 part = (part * share[:, None, start : start + ROWS_AT_ONCE, None].to(part)).sum(2, keepdim=True)
             elif average:
@@ -227,17 +228,14 @@ class Answers:
         return torch.stack(found)
 
     def rope_bias(self, queries: Queries, layer: int) -> torch.Tensor:
-        tap = self._tap(layer)
-        device = tap.keys.device
-        rows, slots = self.group.rows.to(device), self._queries(queries, False)[0].to(device)
-        query, keys = tap.rotated_ones(rows, slots), tap.rotated_ones(rows, self.group.slots.to(device))
-        return query @ keys.transpose(-1, -2) * query.shape[-1] ** -0.5
+        tap, group = self._tap(layer), self.group
+        rows, slots, onto = (x.to(tap.device) for x in (group.rows, self._queries(queries, False)[0], group.slots))
+        return tap.rope_bias(rows, slots, onto, self.session.view.frequencies)
 
     def keys(self, layer: int, tokens: Tokens) -> torch.Tensor:
-        keys = self._tap(layer).keys.transpose(1, 2)
-        past = keys.shape[1] - self.session.row.slots
+        tap = self._tap(layer)
         slots = self._slots_of(self._text_columns) if tokens == "text" else self.group.slots
-        return self._at(keys, past + slots).transpose(1, 2)
+        return self._at(tap.keys.transpose(1, 2), tap.past + slots).transpose(1, 2)
 
     def normed(self, tokens: Tokens) -> torch.Tensor:
         hidden = self.text() if tokens == "text" else self.visual()
@@ -268,8 +266,7 @@ class Answers:
         )
 
     def vision_attention(self) -> torch.Tensor:
-        vision = self.session.vision
-        attention, self.signal = vision.attention, vision.signal
+        attention, self.signal = self.vision.attention, self.vision.signal
         return attention[self._sources].transpose(1, 2)
 
     def patch(self) -> torch.Tensor:
@@ -283,8 +280,8 @@ class Answers:
         return frames
 
     def crop_attention(self) -> torch.Tensor:
-        vision, layout = self.session.vision, self.session.prompt.layout
-        attention, self.signal = vision.attention, vision.signal
+        layout = self.session.prompt.layout
+        attention, self.signal = self.vision.attention, self.vision.signal
         whole = []
         for unit in self.group.units:
             token = unit.tokens[0]
@@ -295,25 +292,24 @@ class Answers:
         return attention[self.group.host(whole)].transpose(1, 2)
 
     def vision_features(self) -> torch.Tensor:
-        return self.session.vision.features[self._sources]
+        return self.vision.features[self._sources]
 
     def vision_keys(self) -> torch.Tensor:
-        return self.session.vision.keys[self._sources].transpose(1, 2)
+        return self.vision.keys[self._sources].transpose(1, 2)
 
     def tower_groups(self) -> torch.Tensor:
-        return self.session.vision.groups[self._sources]
+        return self.vision.groups[self._sources]
 
     def class_token(self) -> torch.Tensor | None:
         own = self._class_token_with_gradient()
         return None if own is None else own.detach()
 
     def reader_attention(self) -> torch.Tensor:
-        vision = self.session.vision
-        attention, self.signal = vision.reader_attention, vision.reader_signal
+        attention, self.signal = self.vision.reader_attention, self.vision.reader_signal
         return attention[self._sources]
 
     def reader_keys(self) -> torch.Tensor:
-        return self.session.vision.reader_keys[self._sources]
+        return self.vision.reader_keys[self._sources]
 
     def text_similarity(self, clip: str | None, question: str | None) -> torch.Tensor:
         model, tokenizer = load_clip(check_clip(self.session.view, clip))
@@ -330,23 +326,25 @@ class Answers:
         return [asked[unit.row] for unit in self.group.units]
 
     def _class_token_with_gradient(self) -> torch.Tensor | None:
-        if (all_pictures := self.session.vision.class_tokens_with_gradient()) is None:
+        if (all_pictures := self.vision.class_tokens_with_gradient()) is None:
             return None
-        picture = [self.session.vision.picture(own) for own in self._of_tokens(self.session.prompt.layout.source)[0]]
+        picture = [self.vision.picture(own) for own in self._of_tokens(self.session.prompt.layout.source)[0]]
         if any((own != own[0]).any() for own in picture):
             raise InputError("a unit of several pictures has several class tokens; use scope='crop'")
         return all_pictures[self.group.host([own[:1] for own in picture])[:, 0].to(all_pictures.device)]
 
     def merged_features(self, merge: Merge) -> torch.Tensor:
         """What the projector is to take in for the merged tokens, `[units, visual, dim]`, with gradient."""
-        features = self.session.vision.features_with_gradient()
+        features = self.vision.features_with_gradient()
         features = features[self._sources.to(features.device)]
-        if (own := self._class_token_with_gradient()) is not None:
+        own = self._class_token_with_gradient() if self.vision.offers("class_token") else None
+        if own is not None:
             return merge.values(torch.cat([features, own[:, None]], 1))
         visual = features.shape[1]
-        self.session.check(
-            (merge.source >= visual).any(1),
-            self.group.units,
-            "the projector of this model takes no class token, so none can be given to it, as was asked of {unit}",
+        wrong = (merge.source >= visual).sum(1)
+        self.session.findings.add(
+            "a merge at the entry",
+            lambda number: f"row {self.group.units[number].row}",
+            {"asks {} times for a class token, which the projector of this model does not take": wrong},
         )
         return replace(merge, source=merge.source.clamp(max=visual - 1)).values(features)

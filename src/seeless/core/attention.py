@@ -1,84 +1,161 @@
-"""Queries and keys of a decoder layer."""
+"""Attention of one decoder layer, from the queries and keys that the layer itself made; and a check that they are."""
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
-from weakref import WeakSet
 
 import torch
 from torch import nn
 
-from seeless.core.family import ModelView
-from seeless.core.sharding import check_whole
+from seeless.core.capture import Call
+from seeless.core.host import version
+from seeless.core.positions import gather_tokens
 from seeless.errors import UnsupportedModel
-from seeless.ops.attention import rotate
+from seeless.ops.attention import attention_rows
 
-_known: "WeakSet[nn.Module]" = WeakSet()  # attention modules whose keys were seen to be what is computed here
+CHECKED_ROWS = 4
 
 
+def read_nothing(layer: nn.Module) -> UnsupportedModel:
+    """The error for a layer whose attention asks for no kernel by name."""
+    return UnsupportedModel(
+        f"no attention module of {type(layer).__name__} takes its kernel from transformers' attention functions "
+        f"(transformers {version()}), so its attention cannot be read; use a strategy that reads hidden states or "
+        "nothing"
+    )
+
+
+@dataclass
 class LayerTap:
-    """The input of one decoder layer, and queries and keys from it.
+    """Queries and keys of one decoder layer for what stands in the batch now.
 
     Args:
-        hidden: `[batch, slots, dim]`, what the layer takes in.
-        rotary: cos and sin `[batch or 1, slots, dim]`.
-        cached: `[batch, kv_heads, past + slots or past, dim]` keys the layer's cache holds, or None.
-        past: tokens the cache held before this forward.
+        take: gives what the layer handed to its kernel, or would if it ran; called once, when something is read.
+        slots: tokens of this forward that stand in the batch.
+        past: tokens the layer's cache held before this forward.
+        rotary: cos and sin `[batch or 1, slots, rotary dim]` that the layer gets.
+        device: where the layer computes.
     """
 
-    def __init__(
-        self,
-        view: ModelView,
-        index: int,
-        hidden: torch.Tensor,
-        rotary: tuple[torch.Tensor, torch.Tensor],
-        cached: torch.Tensor | None,
-        past: int,
-    ) -> None:
-        layer = view.layers[index]
-        self.norm: nn.Module = getattr(layer, view.family.norm)
-        self.attention: Any = getattr(layer, view.family.attention)
-        self.softcap: float | None = getattr(self.attention, "attn_logit_softcapping", None)
-        self.hidden, self.rotary, self.cached, self.past = hidden, rotary, cached, past
-        self.scaling: float = self.attention.scaling
-
-    def _project(self, name: str, hidden: torch.Tensor) -> torch.Tensor:
-        """`[batch, heads, slots, head_dim]` before rotation."""
-        projection = getattr(self.attention, f"{name}_proj")
-        check_whole(projection)
-        projected = projection(self.norm(hidden))
-        projected = projected.view(*hidden.shape[:2], -1, self.attention.head_dim)
-        norm = getattr(self.attention, f"{name}_norm", None)
-        return (projected if norm is None else norm(projected)).transpose(1, 2)
+    take: Callable[[], Call]
+    slots: int
+    past: int
+    rotary: tuple[torch.Tensor, ...]
+    device: torch.device
 
     @cached_property
-    def keys(self) -> torch.Tensor:
-        """Rotated keys of everything the layer's queries may see, `[batch, kv_heads, past + slots, head_dim]`."""
-        slots = self.hidden.shape[1]
-        if self.cached is not None and self.cached.shape[2] == self.past + slots:
-            self._check(self.cached)
-            return self.cached
-        new = rotate(self._project("k", self.hidden), *self.rotary)
-        return new if self.past == 0 or self.cached is None else torch.cat([self.cached[:, :, : self.past], new], 2)
-
-    def _check(self, cached: torch.Tensor) -> None:
-        """Once per module: the model's own keys are what its projection, norm and rotary embedding give here."""
-        if self.attention in _known:
-            return
-        last = rotate(self._project("k", self.hidden[:, -1:]), *(x[:, -1:] for x in self.rotary))
-        if (last - cached[:, :, -1:]).abs().max() > 0.02 * cached[:, :, -1:].abs().max():
+    def call(self) -> Call:
+        call = self.take()
+        if call.query.shape[2] != self.slots or call.key.shape[2] < self.past + self.slots:
             raise UnsupportedModel(
-                f"{type(self.attention).__name__} makes its keys in another way than projection, norm and half-split "
-                "rotary embedding, so its attention cannot be read; use a strategy that reads the tower or nothing"
+                f"{type(call.module).__name__} attends from {call.query.shape[2]} to {call.key.shape[2]} tokens where "
+                f"{self.slots} came to {self.past}, so its attention cannot be read; use a strategy that reads hidden "
+                "states or nothing"
             )
-        _known.add(self.attention)
+        return call
+
+    @property
+    def batch(self) -> int:
+        return len(self.call.query)
+
+    @property
+    def keys(self) -> torch.Tensor:
+        """Of everything the layer's queries may see, `[batch, kv_heads, past + slots, dim]`."""
+        return self.call.key[:, :, : self.past + self.slots]
 
     def queries(self, rows: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
-        """Rotated queries `[units, heads, queries, head_dim]` of `slots` `[units, queries]` of some batch `rows`."""
-        hidden = self.hidden[rows[:, None], slots]
-        cos, sin = (x.expand(len(self.hidden), -1, -1)[rows[:, None], slots] for x in self.rotary)
-        return rotate(self._project("q", hidden), cos, sin)
+        """`[units, heads, queries, dim]` of `slots` `[units, queries]` of some batch `rows`."""
+        return self.call.query[rows[:, None], :, slots].transpose(1, 2)
 
-    def rotated_ones(self, rows: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
-        """An all-one vector at the places of `slots` `[units, places]`, rotated: `[units, 1, places, head_dim]`."""
-        cos, sin = (x.expand(len(self.hidden), -1, -1)[rows[:, None], slots].float() for x in self.rotary)
-        return rotate(torch.ones(*slots.shape, self.attention.head_dim, device=slots.device)[:, None], cos, sin)
+    def attention(
+        self,
+        rows: torch.Tensor,
+        slots: torch.Tensor,
+        visible: torch.Tensor | None,
+        columns: torch.Tensor,
+        together: bool = False,
+        check: bool = True,
+    ) -> torch.Tensor:
+        """Attention `[units, heads, queries, columns]`, float32, of `slots` `[units, queries]` of some batch `rows`.
+
+        Args:
+            visible: `[units, queries, past + slots]` bool, True = the query sees the key; None = all.
+            columns: `[units, columns]`, the keys to read.
+            together: whether `rows` are all rows of the batch in order.
+            check: whether `visible` is what the model lets the queries see, so that it can be compared.
+
+        Raises:
+            UnsupportedModel: the model's own attention is another.
+        """
+        keys, call = self.keys if together else self.keys[rows], self.call
+        query = self.queries(rows, slots)
+        if check and call.output is not None:
+            some = query[:, :, :CHECKED_ROWS]
+            seen = None if visible is None else visible[:, :CHECKED_ROWS]
+            everything = torch.arange(keys.shape[2], device=keys.device).expand(len(keys), -1)
+            weights = attention_rows(some, keys, call.scaling, seen, everything, call.softcap, call.sinks)
+            check_attention(call, rows, slots[:, :CHECKED_ROWS], weights)
+        return attention_rows(query, keys, call.scaling, visible, columns, call.softcap, call.sinks)
+
+    def rope_bias(self, rows: torch.Tensor, slots: torch.Tensor, onto: torch.Tensor, frequencies: int) -> torch.Tensor:
+        """The scaled product of all-one queries at `slots` and keys at `onto`, both `[units, ...]`, turned by position.
+
+        Two pairs of ones turned by two angles have the product 2 cos(difference), wherever the layer puts the pair.
+
+        Args:
+            frequencies: different angles among the rotary dimensions.
+        """
+
+        def turned(x: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+            return x.expand(self.batch, -1, -1)[rows[:, None], at].float()
+
+        query, key = (torch.cat([turned(x, at) for x in self.rotary], -1) for at in (slots, onto))
+        dim, turning = self.call.query.shape[-1], self.rotary[0].shape[-1]
+        product = query @ key.transpose(-1, -2) * (2 * frequencies / turning) + (dim - 2 * frequencies)
+        return product[:, None] * dim**-0.5
+
+    def cut(self, order: torch.Tensor) -> "LayerTap":
+        """The same layer for what a cut leaves: `order` `[batch, new slots]`, the slot each new one is taken from."""
+
+        def take() -> Call:
+            call, at = self.call, order.to(self.device)[:, None, :, None]
+            new = self.keys[:, :, self.past :]
+            query, new = (x.gather(2, at.expand(-1, x.shape[1], -1, x.shape[-1])) for x in (call.query, new))
+            key = torch.cat([self.keys[:, :, : self.past], new], 2) if self.past else new
+            return replace(call, query=query, key=key, value=None, output=None)
+
+        rotary = tuple(gather_tokens(x, order) for x in self.rotary)
+        return replace(self, take=take, slots=order.shape[1], rotary=rotary)
+
+
+def check_attention(call: Call, rows: torch.Tensor, slots: torch.Tensor, weights: torch.Tensor) -> None:
+    """Compare attention that was computed here with what the model's own kernel gave, once per kind of attention.
+
+    Args:
+        call: with its value and output.
+        rows, slots: `[units]` and `[units, queries]`, batch rows and places of the queries.
+        weights: `[units, heads, queries, keys]`, their attention to every key.
+
+    Raises:
+        UnsupportedModel: they differ.
+    """
+    assert call.value is not None and call.output is not None
+    value = call.value[rows][:, :, : weights.shape[-1]]
+    value = value.repeat_interleave(weights.shape[1] // value.shape[1], 1)
+    here = (weights.to(value.dtype) @ value).transpose(1, 2).float()
+    own = call.output[rows[:, None], slots].reshape(here.shape).float()
+    bound = max(_tolerance(value), _tolerance(call.output)) * (own.abs().amax() + value.abs().amax() / 10)
+    if not bool((here - own).abs().amax() <= bound):
+        raise UnsupportedModel(
+            f"the attention of {type(call.module).__name__} (transformers {version()}, torch {torch.__version__}, "
+            f"attn_implementation={call.kernel!r}) is not what seeless computes from its queries and keys, so what a "
+            "strategy reads would be wrong; use a strategy that reads hidden states or nothing, and please report this "
+            "sentence with your model's config.json"
+        )
+    call.passed()
+
+
+def _tolerance(x: torch.Tensor) -> float:
+    """Of outputs of two kernels, as a share of their size."""
+    exact = {torch.float64: 1e-5, torch.float32: 1e-4 if x.device.type == "cpu" else 3e-3}  # TF32 on a GPU
+    return exact.get(x.dtype, 3e-2)

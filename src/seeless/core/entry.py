@@ -17,15 +17,17 @@ from seeless.core.host import cache_in
 from seeless.core.injection import following
 from seeless.core.layers import PrefillLayers
 from seeless.core.masks import ready_mask, token_blocks
+from seeless.core.noting import Noting
 from seeless.core.past import Past
-from seeless.core.pictures import Kind, Note, Noting, Pictures, find_pictures
+from seeless.core.pictures import Kind, Note, Pictures, find_pictures
 from seeless.core.positions import gather_tokens, take_positions
 from seeless.core.prompt import Prompt, PromptLength, read_prompt
 from seeless.core.reporting import build_report
 from seeless.core.second_forward import SecondForward
+from seeless.core.self_check import check_cache_is_known, check_columns
 from seeless.core.session import Session
 from seeless.core.sizes import dimensions
-from seeless.core.stages import PlannedStage, prepare, run_stage
+from seeless.core.stages import PlannedStage, prepare, run_stage, tower_reads
 from seeless.core.tower import check_tower
 from seeless.errors import InputError, UnsupportedModel
 from seeless.flops import Dimensions
@@ -44,7 +46,8 @@ class Reducer:
 
     Args:
         on_report: called with the report of every prefill.
-        self_check: whether the first prefills compare what is read here with what the model does.
+        self_check: whether what is read here is compared with what the model does.
+        prompt_length: columns of the input that belong to the prompt, where an answer follows in the same forward.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Reducer:
         stages: list[PlannedStage],
         on_report: Callable[[Report], None],
         self_check: bool = True,
+        prompt_length: PromptLength | None = None,
     ) -> None:
         self.view, self.stages, self.on_report, self.self_check = view, stages, on_report, self_check
         self.tower: TowerStrategy | None = None
@@ -63,12 +67,12 @@ class Reducer:
         self.hooks = HookSet(everywhere=True)
         self.active = False
         self.running = Running()
-        self.prompt_length: PromptLength | None = None
+        self.prompt_length = prompt_length
 
     def attach(self) -> None:
         HookSet.sweep()
         model, base, decoder = self.view.model, self.view.base, self.view.language_model
-        noting = Noting(self.view, self.tower, self._note)
+        noting = Noting(self.view, self.tower, tower_reads(self.stages), self.self_check, self._note)
         kinds: list[Kind] = ["image", "video"] if self.view.takes_videos else ["image"]
         try:
             for kind in kinds:
@@ -183,13 +187,17 @@ class Reducer:
             kwargs = _named_output(self.view.language_model, kwargs)
         frame.entered = True
         pictures, frame.pictures = frame.pictures, None
+        if self.self_check:
+            check_cache_is_known(self.view, kwargs)
         record = self._adopt(cache_in(kwargs))
         if pictures is None and record is None:
             return below(*args, **kwargs)
         if args:
             raise InputError("the language model was called with positional arguments; call the whole model instead")
         try:
-            output = below(**self._enter(frame, kwargs, pictures, record))
+            kwargs = self._enter(frame, kwargs, pictures, record)
+            with frame.watch:
+                output = below(**kwargs)
             if record is not None:
                 record.since = frame.logical - record.tokens
             return self._leave(frame, output)
@@ -248,7 +256,8 @@ class Reducer:
         if asked and positions is None:
             positions = torch.arange(past, frame.logical)[None]
         given = {**(frame.given or {}), "labels": frame.labels}
-        prompt = read_prompt(self.view, given, pictures, mask, length, self.prompt_length, positions if asked else None)
+        told = self.prompt_length if self.running.prompt_length is None else self.running.prompt_length
+        prompt = read_prompt(self.view, given, pictures, mask, length, told, positions if asked else None)
         if prompt is None:
             return None
         check_cache(cache, any(stage.layer > 0 for stage in self.stages))
@@ -281,10 +290,11 @@ class Reducer:
         valid = None if mask is None or prompt.valid is None else mask[:, -length:].to(embeds.device).bool()
         self._check_merged(pictures)
         blocks = self._blocks(frame.argument("token_type_ids"), valid, past.tokens, length)
-        session = Session(self.view, prompt, pictures.vision, embeds, valid, blocks, past)
+        session = Session(self.view, prompt, pictures.vision, embeds, valid, blocks, past, self.self_check)
         frame.session = session
         injected = kwargs.get("deepstack_visual_embeds")
-        prepare(session, self.stages, SecondForward(self.view, prompt, embeds, injected, session.second_runs))
+        second = SecondForward(self.view, prompt, embeds, injected, session.second_runs, self.self_check)
+        prepare(session, self.stages, second)
 
         hidden, gapped, changed = embeds, False, past.record is not None
         for stage in [stage for stage in self.stages if stage.layer == 0]:
@@ -318,6 +328,8 @@ class Reducer:
         later = [stage for stage in self.stages if stage.layer > 0]
         layers = PrefillLayers(session, later, positions, gapped)
         hook_layers(self.view.layers, layers.needed(self.view.depth), layers.before, frame.hooks)
+        if later:
+            frame.watch = layers.capture()
         if any(stage.layer == self.view.depth for stage in later):
             frame.hooks.before(self.view.final_norm, layers.after)
         return kwargs
@@ -350,11 +362,17 @@ class Reducer:
         if cached_keys(cache, 0) is None:  # layers that are recomputed in training cache nothing
             cache = None
         session.verify()
+        if self.self_check:
+            check_cache_is_known(self.view, output)
+            held = [session.at(session.held, layer).slots for layer in range(self.view.depth)]
+            wanted = [before + own for before, own in zip(session.past.columns, held, strict=True)]
+            check_columns(self.view, cache, wanted)
         reduced = session.past.record is not None or len(session.seen) > 1 or not session.row.whole
         if cache is not None and reduced:
             tokens, text = frame.logical, session.prompt.closing_text()
             CacheRecord(cache, session.spans(), tokens, tokens - text, Keeper(self)).install()
         self.on_report(build_report(session, self.size, cache is not None))
+        session.vision.release()
         return self._restored(output, session)
 
     @cached_property

@@ -2,6 +2,7 @@
 
 import inspect
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -22,10 +23,8 @@ class Family:
         base: attribute of the model that receives `input_ids` and `pixel_values`.
         language_model, tower, projector: attributes of the base.
         video_tower: the tower of videos, if it is another one.
-        layers, rotary, final_norm: attributes of the language model; norm, attention: of its layers.
+        layers, rotary, final_norm: attributes of the language model.
         tower_layers: path from the tower to its layers; the first that exists.
-        tower_attentions, tower_norms: attributes of a tower layer, its attention and the norm before that; the first
-            that exists.
         tower_readers: attribute of the tower with a list of modules that take in what layers before the last give.
         class_token_towers: `vision_config.model_type` of towers whose first token is a class token.
         merge: path in the config to the patches per side that make one token, or to that number's inverse.
@@ -63,11 +62,7 @@ class Family:
     layers: str = "layers"
     rotary: str = "rotary_emb"
     final_norm: str = "norm"
-    norm: str = "input_layernorm"
-    attention: str = "self_attn"
     tower_layers: tuple[str, ...] = ("encoder.layers", "vision_model.encoder.layers", "transformer.layers")
-    tower_attentions: tuple[str, ...] = ("self_attn",)
-    tower_norms: tuple[str, ...] = ("layer_norm1",)
     tower_readers: str | None = None
     class_token_towers: tuple[str, ...] = ("clip_vision_model",)
     merge: str | None = None
@@ -195,6 +190,25 @@ class ModelView:
             return self.rotary(hidden, positions, self.layer_kind(index))
         return self.rotary(hidden, position_ids=positions)
 
+    @cached_property
+    def frequencies(self) -> int:
+        """Different angles among the dimensions of the decoder's rotary embedding."""
+        known = {**vars(self.rotary), **dict(self.rotary.named_buffers())}
+        for name, value in known.items():
+            if name.endswith("inv_freq") and isinstance(value, torch.Tensor):
+                return len(value)
+        raise UnsupportedModel(
+            f"{type(self.rotary).__name__} shows no frequencies, so what positions alone add to attention is unknown; "
+            "use a strategy that does not ask for it"
+        )
+
+    @cached_property
+    def needs_positions(self) -> bool:
+        """Whether the decoder's attention reads `position_ids` themselves (Ministral 3 scales its queries by them)."""
+        parts = (part for part in self.layers[0].modules() if part is not self.layers[0])
+        asked = (inspect.signature(type(part).forward).parameters.get("position_ids") for part in parts)
+        return any(name is not None and name.default is name.empty for name in asked)
+
     def tower(self, kind: str) -> Any:
         """The tower of images or videos."""
         return self._towers[kind]
@@ -206,20 +220,6 @@ class ModelView:
             if (layers := _follow(tower, path)) is not None:
                 return layers
         raise UnsupportedModel(f"{type(tower).__name__} has none of {self.family.tower_layers}")
-
-    def tower_attention(self, layer: Any) -> Any:
-        """The attention module of one of them."""
-        for name in self.family.tower_attentions:
-            if (module := _follow(layer, name)) is not None:
-                return module
-        raise UnsupportedModel(f"{type(layer).__name__} has none of {self.family.tower_attentions}")
-
-    def tower_norm(self, layer: Any) -> Any:
-        """The norm before it."""
-        for name in self.family.tower_norms:
-            if (module := _follow(layer, name)) is not None:
-                return module
-        raise UnsupportedModel(f"{type(layer).__name__} has none of {self.family.tower_norms}")
 
     def tapped_layers(self, kind: str, choice: int | list[int] | None = None) -> list[int]:
         """The tower layers whose output the projector takes; -1 is the embeddings.

@@ -3,6 +3,7 @@
 import inspect
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from seeless.core.hooks import NO_TRACING, HookSet
 from seeless.core.pictures import Pictures
+from seeless.core.prompt import PromptLength
 from seeless.core.session import Session
 from seeless.errors import UnsupportedModel
 
@@ -26,6 +28,7 @@ class Frame:
         session: of a prefill with visual tokens.
         logical: tokens of the conversation after this forward, dropped ones included.
         hooks: seams for this forward alone.
+        watch: to be entered while the language model runs.
         over: nothing of it counts any more.
     """
 
@@ -36,6 +39,7 @@ class Frame:
     session: Session | None = None
     logical: int = 0
     hooks: HookSet = field(default_factory=HookSet)
+    watch: AbstractContextManager = field(default_factory=nullcontext)
     over: bool = False
 
     def argument(self, name: str) -> Any:
@@ -49,10 +53,12 @@ class Running(threading.local):
     Args:
         frame: the innermost forward; None outside of all.
         prompt: tokens of the conversation with which `generate` was called; None outside of it.
+        prompt_length: columns of the input that belong to the prompt, where somebody said so.
     """
 
     frame: Frame | None = None
     prompt: int | None = None
+    prompt_length: PromptLength | None = None
 
     def current(self) -> Frame | None:
         """The running frame, if there is one."""

@@ -108,6 +108,14 @@ def without_seams(below: Callable, args: tuple, kwargs: dict) -> tuple:
     return how, what, bare, *rest
 
 
+def past_seams(owner: Any, name: str) -> Callable:
+    """A method of `owner` as it is below all seams."""
+    value = getattr(owner, name)
+    while isinstance(value, Seam):
+        value = value.below
+    return value
+
+
 def is_bare(owner: Any, name: str) -> bool:
     """Whether `owner.name` leads to the method of its class past all seams."""
     value = vars(owner).get(name, _ABSENT)

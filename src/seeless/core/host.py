@@ -2,18 +2,21 @@
 
 import importlib.metadata
 import inspect
-import os
 import re
+import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
+import torch
 from transformers.cache_utils import Cache
 from transformers.masking_utils import create_causal_mask
+from transformers.modeling_utils import AttentionInterface as AttentionInterface
 
 from seeless.errors import UnsupportedModel
 
 TESTED = ("5.18", "5.24")
-UNTESTED = "SEELESS_UNTESTED"
 
 CACHE_NAMES = ("cache", "past_key_values")  # 5.24 shortened it, of decoders, layers, outputs and mask makers alike
 CACHE = next(name for name in CACHE_NAMES if name in inspect.signature(create_causal_mask).parameters)
@@ -25,20 +28,52 @@ def cache_in(named: Mapping[str, Any]) -> Cache | None:
     return next((value for name, value in named.items() if name in CACHE_NAMES and value is not None), None)
 
 
-def check_version() -> None:
-    """Refuse releases newer than any that was tested, unless the environment says otherwise.
+@dataclass(frozen=True)
+class AttentionOptions:
+    """What an attention kernel is given beside tensors and mask, as far as it changes the attention."""
+
+    scaling: float | None
+    softcap: float | None
+    sinks: torch.Tensor | None
+    dropout: float
+    ends: torch.Tensor | None
+
+
+def attention_options(module: str, given: Mapping[str, Any]) -> AttentionOptions:
+    """The options among the arguments that an attention module hands to its kernel.
 
     Raises:
-        UnsupportedModel: this one is newer.
+        UnsupportedModel: it adds a bias to its scores.
     """
-
-    def release(version: str) -> tuple[int, ...]:
-        return tuple(map(int, re.findall(r"\d+", version)[:2]))
-
-    installed = importlib.metadata.version("transformers")
-    if release(installed) > release(TESTED[1]) and os.environ.get(UNTESTED) != "1":
+    if given.get("position_bias") is not None:
         raise UnsupportedModel(
-            f"transformers {installed} is newer than any release seeless was tested with "
-            f"({TESTED[0]} to {TESTED[1]}), and might give wrong answers without an error; install "
-            f"'transformers<{TESTED[1]}.99' or a newer seeless, or set {UNTESTED}=1 to try it all the same"
+            f"{module} adds a bias of positions to its scores, so its attention cannot be read; use a strategy that "
+            "reads hidden states or nothing"
+        )
+    return AttentionOptions(
+        scaling=given.get("scaling"),
+        softcap=given.get("softcap"),
+        sinks=next((given[name] for name in ("s_aux", "sinks") if given.get(name) is not None), None),
+        dropout=given.get("dropout") or 0.0,
+        ends=next((given[name] for name in ("cu_seq_lens_q", "cu_seqlens") if given.get(name) is not None), None),
+    )
+
+
+def version() -> str:
+    """Of `transformers`."""
+    return importlib.metadata.version("transformers")
+
+
+@cache
+def warn_of_untested() -> None:
+    """Warn, once per process, of a release of `transformers` newer than any that was tested: the self-check guards."""
+
+    def release(number: str) -> tuple[int, ...]:
+        return tuple(map(int, re.findall(r"\d+", number)[:2]))
+
+    if release(version()) > release(TESTED[1]):
+        warnings.warn(
+            f"transformers {version()} is newer than any release seeless was tested with ({TESTED[0]} to {TESTED[1]}); "
+            "what it reads and writes is compared with what the model does, and an error says if they differ",
+            stacklevel=2,
         )

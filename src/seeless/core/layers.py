@@ -6,13 +6,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from seeless.core.attention import LayerTap
-from seeless.core.cache import cached_keys
+from seeless.core.attention import LayerTap, read_nothing
+from seeless.core.capture import Call, Capture, run_ahead
 from seeless.core.host import cache_in
 from seeless.core.masks import causal_mask
 from seeless.core.positions import gather_tokens, take_positions
 from seeless.core.session import Session
 from seeless.core.stages import PlannedStage, run_stage
+from seeless.errors import UnsupportedModel
 
 
 @dataclass
@@ -28,10 +29,26 @@ class PrefillLayers:
 
     def __init__(self, session: Session, stages: list[PlannedStage], positions: torch.Tensor, gapped: bool) -> None:
         self.session, self.stages, self.positions, self.gapped = session, stages, positions, gapped
+        kernel = session.view.language_model.config._attn_implementation
+        gaps = gapped or any(not stage.renumber for stage in stages)
+        if session.view.needs_positions and gaps and kernel not in ("eager", "sdpa"):
+            raise UnsupportedModel(
+                f"the attention of {session.view.family.title}'s decoder hands position_ids to its kernel, and "
+                f"attn_implementation={kernel!r} may take gaps in them for packed sequences; use positions='renumber', "
+                "or load the model with 'sdpa' or 'eager'"
+            )
         self.inputs: dict[str, LayerInputs] | None = None  # after a cut, by kind of layer
-        self.tapped: dict[int, tuple[torch.Tensor, tuple]] = {}
-        self.over = False
+        self.tapped: dict[int, LayerTap] = {}
+        self.calls: dict[int, Call] = {}
+        self.over = self.deciding = False
         self.watched = {i for stage in stages for i in stage.strategy.watches(session.view.depth)}
+
+    def capture(self) -> Capture:
+        """Sees the attention of the layers before stages; to be entered while the decoder runs."""
+        before = {stage.layer - 1 for stage in self.stages if not stage.strategy.keeps_all(stage.index)}
+        return Capture(
+            {i: self.session.view.layers[i] for i in before}, self.calls.__setitem__, self.session.self_check
+        )
 
     def needed(self, depth: int) -> list[int]:
         """Layers that must be hooked: the first (it brings the cache), taps, and all from the first cut on."""
@@ -45,47 +62,63 @@ class PrefillLayers:
         session = self.session
         session.past.made(cache_in(kwargs))
         hidden = args[0] if args else kwargs["hidden_states"]
-        given = kwargs["position_embeddings"]
         record = session.past.record
         if record is not None and index in {span.first for span in record.spans[1:]}:
             self.inputs = {}
-        hidden = self._run_stages(index, hidden, given)
+        hidden = self._run_stages(index, hidden, (args[1:], kwargs))
         if index in self.watched:
             session.watch(index, hidden)
+        kwargs = self._arguments(index, hidden, kwargs)
         ahead = any(stage.layer == index + 1 for stage in self.stages)
-        self.tapped = {index: (hidden, self._rotary(index, hidden, given))} if ahead else {}
-        if self.inputs is not None:
-            inputs = self._inputs(index, hidden, given)
-            kwargs = {**kwargs, "attention_mask": inputs.mask, "position_embeddings": inputs.rotary}
-        if self.inputs is not None or self.gapped:
-            kwargs = {**kwargs, "position_ids": None}
+        self.tapped = {index: self._taken(index, hidden, kwargs["position_embeddings"])} if ahead else {}
         return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
+
+    def _arguments(self, index: int, hidden: torch.Tensor, kwargs: dict) -> dict:
+        """What a layer is given beside `hidden`, the tokens that are left."""
+        if self.inputs is None and not self.gapped:
+            return kwargs
+        positions = None
+        if self.session.view.needs_positions:
+            positions = kwargs["position_ids"] if self.inputs is None else self._positions(index)
+        if self.inputs is not None:
+            inputs = self._inputs(index, hidden, kwargs["position_embeddings"])
+            kwargs = {**kwargs, "attention_mask": inputs.mask, "position_embeddings": inputs.rotary}
+        return {**kwargs, "position_ids": positions}
+
+    def _positions(self, index: int) -> torch.Tensor:
+        """Positions of what is left, `[batch, slots]`."""
+        row = self.session.row
+        now = take_positions(self.positions, row.places)
+        moved = self.session.past.moved(index, row.moved)
+        return now if moved is None else now + moved.to(now.device)
 
     def after(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         """Ahead of the final norm: stages after the last layer, which cut nothing but the caches."""
-        if not self.over:  # a strategy may call the norm itself
+        if not self.over and not self.deciding:  # a strategy may call the norm itself
             self.over = True
             self._run_stages(self.session.view.depth, args[0] if args else kwargs["hidden_states"], None)
 
-    def _run_stages(self, index: int, hidden: torch.Tensor, given: tuple | None) -> torch.Tensor:
+    def _run_stages(self, index: int, hidden: torch.Tensor, given: tuple[tuple, dict] | None) -> torch.Tensor:
         """What is left of `hidden` after all stages before a layer; `given` is None after the last layer."""
-        session = self.session
-        for stage in [stage for stage in self.stages if stage.layer == index]:
-            taps = {i: self._tap(i, *kept, ran=True) for i, kept in self.tapped.items() if i == index - 1}
+        session, stages = self.session, [stage for stage in self.stages if stage.layer == index]
+        for number, stage in enumerate(stages):
+            taps = {i: tap for i, tap in self.tapped.items() if i == index - 1}
             if given is not None:
-                taps[index] = self._tap(index, hidden, self._rotary(index, hidden, given), ran=False)
+                taps[index] = self._coming(index, hidden, *given)
+            self.deciding = True
             cut = run_stage(session, stage, hidden, taps)
+            self.deciding = False
             hidden = hidden if cut is None else cut.hidden
             if cut is not None and cut.order is not None:
-                order = cut.order
-                hidden = gather_tokens(hidden, order)
-                self.tapped = {
-                    i: (gather_tokens(x, order), tuple(gather_tokens(angle, order) for angle in angles))
-                    for i, (x, angles) in self.tapped.items()
-                }
+                hidden = gather_tokens(hidden, cut.order)
+                if number + 1 < len(stages):
+                    self.tapped = {i: tap.cut(cut.order) for i, tap in self.tapped.items()}
                 session.after_cut(index, stage.strategy.past, cut.dropped)
                 session.uninjected = None
                 self.inputs = {}
+        if stages:
+            self.tapped = {}
+            self.calls.clear()
         session.uninjected = None
         if all(stage.layer <= index for stage in self.stages):
             session.release()
@@ -117,10 +150,27 @@ class PrefillLayers:
         order = session.seen[0].slot_of(session.prompt.length).gather(1, row.places).clamp(min=0)
         return tuple(gather_tokens(x, order) for x in given)
 
-    def _tap(self, index: int, hidden: torch.Tensor, rotary: tuple, ran: bool) -> LayerTap:
-        session, past = self.session, self.session.past.columns[index]
-        held = past + (session.at(session.held, index).slots if ran else 0)
-        cached = cached_keys(session.past.cache, index)
-        cached = None if cached is None else cached[:, :, :held].detach()  # a static cache has room for more
-        rotary = tuple(x.detach() for x in rotary)
-        return LayerTap(session.view, index, hidden.detach(), rotary, cached, past)
+    def _taken(self, index: int, hidden: torch.Tensor, rotary: tuple) -> LayerTap:
+        """Of a layer that is about to run, from its own call."""
+
+        def take() -> Call:
+            if index not in self.calls:
+                raise read_nothing(self.session.view.layers[index])
+            return self.calls[index]
+
+        past, rotary = self.session.past.columns[index], tuple(x.detach() for x in rotary)
+        return LayerTap(take, hidden.shape[1], past, rotary, hidden.device)
+
+    def _coming(self, index: int, hidden: torch.Tensor, args: tuple, kwargs: dict) -> LayerTap:
+        """Of a layer that has yet to run, if it ran on what is left now."""
+        session, layer = self.session, self.session.view.layers[index]
+
+        def take() -> Call:
+            past = session.past.columns[index]
+            call = run_ahead(layer, hidden, args, self._arguments(index, hidden, kwargs), past, session.self_check)
+            if call is None:
+                raise read_nothing(layer)
+            return call
+
+        rotary = tuple(x.detach() for x in self._rotary(index, hidden, kwargs["position_embeddings"]))
+        return LayerTap(take, hidden.shape[1], session.past.columns[index], rotary, hidden.device)

@@ -4,28 +4,20 @@
 notes live on the outputs of `get_image_features` and `get_video_features` themselves.
 """
 
-import inspect
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import wraps
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import nn
 
 from seeless.core.family import ModelView
-from seeless.core.hooks import HookSet
 from seeless.core.images import NO_PATCH, Image, Side, packed_image
-from seeless.core.tower import Merging, merging_layers
-from seeless.core.transfer import fetch
 from seeless.core.units import Layout, Placeholders
-from seeless.core.vision import AttentionTap, Vision, VisionTap, token_side
+from seeless.core.vision import Vision, VisionTap, token_side
 from seeless.errors import InputError
-from seeless.strategy import TowerStrategy
 
-_NOTE = "_seeless_note"
+NOTE = "_seeless_note"
 Kind = Literal["image", "video"]
 PIXELS: dict[Kind, tuple[str, ...]] = {
     "image": ("pixel_values", "pixel_values_images"),
@@ -186,8 +178,8 @@ def read_note(output: Any) -> tuple[Note, int]:
     Raises:
         InputError: they were made without `apply`, or cut up since.
     """
-    note, count = getattr(output, _NOTE, None), len(output.pooler_output)
-    carried = {id(found): found for f in _carriers(output.pooler_output) if (found := getattr(f, _NOTE, None))}
+    note, count = getattr(output, NOTE, None), len(output.pooler_output)
+    carried = {id(found): found for f in carriers(output.pooler_output) if (found := getattr(f, NOTE, None))}
     if len(carried) > 1:
         raise InputError("the images of one forward come from several runs of the tower; encode them together")
     if note is None and carried:
@@ -200,136 +192,19 @@ def read_note(output: Any) -> tuple[Note, int]:
     return note, count // note.features
 
 
-def _carriers(features: Any) -> list[torch.Tensor]:
+def carriers(features: Any) -> list[torch.Tensor]:
+    """The tensors of some features that a note can hang on."""
     return [features] if isinstance(features, torch.Tensor) else list(features)
 
 
-class _Here(threading.local):
-    """What a thread is doing."""
-
-    busy = False
-
-
-class Noting:
-    """Puts a note on everything the model's own `get_image_features` and `get_video_features` return.
-
-    Args:
-        tower: merges tokens inside the tower; None = nobody does.
-        on_note: called with the kind and the note of every run.
-    """
-
-    def __init__(self, view: ModelView, tower: TowerStrategy | None, on_note: Callable[[Kind, Note], None]) -> None:
-        self.view, self.tower, self.on_note = view, tower, on_note
-        self.here = _Here()
-
-    def run(self, kind: Kind, encode: Callable, args: tuple, kwargs: dict) -> Any:
-        """What `encode(*args, **kwargs)` gives, with a note on it."""
-        if self.here.busy:  # videos may be encoded by the images' method
-            return encode(*args, **kwargs)
-        self.here.busy = True
-        try:
-            return self._run(kind, encode, args, kwargs)
-        finally:
-            self.here.busy = False
-
-    def _run(self, kind: Kind, encode: Callable, args: tuple, kwargs: dict) -> Any:
-        view, hooks = self.view, HookSet()
-        bound = inspect.signature(encode).bind(*args, **kwargs)
-        bound.apply_defaults()
-        given = {**bound.arguments, **bound.arguments.get("kwargs", {})}
-        vision, packed = VisionTap(view, kind), []  # type: ignore[var-annotated]
-        asked = given.get("vision_feature_layer")
-        geometry = _geometry(view, kind, given)
-        try:
-            if self.tower is not None:
-                vision.patches = _given_grids(view, kind, fetch(geometry))
-                merging = Merging(view, kind, self.tower, merging_layers(view, kind, self.tower, asked), vision)
-                merging.attach(hooks)
-            _tap_tower(view, kind, vision, hooks, view.tapped_layers(kind, asked))
-            if view.family.packer is not None and kind == "image":
-                _tap_packer(view, view.family.packer, packed.append, hooks)
-            output = encode(*args, **kwargs)
-        finally:
-            hooks.over = True
-            hooks.remove()
-        features = output.pooler_output if hasattr(output, "pooler_output") else output
-        vision.given = features
-        if not geometry and not vision.patches:
-            vision.patches = _uniform(view, vision)
-        videos = given["pixel_values_videos"].shape[0] if kind == "video" else 0
-        note = Note(kind, _lengths(features), vision, geometry, packed[0] if packed else None, videos)
-        if self.tower is not None:
-            note.images(fetch(note.wanted()))
-            vision.merged = merging.outcome()
-        vars(output)[_NOTE] = note
-        for feature in _carriers(output.pooler_output):  # accelerate rebuilds outputs around the same tensors
-            setattr(feature, _NOTE, note)
-        self.on_note(kind, note)
-        return output
-
-
-def _lengths(features: Any) -> list[int]:
+def lengths(features: Any) -> list[int]:
     """Tokens of every feature tensor; before transformers 5.20 those of videos come frame by frame."""
     if isinstance(features, torch.Tensor):
         return [features.shape[1:-1].numel()] * len(features)
     return [feature.shape[:-1].numel() for feature in features]
 
 
-def _tap_tower(view: ModelView, kind: Kind, vision: VisionTap, hooks: HookSet, chosen: list[int]) -> None:
-    layers, made = view.tower_layers(kind), chosen[-1]
-    if made >= 0:
-        vision.made = _tap_attention(view, layers, made, hooks)
-    if made + 1 < len(layers):
-        vision.reader = _tap_attention(view, layers, made + 1, hooks)
-
-    def see_tower(module: nn.Module, args: tuple, kwargs: dict) -> None:
-        seen = kwargs.get("patch_attention_mask")
-        if seen is not None and not bool(seen.all()):
-            vision.seen = seen.flatten(1).bool()
-
-    def see_class_token(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
-        if (states := getattr(output, "hidden_states", None)) is not None:
-            vision.class_token = torch.cat([states[index + 1][:, 0] for index in chosen], -1)
-
-    def see_features(module: nn.Module, args: tuple, kwargs: dict) -> None:
-        vision.projected = args[0] if args else next(iter(kwargs.values()))
-
-    hooks.before(view.tower(kind), see_tower)
-    if view.has_class_token:
-        hooks.after(view.tower(kind), see_class_token)
-    hooks.before(view.projector, see_features)
-
-
-def _tap_attention(view: ModelView, layers: Any, index: int, hooks: HookSet) -> AttentionTap:
-    tap = AttentionTap(index, view.tower_attention(layers[index]))
-
-    def see(module: nn.Module, args: tuple, kwargs: dict) -> None:
-        tap.hidden = (args[0] if args else kwargs["hidden_states"]).detach()
-        tap.rotary = kwargs.get("position_embeddings")
-        if (ends := kwargs.get("cu_seqlens")) is not None:
-            tap.lengths = ends.diff().tolist()
-
-    hooks.before(tap.module, see)
-    return tap
-
-
-def _tap_packer(view: ModelView, name: str, found: Callable[[Packing], None], hooks: HookSet) -> None:
-    pack = getattr(view.base, name)
-    signature = inspect.signature(pack)
-
-    @wraps(pack)
-    def packing(*args: Any, **kwargs: Any) -> Any:
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        options = dict(bound.arguments)
-        features = options.pop(next(iter(signature.parameters)))
-        found(Packing(pack, [len(x) for x in features], features[0].shape[1], options, view.family.unresampled))
-        return pack(*args, **kwargs)
-
-    hooks.override(view.base, name, packing)
-
-
-def _geometry(view: ModelView, kind: Kind, given: dict) -> dict[str, torch.Tensor]:
+def geometry(view: ModelView, kind: Kind, given: dict) -> dict[str, torch.Tensor]:
     """The arguments with the sizes of all pictures; none where all have one size."""
     name = view.family.grids.get(kind) or view.family.sizes
     if name is None or given.get(name) is None:
@@ -337,7 +212,7 @@ def _geometry(view: ModelView, kind: Kind, given: dict) -> dict[str, torch.Tenso
     return {name: torch.as_tensor(given[name])}
 
 
-def _given_grids(view: ModelView, kind: Kind, host: Mapping[str, np.ndarray]) -> tuple[Side, ...]:
+def given_grids(view: ModelView, kind: Kind, host: Mapping[str, np.ndarray]) -> tuple[Side, ...]:
     """The patch grids of all pictures, from `_geometry`."""
     if (name := view.family.grids.get(kind)) is not None:
         return tuple((h, w) for t, h, w in host[name].tolist() for _ in range(t))
@@ -351,7 +226,7 @@ def _describe(note: Note, host: Mapping[str, np.ndarray]) -> list[Image]:
     """The images behind the features; also completes the tap with the grids of all pictures."""
     vision, view, kind = note.vision, note.vision.view, note.kind
     frames: list[int] | None = None
-    vision.patches = vision.patches or _given_grids(view, kind, host)
+    vision.patches = vision.patches or given_grids(view, kind, host)
     if (name := view.family.grids.get(kind)) is not None:
         frames = host[name][:, 0].tolist()
         vision.grids = host[name]
@@ -365,15 +240,14 @@ def _describe(note: Note, host: Mapping[str, np.ndarray]) -> list[Image]:
     return _as_videos(images, note.videos) if kind == "video" and frames is None else images
 
 
-def _uniform(view: ModelView, vision: VisionTap) -> tuple[Side, ...]:
+def same_sized(view: ModelView, vision: VisionTap) -> tuple[Side, ...]:
     """The patch grids of pictures of one size, from what the tower's layer, or the projector, took in."""
-    seen = None if vision.made is None else vision.made.hidden
-    taken = seen if seen is not None else vision.projected
-    if taken is None or taken.ndim != 3:
+    if vision.taken is None or len(vision.taken) != 3:
         raise InputError("the vision tower did not run picture by picture, as it does in every supported model")
-    count = taken.shape[1] - int(view.has_class_token and seen is not None)
+    pictures, patches, _ = vision.taken
+    count = patches - int(view.has_class_token and vision.made is not None)
     side = round(count**0.5)
-    return ((side, side) if side * side == count else (1, count),) * taken.shape[0]
+    return ((side, side) if side * side == count else (1, count),) * pictures
 
 
 def _unpacked(

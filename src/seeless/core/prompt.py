@@ -153,6 +153,7 @@ def _ends(layout: Layout, answers: list[np.ndarray] | None, told: PromptLength |
         return [length] * batch
     ends = []
     for own, visual in zip(answers, layout.columns, strict=True):
-        later = own[own > visual[-1]] if len(visual) else own
+        # An answer right behind the image leaves no question: then labels mark all text, not an answer.
+        later = own[own > visual[-1] + 1] if len(visual) and not (own == visual[-1] + 1).any() else own[:0]
         ends.append(int(later[0]) if len(later) else length)
     return ends

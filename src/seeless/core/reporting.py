@@ -14,7 +14,7 @@ from seeless.flops import Cost, Dimensions, decoder_layer_flops, kv_bytes, prefi
 from seeless.report import Report, StageReport
 
 
-class StageFindings:
+class Before:
     """What was there before a stage, from which its report is made after it."""
 
     def __init__(self, session: Session) -> None:

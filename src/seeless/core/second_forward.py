@@ -2,25 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from seeless.core.attention import LayerTap
+from seeless.core.attention import check_attention, read_nothing
+from seeless.core.capture import Call, Capture, Reached
 from seeless.core.family import ModelView
-from seeless.core.hooks import HookSet
 from seeless.core.masks import ready_mask, token_blocks
 from seeless.core.prompt import Prompt
+from seeless.core.sharding import leave
 from seeless.core.transfer import upload
 from seeless.errors import InputError, UnsupportedModel
 from seeless.ops.attention import attention_rows
-
-
-class _Seen(Exception):
-    """Everything that was asked for has been seen; the layers left need not run."""
 
 
 @dataclass
@@ -36,6 +31,7 @@ class SecondForward:
         embeds: `[batch, seq, dim]`, what it is made of.
         injected: features `[visual, dim]` of all its visual tokens, one tensor for each early layer that adds them.
         runs: gets (row, tokens, decoder layers) of every run.
+        self_check: whether attention that is read for the first time is compared with the model's own.
     """
 
     view: ModelView
@@ -43,6 +39,7 @@ class SecondForward:
     embeds: torch.Tensor
     injected: Sequence[torch.Tensor] | None
     runs: list[tuple[int, int, int]]
+    self_check: bool
     known: dict[tuple, torch.Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -145,30 +142,31 @@ class SecondForward:
             given["visual_pos_masks"] = visual
             given["deepstack_visual_embeds"] = [feature[mine] for feature in self.injected]
         rows: dict[int, torch.Tensor] = {}
-        hooks, deepest = HookSet(), max(layers)
+        deepest = max(layers)
 
-        def see(index: int, module: nn.Module, args: tuple, kwargs: dict) -> None:
-            hidden = args[0] if args else kwargs["hidden_states"]
-            rows[index] = _last_row(LayerTap(view, index, hidden, kwargs["position_embeddings"], None, 0), places)
+        def see(index: int, call: Call) -> None:
+            rows[index] = _last_row(call, places)
             if index == deepest:
-                raise _Seen
+                raise Reached(call.module)
 
-        for index in layers:
-            hooks.before(view.layers[index], partial(see, index))
+        capture = Capture({index: view.layers[index] for index in layers}, see, self.self_check, ahead=True)
         try:
-            view.language_model.forward(**given)  # past the hooks on the module, which belong to the running prompt
-        except _Seen:
-            pass
-        finally:
-            hooks.remove()
+            with torch.no_grad(), capture:
+                view.language_model.forward(**given)  # past the hooks on the module, which belong to the running prompt
+        except Reached as reached:
+            leave(view.language_model, reached.module)
+        if missing := [index for index in layers if index not in rows]:
+            raise read_nothing(view.layers[missing[0]])
         self.runs.append((row, length, deepest))
         return torch.stack([rows[index].to(embeds.device) for index in layers])
 
 
-def _last_row(tap: LayerTap, places: torch.Tensor) -> torch.Tensor:
+def _last_row(call: Call, places: torch.Tensor) -> torch.Tensor:
     """`[heads, visual]`, attention of the last token, which sees everything, to the tokens at `places`."""
-    device = tap.hidden.device
-    last = torch.tensor([[tap.hidden.shape[1] - 1]], device=device)
-    query = tap.queries(torch.zeros(1, dtype=torch.long, device=device), last)
-    row = attention_rows(query, tap.keys, tap.attention.scaling, None, places[None].to(device), tap.softcap)
-    return row[0, :, 0]
+    device, length = call.key.device, call.key.shape[2]
+    query, columns = call.query[:, :, -1:], torch.arange(length, device=device)[None]
+    weights = attention_rows(query, call.key, call.scaling, None, columns, call.softcap, call.sinks)
+    if call.output is not None:
+        row = torch.zeros(1, dtype=torch.long, device=device)
+        check_attention(call, row, row[:, None] + length - 1, weights)
+    return weights[0, :, 0, places.to(device)]

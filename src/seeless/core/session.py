@@ -1,13 +1,14 @@
 """State of one prefill, from the entry of the language model to its exit: which tokens are left, layer by layer."""
 
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
+from seeless.context import Memory
 from seeless.core.cache import Span, cached_keys, is_static, trim
+from seeless.core.checks import Findings
 from seeless.core.family import ModelView
 from seeless.core.ledger import Ledger
 from seeless.core.past import Past
@@ -17,23 +18,7 @@ from seeless.core.transfer import fetch, upload
 from seeless.core.units import Unit
 from seeless.core.vision import Vision
 from seeless.decision import Merge
-from seeless.errors import InputError
 from seeless.report import StageReport
-
-
-@dataclass(frozen=True, eq=False)
-class Check:
-    """Something the device found out about a decision, read once at the end of the prefill.
-
-    Args:
-        wrong: `[units]` bool.
-        units: the units.
-        sentence: what to say of a unit, with `{unit}` where it is named.
-    """
-
-    wrong: torch.Tensor
-    units: list[Unit]
-    sentence: str
 
 
 class Session:
@@ -44,11 +29,13 @@ class Session:
         alive: `[batch, seq]` bool, the same over the columns of the input; text is alive throughout.
         seen, held: from which layer on which tokens are seen, and held in the cache.
         ledger: how many visual tokens are left.
+        findings: what is wrong with decisions, on the device.
         memory: of strategies, by the units it belongs to; `prepared`: what they prepared, by strategy and unit.
         merges: what was merged at the entry or later: rows, columns and the decision.
         watched: per layer, what entered it, and the row and the ledger then.
         uninjected: `[batch, slots, dim]` as the last layer gave it, if visual features were added to that since.
         added: how many tokens were added so far.
+        self_check: whether attention that is read for the first time is compared with the model's own.
         second_runs: (row, tokens, decoder layers) of second prompts that were run.
     """
 
@@ -61,8 +48,10 @@ class Session:
         valid: torch.Tensor | None,
         blocks: torch.Tensor | None,
         past: Past,
+        self_check: bool = True,
     ) -> None:
         self.view, self.prompt, self.vision, self.past = view, prompt, vision, past
+        self.self_check = self_check
         self.embeds: torch.Tensor | None = embeds
         self.blocks, self.number_bytes = blocks, embeds.element_size()
         self.row = TokenRow.full(prompt.lengths(), prompt.length, valid, embeds.device)
@@ -70,8 +59,11 @@ class Session:
         self.seen, self.held = {0: self.row}, {0: self.row}
         self.ledger = Ledger([len(own) for own in prompt.layout.columns])
         self.stages: list[StageReport] = []
-        self.checks: list[Check] = []
-        self.memory: dict[tuple, dict] = defaultdict(dict)
+        self.findings = Findings()
+        for tap in vision.taps:
+            if tap.merged is not None:
+                self.findings.extend(tap.merged.findings)
+        self.memory: dict[tuple, Memory] = defaultdict(Memory)
         self.prepared: dict[tuple, torch.Tensor] = {}
         self.merges: list[tuple[torch.Tensor, torch.Tensor, Merge]] = []
         self.watched: dict[int, tuple[torch.Tensor, TokenRow, Ledger]] = {}
@@ -79,18 +71,25 @@ class Session:
         self.added = 0
         self.second_runs: list[tuple[int, int, int]] = []
         self._places: dict[tuple, tuple[torch.Tensor, torch.Tensor]] = {}
+        lengths = prompt.lengths()
+        self._answering = [n - len(prompt.columns_asking(row)) for row, n in enumerate(lengths)]
         self._text = [len(prompt.text_after_images(row)) if len(own) else 0 for row, own in self._columns()]
+
+    def asking_slots(self, row: int) -> np.ndarray:
+        """Those of a row that belong to its prompt."""
+        slots = self.row_slots(row)
+        return slots[: len(slots) - self._answering[row]]
 
     def _columns(self) -> enumerate:
         return enumerate(self.prompt.layout.columns)
 
     # What the host knows.
 
-    def sizes(self, row: int) -> dict[str, int | None]:
-        """In what rows may differ: tokens now, text after the images, answers (None without labels)."""
+    def sizes(self, row: int) -> dict[str, Any]:
+        """In what rows may differ: tokens now and behind the prompt, text after the images, answers (None: unknown)."""
         answers = self.prompt.answers
         return {
-            "row": self.row.lengths[row],
+            "row": (self.row.lengths[row], self._answering[row]),
             "text": self._text[row],
             "answers": None if answers is None else len(answers[row]),
         }
@@ -195,23 +194,11 @@ class Session:
 
     # What the device found out.
 
-    def check(self, wrong: torch.Tensor, units: list[Unit], sentence: str) -> None:
-        """Have `verify` say `sentence` if something is wrong with a unit."""
-        self.checks.append(Check(wrong, units, sentence))
-
     def verify(self) -> None:
         """Raise what is wrong with a decision: the one look at values that a prefill takes.
 
         Raises:
-            InputError: something is.
+            StrategyError: something is.
         """
-        found = fetch({str(i): check.wrong for i, check in enumerate(self.checks)})
-        checks, self.checks = self.checks, []
-        for i, check in enumerate(checks):
-            if found[str(i)].any():
-                unit = check.units[int(np.flatnonzero(found[str(i)])[0])]
-                where = f"row {unit.row}, visual tokens {unit.tokens[0]} to {unit.tokens[-1]}"
-                raise InputError(check.sentence.format(unit=where))
-
-
-SecondPrompt = Callable[..., torch.Tensor]
+        if (numbers := self.findings.numbers()) is not None:
+            self.findings.check(fetch({"numbers": numbers})["numbers"].tolist())

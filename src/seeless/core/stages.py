@@ -2,23 +2,25 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from seeless.context import Context
+from seeless.context import Context, TowerSignal
 from seeless.core.adding import add_tokens, ranks
 from seeless.core.answers import Answers
 from seeless.core.attention import LayerTap
+from seeless.core.checks import asking, check_decision, count_of, faults_at, name_of
 from seeless.core.family import ModelView
 from seeless.core.groups import Group, Uneven, group_units
-from seeless.core.reporting import StageFindings
+from seeless.core.reporting import Before
 from seeless.core.session import Session
 from seeless.core.transfer import fetch, upload
 from seeless.core.units import Unit
-from seeless.decision import Decision, Extend, Keep, Merge
-from seeless.errors import BudgetError, InputError, UnsupportedModel
+from seeless.decision import Decision, Extend, Merge
+from seeless.errors import BudgetError, InputError, StrategyError, UnsupportedModel
 from seeless.strategy import Strategy, TowerStrategy
 
 
@@ -45,7 +47,7 @@ class PlannedStage:
     @property
     def place(self) -> str:
         """Where it acts, in words."""
-        return "at the entry" if self.layer == 0 else f"before layer {self.layer}"
+        return f"stage {self.index}, before layer {self.layer}"
 
 
 @dataclass
@@ -65,11 +67,12 @@ class Cut:
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """A group of units, what a strategy said of it, and what it had been told."""
+    """A group of units, what a strategy said of it, what it had been told, and how many of each unit stay, if known."""
 
     group: Group
     said: Any
     answers: Answers
+    count: int | None = None
 
 
 def plan_stages(strategies: list[Strategy], view: ModelView) -> list[PlannedStage]:
@@ -94,6 +97,18 @@ def plan_stages(strategies: list[Strategy], view: ModelView) -> list[PlannedStag
         for index, layer in enumerate(strategy.layers(view.depth)):
             stages.append(PlannedStage(layer, strategy, index, positions == "renumber", alike))
     return sorted(stages, key=lambda stage: (stage.layer, not isinstance(stage.strategy, TowerStrategy)))
+
+
+def tower_reads(stages: Sequence[PlannedStage]) -> frozenset[TowerSignal] | None:
+    """What the strategies of some stages may ask of the vision tower; None = anything."""
+    found: set[TowerSignal] = set()
+    for stage in stages:
+        if stage.strategy.keeps_all(stage.index):
+            continue
+        if (declared := type(stage.strategy).tower) is None:
+            return None
+        found.update(declared)
+    return frozenset(found)
 
 
 def prepare(session: Session, stages: Sequence[PlannedStage], second: Callable) -> None:
@@ -121,16 +136,16 @@ def run_stage(session: Session, stage: PlannedStage, hidden: torch.Tensor, taps:
     strategy = stage.strategy
     if strategy.no_training and session.view.model.training and torch.is_grad_enabled():
         raise UnsupportedModel(f"{strategy.name} cannot be trained under: {strategy.no_training}")
-    before, findings = list(session.ledger.total), StageFindings(session)
+    before, found = list(session.ledger.total), Before(session)
     if strategy.keeps_all(stage.index):
-        session.stages.append(findings.report(stage.layer, stage.name, before, None, None))
+        session.stages.append(found.report(stage.layer, stage.name, before, None, None))
         return None
     with torch.no_grad():
-        answered = _asked(session, stage, hidden, taps, strategy.reduce)
+        answered = _asked(session, stage, hidden, taps, partial(_decided, stage))
         for asked in answered:
-            _check(session, stage, asked.group, asked.said)
+            _check(session, stage, asked, hidden.dtype)
         counts = _counts(stage, answered)
-    return _apply(session, stage, answered, counts, hidden, before, findings)
+    return _apply(session, stage, answered, counts, hidden, before, found)
 
 
 def _asked(
@@ -150,14 +165,25 @@ def _asked(
         answered = []
         while pending:
             group = pending.pop(0)
-            answers = Answers(session, group, hidden, taps, second)
+            answers = Answers(session, session.vision.asked_by(strategy), group, hidden, taps, second)
+            context = _context(session, stage, group, answers)
             try:
-                answered.append(Asked(group, question(_context(session, stage, group, answers)), answers))
+                with asking(strategy, stage.place if second is None else "before the first layer"):
+                    said = question(context)
+                count = None if second is not None else count_of(strategy, stage.index, said, context.n_keep)
+                answered.append(Asked(group, said, answers, count))
             except Uneven as uneven:  # ask again, rows of one size at a time
                 stage.alike.add(uneven.what)
                 own = [group.present] * len(group.units)
                 pending = group_units(session, group.units, own, False, stage.alike) + pending
     return answered
+
+
+def _decided(stage: PlannedStage, context: Context) -> Decision:
+    """The strategy's decision, of the right kind and shape."""
+    decision = stage.strategy.reduce(context)
+    check_decision(stage.strategy, decision, context.index.shape)
+    return decision
 
 
 def _context(session: Session, stage: PlannedStage, group: Group, answers: Answers) -> Context:
@@ -196,49 +222,33 @@ def _key(strategy: Strategy, unit: Unit) -> tuple:
     return id(strategy), unit.row, int(unit.tokens[0])
 
 
-def _check(session: Session, stage: PlannedStage, group: Group, decision: Decision) -> None:
+def _check(session: Session, stage: PlannedStage, asked: Asked, dtype: torch.dtype) -> None:
     """Refuse what is no decision; what only the values tell is noted for the end of the prefill."""
-    name, shape = type(stage.strategy).__name__, (len(group.units), group.present)
-    mask: Any = getattr(decision, "mask", None)
-    if not isinstance(decision, Keep | Merge | Extend) or mask.dtype != torch.bool or tuple(mask.shape) != shape:
-        given = type(decision).__name__ if mask is None else f"a {mask.dtype} mask of shape {list(mask.shape)}"
-        raise InputError(
-            f"{name}.reduce gave {given}; return Keep or Merge with a bool mask of shape {list(shape)} [units, visual]"
-        )
+    strategy, group, decision = stage.strategy, asked.group, asked.said
     if isinstance(decision, Merge) and decision.features == "vision" and (stage.layer > 0 or session.merges):
         raise InputError(
-            f"{name} merges what the tower gave, which only the first merging stage at the entry can do; put it first, "
-            "and before layer 0"
+            f"{type(strategy).__name__} merges what the tower gave, which only the first merging stage at the entry "
+            "can do; put it first, and before layer 0"
         )
-    if decision.count is not None:
-        session.check(
-            mask.sum(1) != decision.count,
-            group.units,
-            f"{name} {stage.place} did not keep exactly {decision.count} tokens of {{unit}}, as its decision says; "
-            "the indices it chose must be distinct and lie among the visual tokens",
-        )
-    for what, values in (("scores", decision.scores), ("weights", getattr(decision, "weight", None))):
-        if values is not None and values.is_floating_point():
-            session.check(
-                ~values.detach().isfinite().flatten(1).all(1),
-                group.units,
-                f"{name} {stage.place} gave {what} that are not finite for {{unit}}; mend its score, so that no nan or "
-                "infinite number is ranked",
-            )
+    units = session.prompt.layout.units(strategy.scope, bool(strategy.tower))
+
+    def unit(number: int) -> str:
+        return name_of(units, group.units[number], strategy.scope)
+
+    if asked.count == 0 and not strategy.may_drop_all:
+        where = f"{type(strategy).__name__}, {stage.place}, {unit(0)}"
+        raise StrategyError(f"{where}: it keeps no token; every unit keeps at least one")
+    found = faults_at(strategy, decision, asked.count, dtype)
+    session.findings.add(f"{type(strategy).__name__}, {stage.place}", unit, found)
 
 
 def _counts(stage: PlannedStage, answered: list[Asked]) -> list[list[int]]:
     """How many tokens of each unit of every group stay; asks the device only where a decision does not say."""
-    unknown = {str(i): asked.said.mask.sum(1) for i, asked in enumerate(answered) if asked.said.count is None}
-    found = fetch(unknown)
-    counts = []
-    for i, asked in enumerate(answered):
-        own = found[str(i)].tolist() if str(i) in found else [asked.said.count] * len(asked.group.units)
-        if not stage.strategy.may_drop_all and min(own) < 1:
-            name = type(stage.strategy).__name__
-            raise InputError(f"{name} keeps no token of some unit; every unit keeps at least one")
-        counts.append(own)
-    return counts
+    found = fetch({str(i): asked.said.mask.sum(1) for i, asked in enumerate(answered) if asked.count is None})
+    return [
+        found[str(i)].tolist() if asked.count is None else [asked.count] * len(asked.group.units)
+        for i, asked in enumerate(answered)
+    ]
 
 
 def _apply(
@@ -248,7 +258,7 @@ def _apply(
     counts: list[list[int]],
     hidden: torch.Tensor,
     before: list[int],
-    findings: StageFindings,
+    found: Before,
 ) -> Cut | None:
     ledger, lengths = session.ledger, session.row.lengths
     alive, device = session.alive.clone(), session.alive.device
@@ -280,14 +290,14 @@ def _apply(
     signal = " and ".join(dict.fromkeys(signals)) or None
     left = [n - a + b for n, a, b in zip(lengths, before, ledger.total, strict=True)]
     if not any(dropped) and rank is None:
-        session.stages.append(findings.report(stage.layer, stage.name, before, scores, signal))
+        session.stages.append(found.report(stage.layer, stage.name, before, scores, signal))
         return Cut(None, hidden, dropped) if merged else None
     row = session.row
     stays = alive if row.whole else alive.gather(1, row.column)
     if row.valid is not None:
         stays = stays & row.valid
     order, session.row = row.cut(stays, left, stage.renumber, rank)
-    session.stages.append(findings.report(stage.layer, stage.name, before, scores, signal))
+    session.stages.append(found.report(stage.layer, stage.name, before, scores, signal))
     return Cut(order, hidden, dropped)
 
 

@@ -6,10 +6,15 @@ from collections import defaultdict
 import torch
 from torch import nn
 
+from seeless.core.attention import read_nothing
+from seeless.core.capture import run_ahead
+from seeless.core.checks import Findings, asking
 from seeless.core.family import ModelView
 from seeless.core.hooks import HookSet, hook_layers
-from seeless.core.vision import AttentionTap, Merged, VisionTap
+from seeless.core.vision import Merged, VisionTap
+from seeless.decision import within
 from seeless.errors import BudgetError, InputError, UnsupportedModel
+from seeless.faults import check_kinds, faults
 from seeless.strategy import TowerStrategy
 
 ENDS = ("cu_seqlens", "cu_seq_lens_q", "cu_seq_lens_k")
@@ -73,6 +78,7 @@ class Merging:
         self.view, self.kind, self.strategy, self.layers, self.tap = view, kind, strategy, layers, tap
         self.modules = view.tower_layers(kind)
         self.started = self.merged = self.done = False
+        self.findings = Findings()
         self.lead = int(view.has_class_token)
 
     def attach(self, hooks: HookSet) -> None:
@@ -97,7 +103,7 @@ class Merging:
         if tap.windows is not None:  # from the tower's order to the decoder's
             windows = tap.windows.to(group.device)
             group = windows[group][windows.argsort()]
-        return Merged(self.strategy, group, [list(seen) for seen in zip(*self.seen, strict=True)])
+        return Merged(self.strategy, group, [list(seen) for seen in zip(*self.seen, strict=True)], self.findings)
 
     # What the layers see.
 
@@ -125,7 +131,7 @@ class Merging:
 
     def _start(self, hidden: torch.Tensor) -> None:
         """Lay out the tokens of all pictures over the patches of the sequence."""
-        if self.tap.seen is not None:
+        if self.tap.seen is not None and not bool(self.tap.seen.all()):
             raise InputError(
                 f"{self.strategy.name} cannot merge pictures with padding inside the tower (pixel_attention_mask); "
                 "resize them to the tower's size"
@@ -175,23 +181,29 @@ class Merging:
         self.alive, self.group, self.sizes, self.members = (
             x.to(device) for x in (self.alive, self.group, self.sizes, self.members)
         )
-        keys = self._keys(index, blocks.detach(), given)
+        keys = self._keys(index, hidden, given)
         values, receiver = blocks.flatten(1), torch.arange(len(blocks), device=device)
         stays = torch.ones_like(receiver, dtype=torch.bool)
         for places, leave in self._alike(targets):
             places = places.to(device)
-            decision = self.strategy.merge(keys[places], self.sizes[places], leave)
-            if decision.mask.shape != places.shape or bool(((~decision.mask).sum(1) != leave).any()):
-                raise InputError(f"{type(self.strategy).__name__}.merge did not take {leave} tokens of every unit away")
+            name, where = type(self.strategy).__name__, f"before tower layer {index}"
+            with asking(self.strategy, where):
+                decision = self.strategy.merge(keys[places], self.sizes[places], leave)
+                check_kinds(decision, places.shape, f"{name}.merge")
+                found = faults(decision, count=places.shape[1] - leave, dtype=exact)
+            self.findings.add(f"{name}, {where}", "picture {} of that size".format, found)
             taken = decision.values(values[places].to(exact)).to(values.dtype)
             values = values.index_put((places,), taken)
-            receiver[places.gather(1, decision.source)] = places.gather(1, decision.slot)
+            source, slot = (within(x, places.shape[1]) for x in (decision.source, decision.slot))
+            receiver[places.gather(1, source)] = places.gather(1, slot)
             stays[places] = decision.mask
-        self.sizes = torch.zeros_like(self.sizes).scatter_add(0, receiver, self.sizes)[stays]
-        self.group = (stays.cumsum(0) - 1)[receiver[self.group]]
-        self.alive, self.counts, self.merged = self.alive[stays], targets, True
+        left = stays.byte().argsort(descending=True, stable=True)[: sum(targets)]
+        self.sizes = torch.zeros_like(self.sizes).scatter_add(0, receiver, self.sizes)[left]
+        number = (stays.cumsum(0) - 1).clamp(max=sum(targets) - 1)  # of a faulty merger more might stay
+        self.group = number[receiver[self.group]]
+        self.alive, self.counts, self.merged = self.alive[left], targets, True
         self.order = self._order(hidden)
-        return self._sequence(values[stays].unflatten(1, blocks.shape[1:]).flatten(0, 1), hidden)
+        return self._sequence(values[left].unflatten(1, blocks.shape[1:]).flatten(0, 1), hidden)
 
     def _alike(self, targets: list[int]) -> list[tuple[torch.Tensor, int]]:
         """Pictures with as many tokens of which as many leave: places `[pictures, tokens]` of theirs, and how many."""
@@ -202,17 +214,21 @@ class Merging:
             first += count
         return [(torch.stack(places), leave) for (_, leave), places in found.items()]
 
-    @torch.no_grad()
-    def _keys(self, index: int, blocks: torch.Tensor, given: dict) -> torch.Tensor:
-        """Keys of a layer, the mean over heads and patches of each token: `[tokens, head_dim]`."""
-        layer, rotary = self.modules[index], given.get("position_embeddings")
-        if rotary is not None:
-            patches = self.members[self.alive].flatten()
-            rotary = tuple(x.flatten(0, -2)[patches.to(x.device)] for x in rotary)
-        normed = self.view.tower_norm(layer)(blocks.flatten(0, 1))
-        look = VisionTap(self.view)
-        taken = AttentionTap(index, self.view.tower_attention(layer), normed, rotary)
-        return look.project("k", taken).float().mean(1).unflatten(0, (-1, blocks.shape[1])).mean(1)
+    def _keys(self, index: int, hidden: torch.Tensor, given: dict) -> torch.Tensor:
+        """Keys of a layer that is about to run, the mean over heads and patches of each token: `[tokens, head_dim]`."""
+        given = self._gathered(given, hidden) if self.merged else dict(given)
+        patches = hidden.shape[:-1].numel()
+        for name in ENDS:  # all in one piece: nothing but the attention itself depends on the pieces
+            if given.get(name) is not None:
+                given[name] = torch.tensor([0, patches], dtype=given[name].dtype, device=given[name].device)
+        for name in LONGEST:
+            if given.get(name) is not None:
+                given[name] = patches
+        call = run_ahead(self.modules[index], hidden.detach(), (), given, past=0, check=False)
+        if call is None:
+            raise read_nothing(self.modules[index])
+        keys = call.key.float().mean(1)
+        return self._blocks(keys if hidden.ndim == 3 else keys[0]).mean(1)
 
     # The layers' other arguments, at the patches that are left.
 

@@ -1,6 +1,5 @@
 """A read-only look at one run of the vision tower, and its signals mapped to the tokens the decoder sees."""
 
-from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -9,14 +8,21 @@ import numpy as np
 import torch
 from transformers.vision_utils import get_vision_window_index
 
+from seeless.context import TowerSignal
+from seeless.core.attention import read_nothing
+from seeless.core.checks import Findings
 from seeless.core.family import ModelView
 from seeless.core.images import NO_PATCH, Image, Side
-from seeless.core.sharding import check_whole
+from seeless.core.tower_attention import AttentionTap, in_one
 from seeless.core.transfer import upload
 from seeless.errors import InputError
-from seeless.ops.attention import attention_rows, received_attention, rotate
 from seeless.ops.pooling import pool_blocks
-from seeless.strategy import TowerStrategy
+from seeless.strategy import Strategy, TowerStrategy
+
+ENCODE_AGAIN = (
+    "this strategy asks the vision tower for something that was not asked for when these image features were first "
+    "used, and its states have been given up since; pass pixel_values, or call get_image_features again"
+)
 
 
 @dataclass(frozen=True)
@@ -27,62 +33,63 @@ class Merged:
         strategy: who decided.
         group: `[tokens]` of all pictures, the number of the token that carries each one's group.
         seen: per picture, the patches that each layer of the tower saw.
+        findings: what is wrong with its decisions.
     """
 
     strategy: TowerStrategy
     group: torch.Tensor
     seen: list[list[int]]
-
-
-@dataclass
-class AttentionTap:
-    """What the attention of one tower layer took in.
-
-    Args:
-        layer: its number.
-        module: the attention module.
-        hidden: `[pictures, patches, dim]`, or `[patches, dim]` of all pictures in one sequence.
-        rotary: cos and sin `[patches, dim]` for towers with rotary embeddings.
-        lengths: how the one sequence falls into pieces that attend to themselves only.
-    """
-
-    layer: int
-    module: Any
-    hidden: torch.Tensor | None = None
-    rotary: tuple[torch.Tensor, torch.Tensor] | None = None
-    lengths: list[int] | None = None
+    findings: Findings
 
 
 @dataclass
 class VisionTap:
-    """What one run of the tower showed: two layers' attention input, the projector's input, and the outcome.
+    """What one run of the tower showed: two layers' attention, the projector's input, and the outcome.
+
+    States are noted if some strategy may ask for them, and given up after the prefill that used them. What was computed
+    from them stays, so that features that were encoded ahead can be used again.
 
     Args:
+        reads: what strategies may ask for; None = anything.
         made: the attention of the layer that produced the features the projector takes.
         reader: that of the layer after it, which takes the same features in; None where it is the tower's last.
         seen: `[pictures, patches]` bool, False = padding of the picture; None if there is none.
         projected: what the projector took in, with its gradient.
         class_token: `[pictures, dim]`, the tower's class token at the same depth, with its gradient; None without one.
+        taken: shape of what the layer that made the features took in, class tokens included, or else the projector.
         patches, tokens: (height, width) of every picture's grid in the tower, and in the decoder.
         grids: `[videos or images, 3]`, frames, height and width, where the model is given them.
-        given: what enters the decoder: one tensor `[images, ..., dim]`, or one per image.
+        given: what enters the decoder: one tensor `[images, ..., dim]`, or one per image; None if nobody may ask.
         source: of every token that enters, the place among those of all pictures that show patches; `NO_PATCH`.
         merged: what became of the tokens, if they were merged inside the tower.
+        width: of what the projector took in.
+        asked: whether the features were asked for.
+        over: whether a prefill has used it, and states were given up.
+        trained: whether those had a gradient.
     """
 
     view: ModelView
-    kind: str = "image"
+    reads: frozenset[TowerSignal] | None = None
     made: AttentionTap | None = None
     reader: AttentionTap | None = None
     seen: torch.Tensor | None = None
     projected: torch.Tensor | None = None
     class_token: torch.Tensor | None = None
+    taken: torch.Size | None = None
     patches: tuple[Side, ...] = ()
     tokens: tuple[Side, ...] = ()
     grids: np.ndarray | None = None
     given: Any = field(default=None, repr=False)
     source: np.ndarray | None = field(default=None, repr=False)
     merged: Merged | None = field(default=None, repr=False)
+    width: int = 0
+    asked: bool = False
+    over: bool = False
+    trained: bool = False
+
+    def may_read(self, *signals: TowerSignal) -> bool:
+        """Whether any of these may be asked for."""
+        return self.reads is None or not self.reads.isdisjoint(signals)
 
     @property
     def count(self) -> int:
@@ -115,66 +122,39 @@ class VisionTap:
         order[self.source[shown]] = shown
         return flat[upload([order], flat.device)[0]]
 
+    def release(self) -> None:
+        """Give up states: a prefill has used this run of the tower."""
+        if self.over:
+            return
+        for tap in (self.made, self.reader):
+            if tap is not None:
+                tap.calls = []
+        states = [x for x in (self.projected, self.class_token) if x is not None]
+        self.over, self.trained = True, any(x.requires_grad for x in states)
+        self.projected = self.projected.detach() if self.asked and self.projected is not None else None
+        self.class_token = None if self.class_token is None else self.class_token.detach()
+        if not self.asked:
+            self.given = None
+
     # Patches: everything `[patches of all pictures, ...]`.
 
     def _opened(self, tap: AttentionTap | None) -> AttentionTap:
-        if tap is None or tap.hidden is None:
+        if tap is None:
             raise InputError(
                 "this strategy reads the vision tower, but none of its layers produced these features; "
                 "set vision_feature_layer to the output of a layer"
             )
+        if not tap.calls and self.over:
+            raise InputError(ENCODE_AGAIN)
+        if not tap.calls:
+            raise read_nothing(self.view.tower_layers("image")[tap.layer])
         return tap
 
-    def project(self, name: str, tap: AttentionTap) -> torch.Tensor:
-        """Queries or keys `[patches, heads, head_dim]`, rotated if the tower rotates, class tokens included."""
-        assert tap.hidden is not None
-        flat, module = tap.hidden.flatten(0, -2), tap.module
-        heads = module.num_heads if hasattr(module, "num_heads") else self.view.tower_heads
-        fused = getattr(module, "qkv", None)
-        projection = getattr(module, f"{name}_proj") if fused is None else fused
-        check_whole(projection)
-        projected = projection(flat)
-        if fused is not None:
-            projected = projected.view(len(flat), 3, heads, -1)[:, "qk".index(name)]
-        else:
-            if (norm := getattr(module, f"{name}_norm", None)) is not None:
-                projected = norm(projected)
-            projected = projected.view(len(flat), heads, -1)
-        if tap.rotary is None:
-            return projected
-        cos, sin = (x.detach().flatten(0, -2).float()[None] for x in tap.rotary)
-        return rotate(projected.float().transpose(0, 1)[None], cos, sin)[0].transpose(0, 1).to(projected.dtype)
-
-    def _pieces(self, tap: AttentionTap) -> list[torch.Tensor]:
-        """Patches that attend to each other: `[pieces, patches]` for every length of piece there is."""
-        assert tap.hidden is not None
-        device, flat, lengths = tap.hidden.device, tap.hidden.shape[:-1].numel(), tap.lengths
-        if lengths is None:
-            lengths = [flat // len(self.patches)] * len(self.patches)
-            if tap.hidden.ndim == 2 or (tap.hidden.shape[0] == 1 and len(self.patches) > 1):
-                lengths = [height * width for height, width in self.patches]
-        if sum(lengths) != flat:
-            raise InputError(f"the vision tower saw {flat} patches, but its pictures have {sum(lengths)}")
-        groups, start = defaultdict(list), 0
-        for length in lengths:
-            groups[length].append(torch.arange(start, start + length, device=device))
-            start += length
-        return [torch.stack(pieces) for pieces in groups.values()]
-
-    def _attention(self, tap: AttentionTap, query: torch.Tensor, keys: torch.Tensor, scaling: float) -> torch.Tensor:
+    def _attention(self, tap: AttentionTap) -> torch.Tensor:
         """`[patches, heads]`: from the class token, or from all patches of the piece on average; class tokens out."""
-        result = torch.zeros(keys.shape[:2], device=keys.device)
-        for piece in self._pieces(tap):
-            own_keys = keys[piece].transpose(1, 2)
-            seen = None if self.seen is None else self.seen.flatten()[piece]
-            if self.view.has_class_token:
-                columns = torch.arange(piece.shape[1], device=keys.device).expand(len(piece), -1)
-                class_query = query[piece[:, :1]].transpose(1, 2)
-                weights = attention_rows(class_query, own_keys, scaling, None, columns)[:, :, 0]
-            else:
-                weights = received_attention(query[piece].transpose(1, 2), own_keys, scaling, seen)
-            result[piece] = weights.transpose(1, 2)
-        return self._without_class_tokens(result)
+        lead = int(self.view.has_class_token)
+        sizes = [height * width + lead for height, width in self.patches]
+        return self._without_class_tokens(tap.attention(sizes, self.seen))
 
     def _without_class_tokens(self, patches: torch.Tensor) -> torch.Tensor:
         if not self.view.has_class_token:
@@ -199,54 +179,64 @@ class VisionTap:
     @cached_property
     def token_attention(self) -> torch.Tensor:
         """`[tokens, heads]`, float32."""
-        tap = self._opened(self.made)
-        scaling = tap.module.scaling if hasattr(tap.module, "scaling") else tap.module.scale
-        return self._to_tokens(self._attention(tap, self.project("q", tap), self.project("k", tap), scaling))
+        return self._to_tokens(self._attention(self._opened(self.made)))
 
     @cached_property
     def token_keys(self) -> torch.Tensor:
         """`[tokens, heads, head_dim]`."""
-        return self._to_tokens(self._without_class_tokens(self.project("k", self._opened(self.made))))
+        return self._to_tokens(self._without_class_tokens(self._opened(self.made).keys()))
 
     @cached_property
     def reader_attention(self) -> torch.Tensor:
         """`[tokens]`, float32: of the layer that reads the features, as if it had one head of its whole width."""
         tap = self._opened(self.reader or self.made)
-        query, keys = (self.project(name, tap).flatten(1)[:, None] for name in "qk")
-        return self._to_tokens(self._attention(tap, query, keys, keys.shape[-1] ** -0.5))[:, 0]
+        return self._to_tokens(self._attention(tap.joined()))[:, 0]
 
     @cached_property
     def reader_keys(self) -> torch.Tensor:
         """`[tokens, width]`, of the same layer."""
-        keys = self.project("k", self._opened(self.reader or self.made)).flatten(1)
+        keys = self._opened(self.reader or self.made).joined().keys()[:, 0]
         return self._to_tokens(self._without_class_tokens(keys))
+
+    def _check_gradient(self) -> None:
+        if self.over and self.trained and torch.is_grad_enabled():
+            raise InputError(ENCODE_AGAIN)
 
     def features_with_gradient(self) -> torch.Tensor:
         """`[tokens, dim]`: what the projector took in, or where that is not one vector per token, what it gave."""
-        if not self.view.family.projected:
-            return self.features
-        if self.projected is None:
+        projected = self.view.family.projected
+        taken = self.projected if projected else self.features if self.given is not None else None
+        if taken is None and self.over:
+            raise InputError(ENCODE_AGAIN)
+        if taken is None:
             raise InputError("the projector did not run, so nothing is known about the features it took in")
-        taken, (height, width) = self.projected, self.patches[0]
+        self.asked = True
+        if not projected:
+            return taken
+        self._check_gradient()
+        height, width = self.patches[0]
         if self.view.has_class_token and taken.ndim == 3 and taken.shape[1] == height * width + 1:
             taken = taken[:, 1:]
         return taken.flatten(0, -2)
 
     def class_tokens_with_gradient(self) -> torch.Tensor | None:
         """`[pictures, dim]` of the space of the features; None where the projector cannot take class tokens."""
-        taken, own = self.projected, self.class_token
-        fits = self.view.family.projected and own is not None and taken is not None
-        return own if fits and own.shape[-1] == taken.shape[-1] else None  # type: ignore[union-attr]
+        self._check_gradient()
+        own = self.class_token
+        fits = self.view.family.projected and own is not None and own.shape[-1] == self.width
+        return own if fits else None
 
     @property
     def signal(self) -> str:
         """What `token_attention` is, in words."""
-        return self._in_words("", self._opened(self.made).layer, "")
+        assert self.made is not None
+        return self._in_words("", self.made.layer, "")
 
     @property
     def reader_signal(self) -> str:
         """What `reader_attention` is, in words."""
-        tap = self._opened(self.reader or self.made)
+        tap = self.reader or self.made
+        assert tap is not None
         role = ", which reads the features" if self.reader else ", which made the features (none reads them)"
         return self._in_words("single-head ", tap.layer, role)
 
@@ -259,24 +249,56 @@ class VisionTap:
 
 @dataclass
 class Vision:
-    """The tower's runs of one forward as one table: everything `[tokens, ...]`."""
+    """The tower's runs of one forward as one table: everything `[tokens, ...]`.
+
+    Args:
+        strategy: who asks; what it does not declare to read, it does not get.
+    """
 
     taps: list[VisionTap]
+    strategy: Strategy | None = None
+
+    def asked_by(self, strategy: Strategy) -> "Vision":
+        """The same for one strategy."""
+        return Vision(self.taps, strategy)
+
+    def release(self) -> None:
+        """Give up states that nothing was computed from: the prefill is over."""
+        for tap in self.taps:
+            tap.release()
+
+    def offers(self, signal: TowerSignal) -> bool:
+        """Whether the strategy may ask for this."""
+        declared = None if self.strategy is None else type(self.strategy).tower
+        return declared is None or signal in declared
+
+    def _check(self, signal: TowerSignal) -> None:
+        if not self.offers(signal):
+            assert self.strategy is not None
+            declared = type(self.strategy).tower or ()
+            name, more = type(self.strategy).__name__, (*declared, signal)
+            raise InputError(
+                f"{name} asks the vision tower for {signal!r}, but declares tower = {declared!r}, so nothing else of "
+                f"it was kept; write tower = {more!r} in the class"
+            )
 
     @cached_property
     def attention(self) -> torch.Tensor:
-        return torch.cat([tap.token_attention for tap in self.taps])
+        self._check("attention")
+        return in_one([tap.token_attention for tap in self.taps])
 
     @cached_property
     def features(self) -> torch.Tensor:
         return self.features_with_gradient().detach()
 
     def features_with_gradient(self) -> torch.Tensor:
-        return torch.cat([tap.features_with_gradient() for tap in self.taps])
+        self._check("features")
+        return in_one([tap.features_with_gradient() for tap in self.taps])
 
     @cached_property
     def keys(self) -> torch.Tensor:
-        return torch.cat([tap.token_keys for tap in self.taps])
+        self._check("keys")
+        return in_one([tap.token_keys for tap in self.taps])
 
     @cached_property
     def groups(self) -> torch.Tensor:
@@ -290,16 +312,19 @@ class Vision:
 
     @cached_property
     def reader_attention(self) -> torch.Tensor:
-        return torch.cat([tap.reader_attention for tap in self.taps])
+        self._check("reader_attention")
+        return in_one([tap.reader_attention for tap in self.taps])
 
     @cached_property
     def reader_keys(self) -> torch.Tensor:
-        return torch.cat([tap.reader_keys for tap in self.taps])
+        self._check("reader_keys")
+        return in_one([tap.reader_keys for tap in self.taps])
 
     def class_tokens_with_gradient(self) -> torch.Tensor | None:
         """`[pictures, dim]`; None unless every run has them."""
+        self._check("class_token")
         found = [own for tap in self.taps if (own := tap.class_tokens_with_gradient()) is not None]
-        return torch.cat(found) if len(found) == len(self.taps) else None
+        return in_one(found) if len(found) == len(self.taps) else None
 
     def picture(self, tokens: np.ndarray) -> np.ndarray:
         """The picture that each of some places in the table shows."""

@@ -19,7 +19,7 @@ class Evaluation:
         output: where results and samples go.
         batch_size: questions per forward.
         simple: use the plug-in's simple interface, the only one that lmms-eval compares likelihoods through.
-        limit: questions per task; None: all.
+        limit: questions per task, below 1 their share; None: all.
         extra: model arguments appended as they are.
         gpus: device numbers, "" for those there are.
         processes: how many share the questions.
@@ -35,7 +35,7 @@ class Evaluation:
     output: Path
     batch_size: int = 1
     simple: bool = False
-    limit: int | None = None
+    limit: float | None = None
     extra: str = ""
     gpus: str = ""
     processes: int = 1

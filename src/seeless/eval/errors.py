@@ -1,10 +1,12 @@
-"""What can go wrong with an evaluation, each with an exit code of its own on the command line."""
+"""What can go wrong with an evaluation."""
 
 from seeless.errors import MissingExtra, SeelessError
 
 
 class InvalidRequest(SeelessError, ValueError):
     """Something was asked for that cannot be; the message says what can."""
+
+    exit_code = 2
 
 
 class MissingEvaluator(MissingExtra):

@@ -16,7 +16,7 @@ from seeless.eval.loyalty import Answers
 from seeless.eval.outcome import metric_of
 from seeless.eval.tasknames import lmms_eval_folder, task_names
 from seeless.eval.tasks import tasks_path
-from seeless.named.errors import one_line
+from seeless.named.errors import with_kind
 from seeless.strategy import Recipe
 
 TAIL = 2000
@@ -74,7 +74,7 @@ def evaluate(
             raise
         except Exception as error:
             raise FailedEvaluation(
-                f"lmms-eval failed on {', '.join(tasks)}: {type(error).__name__}: {one_line(error)}; it said last: "
+                f"lmms-eval failed on {', '.join(tasks)}: {with_kind(error)}; it said last: "
                 f"{heard.getvalue()[-TAIL:].strip()}"
             ) from error
     words, scores = {}, {}

@@ -45,12 +45,12 @@ def results_in(folder: Path) -> set[Path]:
     return set(folder.rglob(RESULTS)) if folder.is_dir() else set()
 
 
-def read_results(folder: Path, before: set[Path], tasks: list[str], limit: int | None) -> tuple[Path, dict[str, Any]]:
+def read_results(folder: Path, before: set[Path], tasks: list[str], limit: float | None) -> tuple[Path, dict[str, Any]]:
     """The results file that was not there `before`, checked.
 
     Args:
         tasks: those whose results must be in it, tags and groups resolved.
-        limit: questions asked for per task; None: all there are.
+        limit: questions asked for per task, below 1 their share; None: all there are.
 
     Raises:
         FailedEvaluation: there is none, a task is missing from it, or has fewer answers than questions.
@@ -67,7 +67,7 @@ def read_results(folder: Path, before: set[Path], tasks: list[str], limit: int |
         raise FailedEvaluation(f"{file} has no results for {', '.join(missing)}")
     for task in tasks:
         there = results["n-samples"][task]["original"]
-        wanted = there if limit is None else min(limit, there)
+        wanted = there if limit is None else math.ceil(there * limit) if limit < 1 else min(int(limit), there)
         answered = len({sample["doc_id"] for sample in samples(file, task)})
         if answered < wanted:
             raise FailedEvaluation(f"{task} has answers to {answered} of {wanted} questions")

@@ -13,8 +13,9 @@ from seeless.eval.points import AGREEMENT, NONE, Point, metrics, points
 from seeless.eval.rows import Row
 
 MADE_OF = "seeless-made-of"  # the entry of a PNG that says from what it was drawn
-COLOURS = ("#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f", "#b6992d", "#b07aa1", "#d37295", "#9c755f", "#5b5b5b")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+COLOURS = ("#3b6fb6", "#f28e2b", "#c8202f", "#3fb8b0", "#3f8f3a", "#b5a11c", "#7a4fb5", "#f08fc0", "#84512f", "#6b6b6b")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d", "8")
+LINES = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))  # solid, dashes, dots, both
 AXES = (
     ("tokens", "visual tokens per decoder layer"),
     ("flops", "FLOPs of the prefill, share of the untouched"),
@@ -58,7 +59,7 @@ def plot(rows: Sequence[Row], output: Path, metric: str | None = None, made_of: 
         pair[0].set_ylabel(f"{'agreement with the untouched model' if metric == AGREEMENT else own[0].metric}, %")
         pair[0].set_title(f"{task}, {model}", loc="left", color=INK)
     handles, names = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside right center", frameon=False, fontsize=9)
+    figure.legend(handles, names, loc="outside right center", frameon=False, fontsize=9, handlelength=4)
     output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output, dpi=130, metadata={MADE_OF: made_of} if output.suffix == ".png" else None)
 
@@ -80,10 +81,14 @@ def drawn_from(picture: Path) -> str | None:
 
 
 def _styles(found: Sequence[Point]) -> dict[str, dict[str, Any]]:
-    """Colour and marker by strategy, a pair for each."""
+    """How each strategy is drawn; those of one colour have another line and another marker."""
     names = sorted({point.strategy for point in found} - {NONE})
     return {
-        name: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]}
+        name: {
+            "color": COLOURS[i % len(COLOURS)],
+            "linestyle": LINES[i // len(COLOURS) % len(LINES)],
+            "marker": MARKERS[i % len(MARKERS)],
+        }
         for i, name in enumerate(names)
     }
 

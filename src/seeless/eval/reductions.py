@@ -1,14 +1,15 @@
 """What `seeless eval` puts on the model: PriorTR's methods, strategies of seeless' own, or nothing."""
 
 from dataclasses import Field, dataclass
-from typing import Any, get_type_hints
+from typing import Any
 
 import seeless as sl
 from seeless.errors import did_you_mean
 from seeless.eval.errors import InvalidRequest
 from seeless.eval.targets import PLUGIN, Target
-from seeless.named.knobs import Spell, build_strategies, default_of, parse_value, takes
-from seeless.named.strategies import GUEST, Choice, choose
+from seeless.fields import field_types, takes
+from seeless.named.knobs import Spell, build_strategies, default_of, parse_value
+from seeless.named.strategies import GUEST, OF_YOUR_OWN, Choice, choose
 from seeless.strategy import Recipe
 from seeless.vtr import VTR_REGISTRY
 
@@ -79,7 +80,7 @@ def method_params(target: Target, method: str) -> dict[str, Any]:
     knobs = _knobs(method)
     own = METHOD_PARAMS.get(method) if VTR_REGISTRY[method].__module__.startswith("seeless.") else None
     names = [name for name in knobs if name not in BUDGET] if own is None else own
-    hints = get_type_hints(_choice(method).flags_of)
+    hints = field_types(_choice(method).flags_of)
     return {**{name: hints[name] for name in names}, **loading}
 
 
@@ -94,7 +95,7 @@ def guest(target: Target, method: str, budget: dict[str, str], params: list[str]
         InvalidRequest: an unknown method, a parameter that it does not have, a value that it cannot take.
     """
     if method not in methods():
-        raise InvalidRequest(f"no method is called {method!r}; {_near(method, methods())}")
+        raise InvalidRequest(f"no method is called {method!r}; {_near(method, methods())} {OF_YOUR_OWN}")
     budget, values = dict(budget), _params(target, method, params)
     on_tower = method == "vispruner" and VTR_REGISTRY[method].__module__.startswith("seeless.")
     notices: tuple[str, ...] = ()
@@ -110,7 +111,7 @@ def guest(target: Target, method: str, budget: dict[str, str], params: list[str]
     arguments = {name: _text(name, value) for name, value in values.items()}
     strategy = None
     if method != BASELINE:
-        hints, knobs = get_type_hints(_choice(method).flags_of), _knobs(method)
+        hints, knobs = field_types(_choice(method).flags_of), _knobs(method)
         given = {name: _value(_flag(name), text, hints[name]) for name, text in budget.items()}
         arguments = {**{name: _text(name, value) for name, value in given.items()}, **arguments}
         fields = {name: value for name, value in values.items() if name in knobs}

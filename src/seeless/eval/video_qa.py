@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from seeless.errors import InputError
 from seeless.eval.errors import InvalidRequest
 from seeless.eval.matching import alike, exact
+from seeless.pixels import shorten
 
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv")
 
@@ -78,13 +80,16 @@ def find_video(folder: Path, name: str) -> Path:
     """`name.mp4`, `.avi`, `.mov` or `.mkv` in the folder, else the same with `v_` before the name.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or the name leads out of the folder.
     """
+    inside = os.path.normpath(name)
+    if os.path.isabs(name) or inside.split(os.sep)[0] == os.pardir or os.path.splitdrive(name)[0]:
+        raise InputError(f"the video name {shorten(name)!r} leads out of {folder}; name a video in it")
     for stem in (name, f"v_{name}"):
         for suffix in SUFFIXES:
-            if (file := folder / f"{stem}{suffix}").is_file():
+            if os.path.isfile(file := folder / f"{stem}{suffix}"):
                 return file
-    raise InputError(f"no video {name} ({', '.join(SUFFIXES)}; with or without v_ before it) in {folder}")
+    raise InputError(f"no video {shorten(name)} ({', '.join(SUFFIXES)}; with or without v_ before it) in {folder}")
 
 
 def chunk(questions: list[VideoQuestion], count: int, index: int) -> list[VideoQuestion]:

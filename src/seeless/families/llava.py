@@ -5,8 +5,6 @@ from seeless.core.family import Family
 FAMILY = Family(
     title="LLaVA-1.5",
     model_types=("llava",),
-    tower_attentions=("self_attn", "attention"),
-    tower_norms=("layer_norm1", "attention_norm"),
     sizes="image_sizes",
     checkpoints={
         "liuhaotian/llava-v1.5-7b": "llava-hf/llava-1.5-7b-hf",

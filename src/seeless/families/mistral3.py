@@ -5,8 +5,6 @@ from seeless.core.family import Family
 FAMILY = Family(
     title="Mistral 3",
     model_types=("mistral3",),
-    tower_attentions=("attention",),
-    tower_norms=("attention_norm",),
     merge="spatial_merge_size",
     projected=False,
     sizes="image_sizes",

@@ -13,6 +13,7 @@ from seeless import models
 from seeless.errors import InputError
 from seeless.integrations.batches import Batches
 from seeless.integrations.prompts import Prompt
+from seeless.named.errors import naming_strategies
 from seeless.strategy import Recipe
 from seeless.vtr import VTRConfig
 
@@ -163,7 +164,8 @@ class Answerer:
 
     @contextmanager
     def _applied(self) -> Any:
-        with sl.apply(self.model, VTRConfig(enabled=False) if self.strategy is None else self.strategy) as handle:
+        strategy = VTRConfig(enabled=False) if self.strategy is None else self.strategy
+        with naming_strategies(), sl.apply(self.model, strategy) as handle:
             yield handle
 
     @torch.no_grad()

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from seeless.errors import InputError
-from seeless.integrations.videos import Video, read_video
+from seeless.pixels import Video, is_animation, is_video, load_image, read_video, to_rgb
 
 MARKER = "<image>"
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 logger = logging.getLogger("seeless.integrations")
 Message = dict[str, Any]
 
@@ -66,7 +65,7 @@ def prompt_of_messages(messages: Sequence[Message], max_frames: int, system: str
     for message in messages:
         content = message["content"]
         parts = [_text(content)] if isinstance(content, str) else content
-        taken = [part if part["type"] == "text" else _part(_visual(part), max_frames) for part in parts]
+        taken = [part if part["type"] == "text" else _part(_visual(part), part["type"], max_frames) for part in parts]
         turns.append({"role": message["role"], "content": _placed(taken)})
     return Prompt(turns)
 
@@ -108,21 +107,23 @@ def _visual(part: dict[str, Any]) -> Any:
     return next((part[name] for name in ("url", kind, "path") if part.get(name) is not None), None)
 
 
-def _part(visual: Any, max_frames: int) -> Message:
-    """A picture or video as a part of a message."""
+def _part(visual: Any, kind: str, max_frames: int) -> Message:
+    """A picture or video as a part of a message.
+
+    Of a path, the file's content says which it is; only where it is a picture that moves, the part's own type does.
+    """
     from PIL import Image
 
     if isinstance(visual, dict):
-        visual = visual.get("url") or visual.get("path")
-    if isinstance(visual, Path | str) and str(visual).lower().endswith(PICTURES):
-        with Image.open(visual) as image:
-            return {"type": "image", "image": image.convert("RGB")}
+        visual = next((visual[name] for name in ("bytes", "url", "path") if visual.get(name) is not None), None)
     if isinstance(visual, Image.Image):
-        return {"type": "image", "image": visual.convert("RGB")}
-    if isinstance(visual, Path | str):
+        return {"type": "image", "image": to_rgb(visual)}
+    if isinstance(visual, Path | str) and (is_video(visual) or (kind == "video" and is_animation(visual))):
         return {"type": "video", "video": read_video(visual, max_frames)}
+    if isinstance(visual, Path | str | bytes):
+        return {"type": "image", "image": load_image(visual)}
     if isinstance(visual, list | tuple) and visual and all(isinstance(frame, Image.Image) for frame in visual):
-        frames = [frame.convert("RGB") for frame in visual]
+        frames = [to_rgb(frame) for frame in visual]
         return {"type": "video", "video": Video(frames, list(range(len(frames))), 1.0)}
     raise InputError(
         f"a {type(visual).__name__} is no picture and no video; give a Pillow image, a path, or a list of frames"

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import seeless.tiny
-from seeless import models
 from seeless.named.errors import UnloadableModel, one_line
 
 
@@ -23,8 +21,11 @@ class LoadedModel:
 
 def resolve_name(model: str | None) -> str:
     """The path or hub id to load: the embedded model without a name, a converted checkpoint for an original one."""
+    from seeless import models
+    from seeless.tiny import tiny_path
+
     if model is None:
-        return str(seeless.tiny.tiny_path())
+        return str(tiny_path())
     name = model if Path(model).exists() else models.converted_name(model)
     if name != model:
         print(f"{model} is the original release; using its conversion {name}", file=sys.stderr)
@@ -43,6 +44,8 @@ def load_config(name: str, **options: Any) -> Any:
     """
     from transformers import AutoConfig, PretrainedConfig
 
+    from seeless import models
+
     if name.startswith((".", "/", "~")) and not Path(name).exists():
         raise UnloadableModel(f"cannot load {name!r}: no such folder")
     _silence_transformers()
@@ -57,8 +60,10 @@ def load_config(name: str, **options: Any) -> Any:
 
 def load_embedded() -> LoadedModel:
     """The embedded model, on the CPU."""
+    from seeless.tiny import load_tiny
+
     _silence_transformers()
-    return LoadedModel(resolve_name(None), *seeless.tiny.load_tiny())
+    return LoadedModel(resolve_name(None), *load_tiny())
 
 
 def load_model(

@@ -1,17 +1,18 @@
 """Strategies from their names and the values of their fields, written as text."""
 
-import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import MISSING, Field
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import seeless as sl
 from seeless.errors import did_you_mean
+from seeless.fields import OFF_LIMITS, field_types, members_of, takes
 from seeless.named.strategies import Choice, choose, guest_names
-from seeless.strategy import Recipe
+
+if TYPE_CHECKING:
+    from seeless.strategy import Recipe
 
 DEFAULT_KEEP = 0.25
-OFF_LIMITS = "a value that cannot be given on the command line"
 Values = dict[str, str | None]
 Spell = Callable[[str, str], str]
 
@@ -25,7 +26,7 @@ def assignment(name: str, value: str = "") -> str:
     return f"{name}={value}" if value else name
 
 
-def build_strategies(names: list[str], values: Values, spell: Spell = assignment) -> list[sl.Strategy | Recipe]:
+def build_strategies(names: list[str], values: Values, spell: Spell = assignment) -> "list[sl.Strategy | Recipe]":
     """The strategies, each with those values that are for its fields; a guest as its configuration.
 
     A value's name is that of a field, or `strategy.field` for one strategy only. Where no budget is given and a
@@ -56,7 +57,7 @@ def parse_value(text: str, annotation: Any) -> Any:
     >>> parse_value("64", float | int), parse_value("1.0", float | int), parse_value("8,16", int | list[int] | None)
     (64, 1.0, [8, 16])
     """
-    choices = _choices(annotation)
+    choices = members_of(annotation)
     named = [value for choice in choices if get_origin(choice) is Literal for value in get_args(choice)]
     if text in map(str, named):  # also where "none" is a name
         return next(value for value in named if str(value) == text)
@@ -77,32 +78,13 @@ def parse_value(text: str, annotation: Any) -> Any:
     raise ValueError(f"it takes {takes(annotation)}")
 
 
-def takes(annotation: Any) -> str:
-    """What a field takes, in words.
-
-    >>> takes(float | int | list[int] | None)
-    'number, whole number, comma-separated list or none'
-    """
-    words = {int: "whole number", float: "number", bool: "true or false", str: "text", type(None): "none"}
-    parts: list[str] = []
-    for choice in _choices(annotation):
-        if get_origin(choice) is Literal:
-            parts += map(str, get_args(choice))
-        elif get_origin(choice) is list:
-            parts.append("comma-separated list")
-        else:
-            parts.append(words.get(choice, OFF_LIMITS))
-    parts = list(dict.fromkeys(parts))
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} or {parts[-1]}"
-
-
 def default_of(knob: Field) -> Any:
     """The default of a field; `MISSING` if it has none."""
     return knob.default_factory() if knob.default_factory is not MISSING else knob.default
 
 
-def _build(choice: Choice, texts: Values, spell: Spell) -> sl.Strategy | Recipe:
-    hints = get_type_hints(choice.flags_of)
+def _build(choice: Choice, texts: Values, spell: Spell) -> "sl.Strategy | Recipe":
+    hints = field_types(choice.flags_of)
     values = {}
     for knob in choice.knobs():
         for spelling in _spellings(choice, knob):
@@ -123,7 +105,7 @@ def _build(choice: Choice, texts: Values, spell: Spell) -> sl.Strategy | Recipe:
 def _spellings(choice: Choice, knob: Field) -> list[str]:
     """All names of a flag, the ones that win last."""
     names = [knob.name, f"{choice.prefix}.{knob.name}"]
-    if get_type_hints(choice.flags_of)[knob.name] is bool:
+    if field_types(choice.flags_of)[knob.name] is bool:
         names = [names[0], f"no_{knob.name}", names[1], f"{choice.prefix}.no_{knob.name}"]
     return names
 
@@ -159,14 +141,6 @@ def _refuse(flag: str, choices: list[Choice], spell: Spell) -> None:
 
 def _names(choice: Choice) -> list[str]:
     return [knob.name for knob in choice.knobs()]
-
-
-def _choices(annotation: Any) -> list[Any]:
-    """The members of a union, nested ones too; another annotation alone."""
-    if get_origin(annotation) in (Union, types.UnionType):
-        members: Iterable[Any] = get_args(annotation)
-        return [choice for member in members for choice in _choices(member)]
-    return [annotation]
 
 
 def _order(choice: Any) -> int:

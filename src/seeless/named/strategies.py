@@ -3,14 +3,15 @@
 import dataclasses
 import difflib
 from dataclasses import Field, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import seeless as sl
-from seeless.registry import strategy_class
-from seeless.strategy import Recipe
-from seeless.vtr.registry import VTR_REGISTRY, config_class
+
+if TYPE_CHECKING:
+    from seeless.strategy import Recipe
 
 GUEST = "vtr:"
+OF_YOUR_OWN = "(one of your own is known once its file is given as plugin)"
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Choice:
             if knob.init and (self.guest is None or knob.name != "strategy")
         ]
 
-    def build(self, values: dict[str, Any]) -> sl.Strategy | Recipe:
+    def build(self, values: dict[str, Any]) -> "sl.Strategy | Recipe":
         """The strategy, or a guest's configuration, with these fields.
 
         Raises:
@@ -62,7 +63,7 @@ def guest_names() -> list[str]:
     >>> "vtr:priortr" in guest_names()
     True
     """
-    import seeless.vtr  # noqa: F401  (registers the built-in classes)
+    from seeless.vtr import VTR_REGISTRY
 
     own = set(sl.available()) - set(shadowed())
     return sorted(GUEST + name if name in own else name for name in VTR_REGISTRY)
@@ -78,6 +79,9 @@ def choose(name: str) -> Choice:
         UnknownStrategy: neither has this name; the message has near matches of both.
         BudgetError: the guest's configuration class is no dataclass of its own.
     """
+    from seeless.registry import strategy_class
+    from seeless.vtr.registry import VTR_REGISTRY, config_class
+
     guests = guest_names()
     if name in sl.available() and name not in shadowed():
         return Choice(name, strategy_class(name), None)
@@ -88,7 +92,7 @@ def choose(name: str) -> Choice:
             known |= {known: known for known in sl.available()}
         near = [known[each] for each in difflib.get_close_matches(guest.lower(), known, n=3, cutoff=0.5)]
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known.values())}"
-        raise sl.UnknownStrategy(f"no strategy is called {name!r}; {hint}")
+        raise sl.UnknownStrategy(f"no strategy is called {name!r}; {hint} {OF_YOUR_OWN}")
     config = config_class(guest)
     if "__dataclass_fields__" not in vars(config):
         raise sl.BudgetError(f"{config.__name__} is no dataclass, so its fields are no flags; put @dataclass above it")
@@ -97,5 +101,7 @@ def choose(name: str) -> Choice:
 
 def shadowed() -> list[str]:
     """Names of seeless' own strategies that a plugin has registered a guest under: there the guest is meant."""
+    from seeless.vtr import VTR_REGISTRY
+
     both = set(sl.available()) & set(VTR_REGISTRY)
     return sorted(name for name in both if not VTR_REGISTRY[name].__module__.startswith("seeless."))

@@ -23,6 +23,7 @@ def attention_rows(
     visible: torch.Tensor | None,
     columns: torch.Tensor,
     softcap: float | None = None,
+    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Softmax attention of a few query rows, over all keys, read at some columns.
 
@@ -36,10 +37,24 @@ def attention_rows(
         visible: `[batch, queries, seq]` bool, True = this query sees this key; None = all.
         columns: `[batch, visual]`, the keys to read.
         softcap: bound of the scores, `cap * tanh(score / cap)` (Gemma 2); None = unbounded.
+        sinks: `[heads]`, one more score in every softmax, which no key has (gpt-oss); None = none.
 
     Returns:
         `[batch, heads, queries, visual]`.
     """
+    weights = _weights(query, keys, scaling, None if visible is None else visible[:, None], softcap, sinks)
+    return weights.gather(3, columns[:, None, None].expand(-1, *weights.shape[1:3], -1))
+
+
+def _weights(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    scaling: float,
+    visible: torch.Tensor | None,
+    softcap: float | None,
+    sinks: torch.Tensor | None,
+) -> torch.Tensor:
+    """`[batch, heads, queries, seq]`, float32; `visible` may be broadcast to that shape."""
     batch, heads, queries, dim = query.shape
     kv_heads = keys.shape[1]
     grouped = query.reshape(batch, kv_heads, heads // kv_heads * queries, dim)
@@ -48,9 +63,11 @@ def attention_rows(
     if softcap is not None:
         scores = softcap * (scores / softcap).tanh()
     if visible is not None:
-        scores = scores.masked_fill(~visible[:, None], torch.finfo(scores.dtype).min)
+        scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
+    if sinks is not None:
+        scores = torch.cat([scores, sinks.to(scores.dtype)[:, None, None].expand(batch, -1, queries, 1)], -1)
     weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype).float()
-    return weights.gather(3, columns[:, None, None].expand(-1, heads, queries, -1))
+    return weights if sinks is None else weights[..., :-1]
 
 
 def received_attention(
@@ -58,26 +75,27 @@ def received_attention(
     keys: torch.Tensor,
     scaling: float,
     seen: torch.Tensor | None = None,
-    entries_at_once: int = 2**24,
+    softcap: float | None = None,
+    sinks: torch.Tensor | None = None,
+    entries_at_once: int = 2**21,
 ) -> torch.Tensor:
     """Attention that every key receives, averaged over the queries; the full map is never held.
 
     Args:
-        query, keys: `[batch, heads, seq, dim]`; every query sees every key (a vision tower).
-        scaling: factor on the product.
+        query: `[batch, heads, seq, dim]`; every query sees every key (a vision tower).
+        keys: `[batch, kv_heads, seq, dim]`.
+        scaling, softcap, sinks: as for `attention_rows`.
         seen: `[batch, seq]` bool, False = padding, neither asked nor seen; None = all.
         entries_at_once: of the attention map to hold, about.
 
     Returns:
-        `[batch, heads, seq]`, float32; sums to one over the keys.
+        `[batch, heads, seq]`, float32; sums to one over the keys, if there are no sinks.
     """
     batch, heads, length, _ = query.shape
     total = torch.zeros(batch, heads, length, device=query.device)
+    visible = None if seen is None else seen[:, None, None]
     for some in torch.arange(length, device=query.device).split(max(1, entries_at_once // (batch * heads * length))):
-        scores = query[:, :, some] @ keys.transpose(-1, -2) * scaling
-        if seen is not None:
-            scores = scores.masked_fill(~seen[:, None, None], torch.finfo(scores.dtype).min)
-        weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype).float()
+        weights = _weights(query[:, :, some], keys, scaling, visible, softcap, sinks)
         if seen is not None:
             weights = weights * seen[:, None, some, None]
         total += weights.sum(2)

@@ -48,12 +48,13 @@ class CDPruner(EntryStrategy):
     scope: Scope = field(default="crop", kw_only=True)
     paper = "arXiv 2506.10967"
     rounding = round
+    tower = ("features",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("clip", "question"):
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, str) and value.strip()):
+            if value is not None and not value.strip():
                 raise BudgetError(f"{name}={value!r} is no text; give a string, or leave it out")
         if self.threshold is not None:
             raise BudgetError("cdpruner chooses by relevance and diversity together, so it takes no threshold")

@@ -49,6 +49,7 @@ class CLSE(LayerStrategy):
     scope: Scope = field(default="image", kw_only=True)
     past: Past = field(default="trim", kw_only=True)
     paper = "arXiv 2606.24165"
+    tower = ()
 
     def __post_init__(self) -> None:
         Strategy.__post_init__(self)  # from here on all numbers are Python's own
@@ -69,9 +70,9 @@ class CLSE(LayerStrategy):
         super().__post_init__()
         for name, value in given.items():
             object.__setattr__(self, name, value)
-        if not _number(self.cutoff_ratio) or self.cutoff_ratio < 0:
+        if not 0 <= self.cutoff_ratio < math.inf:
             raise BudgetError(f"cutoff_ratio={self.cutoff_ratio!r} is not possible; give 0 or a positive number")
-        if not _number(self.temperature) or self.temperature <= 0:
+        if not 0 < self.temperature < math.inf:
             raise BudgetError(f"temperature={self.temperature!r} is not possible; give a positive number")
 
     def layers(self, depth: int) -> list[int]:
@@ -104,7 +105,3 @@ class CLSE(LayerStrategy):
         now = ctx.visual
         evolution = spectral_evolution(ctx.embeds.to(now.device), now, ctx.grid, self.cutoff_ratio, self.temperature)
         return evolution.to(attention.device) * attention
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

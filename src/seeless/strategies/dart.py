@@ -38,12 +38,13 @@ class Dart(LayerStrategy):
     visual_pivots: int = 4
     text_pivots: int = 4
     paper = "arXiv 2502.11494"
+    tower = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, least in (("visual_pivots", 1), ("text_pivots", 0)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            if value < least:
                 raise BudgetError(f"{name}={value!r} is not possible; give a whole number of at least {least}")
         if self.threshold is not None:
             raise BudgetError("dart chooses by duplication, not by a score, so it takes no threshold")

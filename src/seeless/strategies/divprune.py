@@ -22,6 +22,7 @@ class DivPrune(EntryStrategy):
 
     paper = "arXiv 2503.02175"
     rounding = round
+    tower = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()

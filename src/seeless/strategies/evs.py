@@ -35,6 +35,8 @@ class EVS(EntryStrategy):
 
     paper = "arXiv 2510.14624"
     own_positions: ClassVar[Positions] = "keep"
+    tower = ()
+    adaptive = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

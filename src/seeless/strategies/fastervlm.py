@@ -31,11 +31,16 @@ class FasterVLM(EntryStrategy):
     scope: Scope = field(default="crop", kw_only=True)
     paper = "arXiv 2412.01818v1"
     rounding = round
+    tower = ("attention",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.padding and (self.scope != "crop" or self.threshold is not None):
             raise BudgetError("padding=True ranks whole crops by count; use it with scope='crop' and no threshold")
+
+    @property
+    def adaptive(self) -> bool:  # type: ignore[override]
+        return self.padding  # a budget of whole crops, of which some is cut away
 
     def score(self, ctx: Context) -> torch.Tensor:
         return ctx.vision_attention().mean(1)

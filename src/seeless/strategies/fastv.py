@@ -5,7 +5,6 @@ from typing import Literal
 import torch
 
 from seeless.context import Context, Queries
-from seeless.errors import BudgetError
 from seeless.registry import register
 from seeless.strategy import LayerStrategy
 
@@ -29,11 +28,7 @@ class FastV(LayerStrategy):
     query_aggregation: Literal["last", "question"] = "last"
     paper = "arXiv 2403.06764"
     rounding = round
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.query_aggregation not in ("last", "question"):
-            raise BudgetError(f"query_aggregation={self.query_aggregation!r} is not possible; use last or question")
+    tower = ()
 
     def score(self, ctx: Context) -> torch.Tensor:
         queries: Queries = "last" if self.query_aggregation == "last" else "text"

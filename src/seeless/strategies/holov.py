@@ -40,14 +40,15 @@ class HoloV(EntryStrategy):
     attention_weight: float = 1000.0
     scope: Scope = field(default="crop", kw_only=True)
     paper = "arXiv 2510.02912"
+    tower = ("attention",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.chunks, bool) or not isinstance(self.chunks, int) or self.chunks < 1:
+        if self.chunks < 1:
             raise BudgetError(f"chunks={self.chunks!r} is not possible; give a whole number of at least 1")
         for name in ("weight", "attention_weight"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not (0 <= value < math.inf):
+            if not 0 <= value < math.inf:
                 raise BudgetError(f"{name}={value!r} is not possible; give 0 or a positive number")
         if self.threshold is not None:
             raise BudgetError("holov shares its budget among parts of the picture, so it takes no threshold")

@@ -21,6 +21,7 @@ class Pool(EntryStrategy):
 
     scope: Scope = field(default="crop", kw_only=True)
     rounding = round
+    tower = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -6,7 +6,6 @@ from typing import Literal
 import torch
 
 from seeless.context import Context, Queries
-from seeless.errors import BudgetError
 from seeless.ops.prior import prior_corrected
 from seeless.registry import register
 from seeless.strategy import LayerStrategy, Past
@@ -35,13 +34,7 @@ class PriorTR(LayerStrategy):
     last_row: bool = True
     past: Past = field(default="trim", kw_only=True)
     paper = "arXiv 2606.24156"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.query_aggregation not in ("question", "last"):
-            raise BudgetError(f"query_aggregation={self.query_aggregation!r} is not possible; use question or last")
-        if self.head_aggregation not in ("mean", "max"):
-            raise BudgetError(f"head_aggregation={self.head_aggregation!r} is not possible; use mean or max")
+    tower = ()
 
     def score(self, ctx: Context) -> torch.Tensor:
         posterior = ctx.attention(self._queries(ctx), average=True)[:, :, 0]

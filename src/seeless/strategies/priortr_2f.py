@@ -11,13 +11,6 @@ from seeless.ops.prior import prior_corrected
 from seeless.registry import register
 from seeless.strategy import LayerStrategy, Past
 
-CHOICES = {
-    "prior_mode": ("truncate", "template"),
-    "prior_layer": ("same", "next"),
-    "query_aggregation": ("question", "last"),
-    "head_aggregation": ("mean", "max"),
-}
-
 
 @register("priortr_2f")
 class PriorTR2F(LayerStrategy):
@@ -63,12 +56,10 @@ class PriorTR2F(LayerStrategy):
     as_released: bool = False
     past: Past = field(default="trim", kw_only=True)
     paper = "arXiv 2606.24156"
+    tower = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, choices in CHOICES.items():
-            if (value := getattr(self, name)) not in choices:
-                raise BudgetError(f"{name}={value!r} is not possible; use {' or '.join(choices)}")
         template = self.prior_mode == "template"
         if template and not self.after:
             raise BudgetError("prior_mode='template' needs after=, the ids of the text that ends the prior prompt")

@@ -46,13 +46,14 @@ class PruMerge(EntryStrategy):
     scope: Scope = field(default="crop", kw_only=True)
     paper = "arXiv 2403.15388"
     rounding = round
+    tower = ("features", "reader_attention", "reader_keys")
 
     def __post_init__(self) -> None:
         adaptive = self.keep is None
         object.__setattr__(self, "keep", 1 if adaptive else self.keep)  # checks the budget
         super().__post_init__()
         object.__setattr__(self, "keep", None if adaptive else self.keep)
-        if isinstance(self.neighbours, bool) or not isinstance(self.neighbours, int) or self.neighbours < 0:
+        if self.neighbours < 0:
             raise BudgetError(f"neighbours={self.neighbours!r} is not possible; give a whole number of at least 0")
         if self.threshold is not None:
             raise BudgetError(f"{self.name} finds its own threshold or has a budget, so it takes no threshold")
@@ -64,7 +65,7 @@ class PruMerge(EntryStrategy):
         return ctx.reader_attention()
 
     def reduce(self, ctx: Context) -> Decision:
-        scores = self.score(ctx)
+        scores = torch.nan_to_num(self.score(ctx))
         visual = scores.shape[1]
         if self.keep is not None and ctx.n_keep == visual:
             return Keep(torch.ones_like(scores, dtype=torch.bool), scores, visual)

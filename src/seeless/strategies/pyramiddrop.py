@@ -31,7 +31,9 @@ class PyramidDrop(LayerStrategy):
     keep: Budget | list[Budget] = field(default_factory=lambda: [0.5, 0.25, 0.125])
     layer: int | list[int] | None = None  # type: ignore[assignment]
     own_positions = "renumber"
+    adaptive = True  # in training a row without an answer keeps all
     paper = "arXiv 2410.17247"
+    tower = ()
 
     def __post_init__(self) -> None:
         if self.layer is None:

@@ -6,7 +6,6 @@ from typing import ClassVar
 import torch
 
 from seeless.context import Context
-from seeless.errors import BudgetError
 from seeless.registry import register
 from seeless.strategy import LayerStrategy, Scope
 
@@ -28,11 +27,7 @@ class Random(LayerStrategy):
     lowest_layer: ClassVar[int] = 0
     own_positions = "renumber"
     rounding = round
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
-            raise BudgetError(f"seed={self.seed!r} is no whole number")
+    tower = ()
 
     def score(self, ctx: Context) -> torch.Tensor:
         scores = torch.rand(ctx.n_original, generator=torch.Generator().manual_seed(self.seed))

@@ -35,6 +35,7 @@ class Router(Strategy):
     past: Past = field(default="keep", init=False, repr=False)
     newlines: bool = field(default=False, init=False, repr=False)
     stage = Stage.LAYER
+    tower = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.members, Mapping) or not self.members:

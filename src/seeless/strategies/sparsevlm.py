@@ -56,6 +56,7 @@ class SparseVLM(LayerStrategy):
     heads: int = 14
     seed: int = 0
     paper = "arXiv 2410.04417"
+    tower = ()
 
     def __post_init__(self) -> None:
         stages, layer, listed = self._stages(), self.layer, isinstance(self.keep, list | tuple)
@@ -67,10 +68,8 @@ class SparseVLM(LayerStrategy):
         super().__post_init__()
         object.__setattr__(self, "keep", self.keep if listed else self.keep[0])  # type: ignore[index]
         object.__setattr__(self, "layer", layer if layer is None else self.layer)
-        if self.version not in BUDGETS:
-            raise BudgetError(f"version={self.version!r} is not possible; choose one of {', '.join(BUDGETS)}")
         for name, value, smallest in (("heads", self.heads, 1), ("seed", self.seed, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
+            if value < smallest:
                 raise BudgetError(f"{name}={value!r} is not possible; give a whole number from {smallest} on")
         if self.threshold is not None:
             raise BudgetError("sparsevlm has a fixed budget for each stage, so it takes no threshold")
@@ -132,7 +131,7 @@ class SparseVLM(LayerStrategy):
         return next((count for count, tokens in recycled if count == tokens // 10 + 1), budget - 1)
 
     def reduce(self, ctx: Context) -> Decision:
-        scores = self.score(ctx).float()
+        scores = torch.nan_to_num(self.score(ctx).float())
         visual = scores.shape[1]
         clusters = self._clusters(visual, ctx.n_keep)
         if clusters == 0:

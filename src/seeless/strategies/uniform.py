@@ -24,6 +24,7 @@ class Uniform(LayerStrategy):
     lowest_layer: ClassVar[int] = 0
     own_positions = "renumber"
     rounding = round
+    tower = ()
 
     def select(self, ctx: Context) -> Keep:
         units, visual = ctx.index.shape

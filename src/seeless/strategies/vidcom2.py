@@ -1,7 +1,6 @@
 """VidCom2: frames that stand out keep more tokens, and within a frame the tokens that do."""
 
 import math
-from numbers import Real
 
 import torch
 import torch.nn.functional as F
@@ -42,12 +41,12 @@ class VidCom2(EntryStrategy):
 
     temperature: float = 0.01
     paper = "arXiv 2505.14454"
+    tower = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        value = self.temperature
-        if isinstance(value, bool) or not isinstance(value, Real) or not (math.isfinite(value) and value > 0):
-            raise BudgetError(f"temperature={value!r} is not possible; give a number above 0 such as 0.01")
+        if not 0 < self.temperature < math.inf:
+            raise BudgetError(f"temperature={self.temperature!r} is not possible; give a number above 0 such as 0.01")
         if self.threshold is not None:
             raise BudgetError("vidcom2 gives every frame a budget, so it takes no threshold")
         if self.scope == "row":

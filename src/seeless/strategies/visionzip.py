@@ -46,12 +46,14 @@ class VisionZip(EntryStrategy):
     scope: Scope = field(default="crop", kw_only=True)
     paper = "arXiv 2412.04467"
     rounding = round
+    tower = ("attention", "keys", "features", "class_token")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        share = self.contextual_share
-        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
-            raise BudgetError(f"contextual_share={share!r} is not possible; give a number from 0 to below 1")
+        if not 0 <= self.contextual_share < 1:
+            raise BudgetError(
+                f"contextual_share={self.contextual_share} is not possible; give a number from 0 to below 1"
+            )
         if self.scope != "crop":
             raise BudgetError(f"visionzip keeps the class token of every crop, so scope={self.scope!r} is not possible")
         if self.threshold is not None:
@@ -61,7 +63,7 @@ class VisionZip(EntryStrategy):
         return ctx.vision_attention().mean(1)
 
     def reduce(self, ctx: Context) -> Decision:
-        scores = self.score(ctx)
+        scores = torch.nan_to_num(self.score(ctx))
         units, visual = scores.shape
         if ctx.n_keep >= visual:
             return Keep(torch.ones_like(scores, dtype=torch.bool), scores, visual)

@@ -34,10 +34,11 @@ class VisPruner(EntryStrategy):
     scope: Scope = field(default="crop", kw_only=True)
     paper = "arXiv 2412.01818v2"
     rounding = round
+    tower = ("attention", "features")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.important_ratio, float | int) or not 0 <= self.important_ratio <= 1:
+        if not 0 <= self.important_ratio <= 1:
             raise BudgetError(f"important_ratio={self.important_ratio} is no share; give a number from 0 to 1")
         if self.threshold is not None:
             raise BudgetError("vispruner chooses partly by diversity, so it takes no threshold")

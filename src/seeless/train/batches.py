@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from seeless.pixels import UnreadableImage, load_image
 from seeless.train.bad import BadRecordList
 from seeless.train.chat import IGNORED, ChatFormat, Spans
 from seeless.train.errors import BadRecords
@@ -91,9 +92,9 @@ class Batches:
             if record in self._unusable:
                 continue
             try:
-                images = [_open(path) for path in record.images]
-            except Exception as error:  # whatever Pillow raises: the picture is unreadable
-                self._report(record, f"cannot read the picture: {error}".splitlines()[0])
+                images = [load_image(source) for source in record.images]
+            except UnreadableImage as error:
+                self._report(record, str(error))
                 continue
             return _Sample((records, at), *self.chat.render(record.turns), images)
         raise BadRecords(f"not one of {len(records)} records can be trained on; see {self.bad.file}")
@@ -157,10 +158,3 @@ class Batches:
                     place = slice(width - len(values), None) if left else slice(len(values))
                     shorter[name][row, place] = values
         return shorter
-
-
-def _open(path: Any) -> "Image":
-    from PIL import Image, ImageOps
-
-    with Image.open(path) as image:
-        return ImageOps.exif_transpose(image).convert("RGB")

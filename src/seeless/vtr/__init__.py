@@ -1,5 +1,6 @@
 """The door for code written for PriorTR's framework: strategies, configurations and names as they are known there."""
 
+import seeless.vtr.guest  # noqa: F401  (says what `VTRConfig` becomes)
 from seeless.vtr.attention import LazyAttention
 from seeless.vtr.base import PruningStrategy, VTRStrategy
 from seeless.vtr.clse import CLSEStrategy

@@ -1,382 +1,316 @@
-"""An attention map that looks whole and computes only what is read."""
+"""An attention map that is a tensor and computes only what is read."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from seeless.errors import InputError
-from seeless.vtr.indexing import checked_key, needs_all, plain_key
+from seeless.vtr.deferred import Deferred, plain
+from seeless.vtr.wholemaps import WholeMaps
 
 ROWS_AT_ONCE = 64
-NAMES = ("batch", "heads", "rows", "columns")
 Read = Callable[[torch.Tensor], torch.Tensor]
+aten = torch.ops.aten
 
 
-@dataclass(frozen=True, eq=False)
-class LazyAttention:
+class LazyAttention(Deferred):
     """One layer's attention after the softmax, `[1, heads, seq, seq]`, of which only what is asked for is computed.
 
-    Indexing works as on a tensor, and gives a tensor where it names at most `ROWS_AT_ONCE` rows:
-    `attention[:, :, -1, s:e]`, `attention[0][:, e:-1, s:e]`, `attention[:, :, rows]`. More rows stay lazy until they
-    are used in any way. So do all rows: `attention[0]`, `attention.mean(dim=1)`, `attention[..., s:e]`; of them only
-    means, sums and maxima can be had, which run through the map a few rows at a time. Anything else needs the whole
-    map: `attention.dense()`, `heads * seq * seq` numbers at once.
+    Indexing gives a plain tensor where it names at most `ROWS_AT_ONCE` rows: `attention[:, :, -1, s:e]`,
+    `attention[0][:, e:-1, s:e]`, `attention[:, :, rows]`. More rows stay lazy until they are used. So do all rows:
+    `attention[0]`, `attention.mean(dim=1)`, `attention[..., s:e]`, `attention.float()`; their means, sums, maxima and
+    minima run through the map a few rows at a time. Whatever else needs them at once gets them, up to
+    `wholemaps.DENSE_AT_MOST` bytes and with a warning; `attention.dense()` gives them without either.
+
+    It may be written into while nothing was read from it; what is read is a copy.
 
     Args:
-        read: attention of some rows, `[rows]` (in 0 ... `rows` - 1) -> `[heads, rows, columns]`.
-        heads, rows, columns: how many; columns are as many as rows unless told.
+        read: attention of some rows, `[rows]` (in 0 ... `rows` - 1) -> `[heads, rows, rows]`.
+        heads, rows: how many.
         dtype, device: of the result.
-        kept: the dimensions that are left, in order.
-        whole: whether all rows are there, and none was named.
+        maps: asked before all rows come into being.
     """
 
-    read: Read
-    heads: int
-    rows: int
-    dtype: torch.dtype
-    device: torch.device
-    columns: int = -1
-    kept: tuple[str, ...] = NAMES
-    whole: bool = True
+    _read: Read  # some rows, with as many dimensions as this has
+    _dim: int  # of the rows
+    _columns: int | None  # dimension of the columns, while there is one
+    _whole: bool  # whether no row was named
+    _shared: bool  # whether torch would share the numbers with something read from it, or that it was read from
+    _maps: WholeMaps
 
-    def __post_init__(self) -> None:
-        if self.columns < 0:
-            object.__setattr__(self, "columns", self.rows)
+    @staticmethod
+    def __new__(
+        cls: type,
+        read: Read,
+        heads: int,
+        rows: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        maps: WholeMaps | None = None,
+    ) -> "LazyAttention":
+        return Deferred.__new__(cls, read, (1, heads, rows, rows), dtype, device)  # type: ignore[return-value]
 
-    # What it looks like.
+    def __init__(
+        self,
+        read: Read,
+        heads: int,
+        rows: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        maps: WholeMaps | None = None,
+    ) -> None:
+        self._made = None
+        self._read, self._dim, self._columns = (lambda places: read(places)[None]), 2, 3
+        self._whole, self._shared, self._maps = True, False, maps or WholeMaps()
 
-    def _size(self, name: str) -> int:
-        return 1 if name == "batch" else getattr(self, name)
+    def _part(self, read: Read, like: torch.Tensor, device: torch.device, dims: tuple, shares: bool) -> "LazyAttention":
+        """Something read from this, with the shape and dtype of `like`, and its rows and columns at `dims`."""
+        part: Any = Deferred.__new__(LazyAttention, read, tuple(like.shape), like.dtype, device)
+        part._made, part._read, part._whole, part._maps = None, read, self._whole, self._maps
+        part._dim, part._columns = dims
+        part._shared = shares
+        self._shared = self._shared or shares
+        return part
 
-    @property
-    def shape(self) -> torch.Size:
-        """As a tensor's."""
-        return torch.Size(self._size(name) for name in self.kept)
+    # The numbers.
 
-    def size(self, dim: int | None = None) -> Any:
-        """As a tensor's."""
-        return self.shape if dim is None else self.shape[dim]
-
-    @property
-    def ndim(self) -> int:
-        """As a tensor's."""
-        return len(self.kept)
-
-    def dim(self) -> int:
-        """As a tensor's."""
-        return len(self.kept)
-
-    def numel(self) -> int:
-        """As a tensor's."""
-        return self.shape.numel()
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __iter__(self) -> Iterator[Any]:
-        return (self[i] for i in range(len(self)))
-
-    def __repr__(self) -> str:
-        return f"LazyAttention(shape={tuple(self.shape)}, dtype={self.dtype}, device={self.device})"
-
-    # Computing.
-
-    def dense(self) -> torch.Tensor:
-        """All that is left as a tensor; of the whole map that is `heads * seq * seq` numbers."""
-        return self._reduced((), False, "sum")
+    def _rows(self, places: torch.Tensor) -> torch.Tensor:
+        if len(places) == 0:
+            shape = [0 if d == self._dim else size for d, size in enumerate(self.shape)]
+            return torch.empty(shape, dtype=self.dtype, device=self.device)
+        return plain(self._read, self, places)
 
     def _blocks(self) -> Iterator[torch.Tensor]:
-        """`[heads, some rows, columns]`, a few rows at a time."""
-        rows = torch.arange(self.rows)
-        for some in rows.split(ROWS_AT_ONCE) if len(rows) else (rows,):
-            yield self.read(some).to(self.device, self.dtype)
+        for places in torch.arange(self.shape[self._dim]).split(ROWS_AT_ONCE):
+            yield self._rows(places)
 
-    def _reduced(self, names: tuple[str, ...], keepdim: bool, how: str) -> torch.Tensor:
-        """What is left, reduced over some dimensions, without ever holding more than the result and a few rows."""
-        inner = tuple(i for i, name in enumerate(("heads", "rows", "columns")) if name in names and name != "rows")
-        parts: list[torch.Tensor] = []
-        total: Any = None
-        for block in self._blocks():
-            if "rows" not in names:
-                parts.append(getattr(block, how)(dim=inner, keepdim=True) if inner else block)
-            elif how == "amax":
-                part = block.amax(dim=(*inner, 1), keepdim=True)
-                total = part if total is None else torch.maximum(total, part)
-            else:  # in double, which keeps what a sum over many rows would lose
-                part = block.double()
-                part = getattr(part, how)(dim=inner, keepdim=True) if inner else part
-                part = part.sum(1, keepdim=True)
-                total = part if total is None else total + part
-        if "rows" in names:
-            result = (total / self.rows if how == "mean" else total).to(self.dtype)
-        else:
-            result = torch.cat(parts, 1)
-        gone = set(NAMES) - set(self.kept) | (set() if keepdim else set(names))
-        return result[None].squeeze(tuple(i for i, name in enumerate(NAMES) if name in gone))
+    def _numbers(self) -> torch.Tensor:
+        found = torch.empty(self.shape, dtype=self.dtype, device=self.device)
+        for places in torch.arange(self.shape[self._dim]).split(ROWS_AT_ONCE):
+            found.narrow(self._dim, int(places[0]), len(places)).copy_(self._rows(places))
+        return found
 
-    def _over(self, how: str, dim: Any, keepdim: bool, dtype: torch.dtype | None = None) -> Any:
-        if dtype is not None:
-            return self.to(dtype)._over(how, dim, keepdim)
-        listed = [dim] if isinstance(dim, int) else list(dim) if isinstance(dim, list | tuple) else None
-        if listed is None and dim is not None:
-            raise needs_all(f"a reduction with {type(dim).__name__}")
-        names = tuple(self.kept[d] for d in listed) if listed else self.kept
-        if len(set(names)) < len(names):
-            raise InputError(f"dim={dim} names a dimension twice")
-        if "rows" in names or "columns" in names:
-            return self._reduced(names, keepdim, how)
-        result = self if keepdim else replace(self, kept=tuple(name for name in self.kept if name not in names))
-        if "heads" not in names:
-            return result
-        return replace(result, heads=1, read=lambda rows: getattr(self._some(rows), how)(dim=0, keepdim=True))
-
-    def _some(self, rows: torch.Tensor) -> torch.Tensor:
-        return self.read(rows).to(self.device, self.dtype)
-
-    def mean(self, dim: Any = None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Any:
-        """As a tensor's; over the heads alone it stays lazy."""
-        return self._over("mean", dim, keepdim, dtype)
-
-    def sum(self, dim: Any = None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Any:
-        """As a tensor's; over the heads alone it stays lazy."""
-        return self._over("sum", dim, keepdim, dtype)
-
-    def amax(self, dim: Any = (), keepdim: bool = False) -> Any:
-        """As a tensor's; over the heads alone it stays lazy."""
-        return self._over("amax", dim, keepdim)
-
-    def max(self, dim: Any = None, keepdim: bool = False) -> Any:
-        """As a tensor's, but of `max(dim=...)` only the values are known."""
-        values = self._over("amax", dim, keepdim)
-        return values if dim is None else Maximum(values)
-
-    # Reading parts.
-
-    def __getitem__(self, key: Any) -> Any:
-        keys = self._spread(key)
-        lists = [k for k in keys if isinstance(k, torch.Tensor)]
-        if any(k is None for k in keys) or len(lists) > 1 or any(k.ndim > 1 for k in lists):
-            return self._gathered(keys)
-        result, left = self, []
-        for name, k in zip(self.kept, keys, strict=True):
-            if name == "batch" and not isinstance(k, int) and not torch.equal(_places(k, 1), torch.zeros(1).long()):
-                return self._gathered(keys)
-            if not isinstance(k, int):
-                left.append(name)
-            if not (isinstance(k, slice) and k == slice(None)):
-                result = result._taken(name, _places(k, self._size(name)))
-        return replace(result, kept=tuple(left))._settled()
-
-    def _settled(self) -> Any:
-        """Itself while it has more rows than are computed at once, or rows that nobody named; else a tensor."""
-        lazy = "rows" in self.kept and (self.whole or self.rows > ROWS_AT_ONCE)
-        return self if lazy else self.dense()
-
-    def _spread(self, key: Any) -> list:
-        """One int, slice or tensor of places per dimension, and None where a new one comes in."""
-        keys = [plain_key(k) for k in (key if isinstance(key, tuple) else (key,))]
-        named = sum(1 for k in keys if k is not None and k is not Ellipsis)
-        if named > self.ndim:
-            raise IndexError(f"too many indices for attention of {self.ndim} dimensions")
-        at = next((i for i, k in enumerate(keys) if k is Ellipsis), len(keys))
-        keys[at : at + 1] = [slice(None)] * (self.ndim - named)
-        if any(k is Ellipsis for k in keys):
-            raise IndexError("an index can have only one ellipsis ('...')")
-        sizes = iter(self.shape)
-        return [None if k is None else checked_key(k, next(sizes)) for k in keys]
-
-    def _taken(self, name: str, places: torch.Tensor) -> "LazyAttention":
-        """Only these places of one dimension."""
-        if name == "batch":
-            return self
-        if name == "rows":
-            return replace(self, rows=len(places), whole=False, read=lambda rows: self.read(places[rows]))
-        changes: dict[str, Any] = {name: len(places)}
-        dim = 0 if name == "heads" else 2
-
-        def read(rows: torch.Tensor) -> torch.Tensor:
-            block = self._some(rows)
-            return block.index_select(dim, places.to(block.device))
-
-        return replace(self, read=read, **changes)
-
-    def _gathered(self, keys: list) -> torch.Tensor:
-        """New dimensions, and several lists read together, from the rows, heads and columns that occur in them."""
-        inner: list = []
-        result, names = self, iter(self.kept)
-        for k in keys:
-            if k is None:
-                inner.append(None)
-                continue
-            name = next(names)
-            places = _places(k, self._size(name))
-            if name == "batch":
-                inner.append(k)
-            elif isinstance(k, slice):
-                result = result if k == slice(None) else result._taken(name, places)
-                inner.append(slice(None))
-            else:
-                different, again = places.unique(return_inverse=True)
-                result = result._taken(name, different)
-                inner.append(int(again) if isinstance(k, int) else again.to(self.device))
-        return result._tensor("a new dimension or an index of several lists")[tuple(inner)]
-
-    def select(self, dim: int, index: int) -> Any:
-        """As a tensor's."""
-        return self._at(dim, index)
-
-    def narrow(self, dim: int, start: int, length: int) -> Any:
-        """As a tensor's."""
-        size = self.shape[dim]
-        start = start + size if start < 0 else start
-        if min(start, length) < 0 or start + length > size:
-            raise IndexError(f"{length} places from {start} on do not lie within {size}")
-        return self._at(dim, slice(start, start + length))
-
-    def index_select(self, dim: int, index: torch.Tensor) -> Any:
-        """As a tensor's."""
-        return self._at(dim, index.reshape(-1))
-
-    def _at(self, dim: int, key: Any) -> Any:
-        self.shape[dim]  # may raise IndexError
-        return self[(slice(None),) * (dim % self.ndim) + (key,)]
-
-    def squeeze(self, dim: Any = None) -> Any:
-        """As a tensor's."""
-        listed = range(self.ndim) if dim is None else [dim] if isinstance(dim, int) else dim
-        gone = {self.kept[d] for d in listed if self.shape[d] == 1}
-        return replace(self, kept=tuple(name for name in self.kept if name not in gone))._settled()
-
-    # Copies that need none.
-
-    def to(self, *args: Any, **kwargs: Any) -> "LazyAttention":
-        """As a tensor's, for a dtype or a device."""
-        wanted = torch.empty(0, dtype=self.dtype, device=self.device).to(*args, **kwargs)
-        return replace(self, read=self._some, dtype=wanted.dtype, device=wanted.device)
-
-    def float(self) -> "LazyAttention":
-        """As a tensor's."""
-        return self.to(torch.float32)
-
-    def double(self) -> "LazyAttention":
-        """As a tensor's."""
-        return self.to(torch.float64)
-
-    def half(self) -> "LazyAttention":
-        """As a tensor's."""
-        return self.to(torch.float16)
-
-    def bfloat16(self) -> "LazyAttention":
-        """As a tensor's."""
-        return self.to(torch.bfloat16)
-
-    def cpu(self) -> "LazyAttention":
-        """As a tensor's."""
-        return self.to("cpu")
-
-    def detach(self) -> "LazyAttention":
-        """Itself: it carries no gradient."""
-        return self
-
-    def clone(self) -> "LazyAttention":
-        """Itself: nobody can change it."""
-        return self
-
-    def contiguous(self) -> "LazyAttention":
-        """Itself."""
-        return self
-
-    # Everything else a tensor can do: for rows that were named, on the tensor; for the whole map, refused.
-
-    def _tensor(self, what: str) -> torch.Tensor:
-        if self.whole:
-            raise needs_all(what)
+    def _used(self, what: str) -> torch.Tensor:
+        if self._made is None:
+            self._maps.ask(what, self.shape, self.dtype, self._whole)
         return self.dense()
 
+    def _changed(self, what: str) -> torch.Tensor:
+        if self._made is None and self._shared:
+            raise InputError(
+                f"{self._maps.name}: {what} writes into an attention map of which something was read before, which "
+                "would not be written into; change a copy instead, attention.clone()"
+            )
+        return self._used(what)
+
+    # Operations that need no numbers yet, or not all at once.
+
     @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        name = getattr(func, "__name__", str(func))
-        if name in _FUNCTIONS and args and isinstance(args[0], LazyAttention):
-            return getattr(args[0], name)(*args[1:], **(kwargs or {}))
-        if name.endswith("_") and not name.endswith("__"):
-            raise _unchangeable(f"torch.{name}")
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        first = args[0] if args else None
+        if isinstance(first, LazyAttention) and first._made is None and func in _LAZY:
+            found = getattr(first, _LAZY[func])(func, args[1:], kwargs or {})
+            if found is not NotImplemented:
+                return found
+        if func._can_decompose():  # in inference mode, operations arrive that are made of others
+            return func.decompose(*args, **(kwargs or {}))
+        return super().__torch_dispatch__(func, types, args, kwargs)
 
-        def tensors(given: Any) -> Any:
-            if isinstance(given, LazyAttention):
-                return given._tensor(f"torch.{name}")
-            if isinstance(given, dict):
-                return {key: tensors(value) for key, value in given.items()}
-            return type(given)(map(tensors, given)) if type(given) in (list, tuple) else given
+    def _like(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        """What an operation gives, without its numbers; with torch's own errors."""
+        return func(torch.empty(self.shape, dtype=self.dtype, device="meta"), *args, **kwargs)
 
-        return func(*tensors(args), **tensors(kwargs or {}))
+    def _each_row(
+        self, func: Any, args: tuple, kwargs: dict, gone: tuple = (), new: int | None = None, shares: bool = True
+    ) -> Any:
+        """An operation that does the same to every row, done to those that are read.
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        if not hasattr(torch.Tensor, name):
-            raise AttributeError(f"LazyAttention has no {name!r}")
-        if name in _PROPERTIES:
-            return getattr(torch.empty(0, dtype=self.dtype, device=self.device), name)
-        if name.endswith("_"):
-            raise _unchangeable(f".{name}")
-        return getattr(self._tensor(f".{name}"), name)
+        Args:
+            gone: dimensions that disappear.
+            new: one that comes in, where it stands then.
+        """
+        found = self._like(func, args, kwargs)
 
-    def __setitem__(self, key: Any, value: Any) -> None:
-        raise _unchangeable("an assignment to a part")
+        def moved(d: int | None) -> int | None:
+            if d is None or d in gone:
+                return None
+            d -= sum(other < d for other in gone)
+            return d + 1 if new is not None and new <= d else d
 
-    def __eq__(self, other: object) -> Any:
-        return False if other is None else self._tensor("the operator eq") == other
+        def part(like: torch.Tensor, pick: Callable) -> LazyAttention:
+            read = lambda places: pick(func(self._rows(places), *args, **kwargs))  # noqa: E731
+            return self._part(read, like, self.device, (moved(self._dim), moved(self._columns)), shares)
 
-    def __ne__(self, other: object) -> Any:
-        return True if other is None else self._tensor("the operator ne") != other
+        if isinstance(found, torch.Tensor):
+            return part(found, lambda result: result)
+        return type(found)(part(like, lambda result, i=i: result[i]) for i, like in enumerate(found))
 
-    __hash__ = object.__hash__
+    def _named(self, places: torch.Tensor, shares: bool) -> Any:
+        """Only these rows: a tensor if they are few."""
+        self._shared = self._shared or shares
+        if len(places) <= ROWS_AT_ONCE:
+            return self._rows(places)
+        shape = [len(places) if d == self._dim else size for d, size in enumerate(self.shape)]
+        like = torch.empty(shape, dtype=self.dtype, device="meta")
+        read = lambda rows: self._rows(places[rows])  # noqa: E731
+        part = self._part(read, like, self.device, (self._dim, self._columns), shares)
+        part._whole = False
+        return part
+
+    def _select(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        self._like(func, args, kwargs)
+        dim, index = args[0] % self.ndim, int(args[1])
+        if dim == self._dim:
+            return self._named(torch.tensor([index % self.shape[dim]]), True).select(dim, 0)
+        return self._each_row(func, args, kwargs, gone=(dim,))
+
+    def _slice(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        self._like(func, args, kwargs)
+        dim, start, end, step = (args + (0, None, None, 1)[len(args) :])[:4]
+        if dim % self.ndim == self._dim:
+            return self._named(torch.arange(self.shape[self._dim])[start:end:step], True)
+        return self._each_row(func, args, kwargs)
+
+    def _index_select(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        dim = args[0] % self.ndim
+        keys: list = [None] * dim + [args[1].reshape(-1)]
+        return self._index(aten.index.Tensor, (keys,), {})
+
+    def _index(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        keys = list(args[0])
+        if any(key is not None and _is_mask(key) and key.ndim != 1 for key in keys):
+            return NotImplemented
+        keys = [None if key is None else _places(key, size) for key, size in zip(keys, self.shape, strict=False)]
+        listed = [d for d, key in enumerate(keys) if key is not None]
+        if listed == [self._dim] and keys[self._dim].ndim == 1:
+            return self._named(keys[self._dim], False)
+        if self._dim in listed:
+            rows, again = keys[self._dim].unique(return_inverse=True)
+            part = self._named(rows, False)
+            part = part._used("an index of several lists") if isinstance(part, LazyAttention) else part
+            keys[self._dim] = again
+            return func(part, [None if key is None else key.to(part.device) for key in keys])
+        if len(listed) > 1 or any(keys[d].ndim != 1 for d in listed):
+            return NotImplemented
+        dim = listed[0]
+        like = torch.empty(
+            [len(keys[dim]) if d == dim else size for d, size in enumerate(self.shape)],
+            dtype=self.dtype,
+            device="meta",
+        )
+        read = lambda places: self._rows(places).index_select(dim, keys[dim].to(self.device))  # noqa: E731
+        return self._part(read, like, self.device, (self._dim, self._columns), False)
+
+    def _unsqueeze(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        self._like(func, args, kwargs)
+        return self._each_row(func, args, kwargs, new=args[0] % (self.ndim + 1))
+
+    def _squeeze(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        self._like(func, args, kwargs)
+        given = args[0] if args else range(self.ndim)
+        dims = {d % self.ndim for d in ([given] if isinstance(given, int) else given)}
+        gone = tuple(d for d in sorted(dims) if self.shape[d] == 1)
+        if self._dim in gone:
+            return NotImplemented
+        return self._each_row(aten.squeeze.dims, (list(gone),), {}, gone=gone)
+
+    def _unbind(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        dim = (args[0] if args else 0) % self.ndim
+        return NotImplemented if dim == self._dim else self._each_row(func, args, kwargs, gone=(dim,))
+
+    def _split(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        dim = (args[1] if len(args) > 1 else 0) % self.ndim
+        return NotImplemented if dim == self._dim else self._each_row(func, args, kwargs)
+
+    def _to_copy(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        like = torch.empty(self.shape, dtype=kwargs.get("dtype") or self.dtype, device="meta")
+        device = torch.empty(0, device=kwargs.get("device") or self.device).device
+        return self._part(self._rows, like, device, (self._dim, self._columns), False)
+
+    def _clone(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        return self._each_row(aten.alias.default, (), {}, shares=False)
+
+    def _alias(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        return self._each_row(aten.alias.default, (), {})
+
+    def _with_places(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        """Maxima or minima over one dimension, and where they stand."""
+        self._like(func, args, kwargs)
+        dim, keep = args[0] % self.ndim, args[1] if len(args) > 1 else False
+        if dim in (self._dim, self._columns):
+            return NotImplemented
+        return self._each_row(func, args, kwargs, gone=() if keep else (dim,), shares=False)
+
+    def _reduce(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        """Over the rows or the columns at once, a few rows at a time; over other dimensions when it is read."""
+        like, how = self._like(func, args, kwargs), _REDUCTIONS[func]
+        dims = tuple(d % self.ndim for d in (args[0] if args else None) or range(self.ndim))
+        keep = args[1] if len(args) > 1 else False
+        if self._dim not in dims and self._columns not in dims:
+            return self._each_row(func, args, kwargs, gone=() if keep else dims, shares=False)
+        if self.shape[self._dim] == 0:
+            return NotImplemented
+        if self._dim not in dims:
+            at = self._dim - (0 if keep else sum(d < self._dim for d in dims))
+            return torch.cat([func(block, *args, **kwargs) for block in self._blocks()], at)
+        total: Any = None
+        for block in self._blocks():
+            exact = block if how in ("amax", "amin") else block.double()  # which keeps what many rows would lose
+            part = getattr(exact, "sum" if how == "mean" else how)(dim=dims, keepdim=True)
+            total = part if total is None else _TOGETHER[how](total, part)
+        if how == "mean":
+            total = total / torch.Size(self.shape[d] for d in dims).numel()
+        return total.to(like.dtype).reshape(like.shape)
 
 
-class Places:
-    """Where the maxima stand, which is not known: every use is refused."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise needs_all("where the maxima of attention.max(dim=...) stand")
-
-
-class Maximum(NamedTuple):
-    """What `max(dim=...)` gives: the values; where they stand is not known."""
-
-    values: Any
-    indices: Any = Places()
-
-
-_FUNCTIONS = ("mean", "sum", "amax", "max", "select", "narrow", "index_select", "squeeze", "clone", "detach")
-_PROPERTIES = ("requires_grad", "is_floating_point", "is_cuda", "is_complex", "is_sparse", "layout", "grad", "grad_fn")
-_OPERATORS = (
-    *("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "floordiv", "rfloordiv", "mod", "rmod"),
-    *("divmod", "rdivmod", "pow", "rpow", "matmul", "rmatmul", "and", "rand", "or", "ror", "xor", "rxor"),
-    *("lshift", "rlshift", "rshift", "rrshift", "neg", "pos", "abs", "invert", "lt", "le", "gt", "ge"),
-    *("bool", "float", "int", "index", "complex", "array", "contains", "reversed", "dlpack", "dlpack_device", "round"),
-)
-
-
-def _operator(name: str) -> Any:
-    def apply(self: LazyAttention, *others: Any, **options: Any) -> Any:
-        return getattr(self._tensor(f"the operator {name}"), f"__{name}__")(*others, **options)
-
-    return apply
-
-
-for _name in _OPERATORS:
-    setattr(LazyAttention, f"__{_name}__", _operator(_name))
+_REDUCTIONS = {
+    aten.mean.dim: "mean",
+    aten.mean.default: "mean",
+    aten.sum.dim_IntList: "sum",
+    aten.sum.default: "sum",
+    aten.amax.default: "amax",
+    aten.amin.default: "amin",
+    aten.max.default: "amax",
+    aten.min.default: "amin",
+}
+_TOGETHER: dict[str, Callable] = {"mean": torch.add, "sum": torch.add, "amax": torch.maximum, "amin": torch.minimum}
+_LAZY = {
+    aten.select.int: "_select",
+    aten.slice.Tensor: "_slice",
+    aten.index_select.default: "_index_select",
+    aten.index.Tensor: "_index",
+    aten.unsqueeze.default: "_unsqueeze",
+    aten.squeeze.default: "_squeeze",
+    aten.squeeze.dim: "_squeeze",
+    aten.squeeze.dims: "_squeeze",
+    aten.unbind.int: "_unbind",
+    aten.split.Tensor: "_split",
+    aten._to_copy.default: "_to_copy",
+    aten.clone.default: "_clone",
+    aten.alias.default: "_alias",
+    aten.detach.default: "_alias",
+    aten.max.dim: "_with_places",
+    aten.min.dim: "_with_places",
+    **dict.fromkeys(_REDUCTIONS, "_reduce"),
+}
 
 
-def _unchangeable(what: str) -> InputError:
-    return InputError(
-        f"{what} would change the attention map, which is only computed to be read; change a copy of the part you use, "
-        "or attention.dense()"
-    )
+def _is_mask(key: torch.Tensor) -> bool:
+    return key.dtype in (torch.bool, torch.uint8)
 
 
-def _places(key: Any, size: int) -> torch.Tensor:
-    """What a checked key names, `[places]`, or of the key's own shape."""
-    return torch.arange(size)[key] if isinstance(key, slice) else torch.tensor([key]) if isinstance(key, int) else key
+def _places(key: torch.Tensor, size: int) -> torch.Tensor:
+    """What a list or mask names in a dimension of `size`, on the CPU."""
+    key = key.cpu()
+    if _is_mask(key):
+        if len(key) != size:
+            raise IndexError(f"a mask of {len(key)} does not fit attention with {size} there")
+        return key.nonzero()[:, 0]
+    if key.is_floating_point():
+        raise IndexError(f"places must be whole numbers, not {key.dtype}")
+    if key.numel() and not (-size <= int(key.min()) and int(key.max()) < size):
+        raise IndexError(f"an index is out of range for attention with {size} there")
+    return key.long() % size if size else key.long()

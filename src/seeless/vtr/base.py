@@ -8,6 +8,8 @@ import torch
 from seeless.vtr.config import VTRConfig
 
 Range = tuple[int, int]
+NO_TEXT = "no token follows the image, so there is no text whose attention could be read"
+NO_NULL_TOKEN = "no token follows the image, so there is no null token whose attention could be read"
 
 
 class PruningStrategy(ABC):
@@ -20,7 +22,9 @@ class PruningStrategy(ABC):
     """
 
     @abstractmethod
-    def compute_scores(self, attention: Any, image_token_range: Range, config: VTRConfig, **ctx: Any) -> torch.Tensor:
+    def compute_scores(
+        self, attention: torch.Tensor, image_token_range: Range, config: VTRConfig, **ctx: Any
+    ) -> torch.Tensor:
         """One score per visual token, `[visual]`; higher stays."""
 
     def select_tokens(self, scores: torch.Tensor, num_tokens: int, config: VTRConfig) -> torch.Tensor:
@@ -32,7 +36,9 @@ class PruningStrategy(ABC):
             return above(scores, float(config.score_threshold))  # type: ignore[arg-type]
         return best(scores, config.get_keep_count(num_tokens))
 
-    def _aggregate_attention(self, attention: Any, image_token_range: Range, config: VTRConfig) -> torch.Tensor:
+    def _aggregate_attention(
+        self, attention: torch.Tensor, image_token_range: Range, config: VTRConfig
+    ) -> torch.Tensor:
         """Attention of the instruction to the visual tokens, `[visual]`, reduced over rows, then over heads.
 
         "question" is the mean over all rows after the range but the last, or the last row where there is no other; any
@@ -55,7 +61,7 @@ class VTRStrategy(ABC):
 
     @abstractmethod
     def compute_scores(
-        self, attention: Any, image_token_range: Range, config: VTRConfig, layer_idx: int = 0, **context: Any
+        self, attention: torch.Tensor, image_token_range: Range, config: VTRConfig, layer_idx: int = 0, **context: Any
     ) -> torch.Tensor:
         """One score per visual token, `[visual]`; higher stays."""
 

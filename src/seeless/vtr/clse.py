@@ -53,7 +53,7 @@ class CLSEStrategy(BuiltIn, PruningStrategy):
 
     def compute_scores(
         self,
-        attention: Any,
+        attention: torch.Tensor,
         image_token_range: Range,
         config: VTRConfig,
         **ctx: Any,

@@ -2,15 +2,18 @@
 
 import inspect
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from dataclasses import asdict, dataclass, field, fields, replace
 from numbers import Integral, Real
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from seeless.errors import BudgetError, did_you_mean
 from seeless.strategy import Recipe, Strategy
 from seeless.vtr.backbones import OTHER, Backbone, backbone_of
+from seeless.vtr.token_merge import kept_beside_merged
+
+MERGING = "sparsevlm"  # PriorTR's framework tells by this name alone
 
 
 @dataclass
@@ -81,6 +84,8 @@ class VTRConfig(Recipe):
     debug: bool = False
     as_released: bool = False
 
+    runner: ClassVar[Callable[["VTRConfig"], Strategy]]  # `seeless.vtr.guest` puts it here
+
     def __new__(cls, *values: Any, **named: Any) -> "VTRConfig":
         """Refuse names that are no field before Python does, with those it may have meant."""
         known = inspect.signature(cls.__init__).parameters
@@ -97,6 +102,7 @@ class VTRConfig(Recipe):
 
     def __post_init__(self) -> None:
         self.backbone: Backbone = OTHER
+        self.merging = False  # whether the strategy puts merged tokens beside the kept ones
         _check_numbers("prune_layer", self.prune_layer, whole=True)
         _check_numbers("keep_tokens", self.keep_tokens, whole=True, least=0)
         _check_numbers("keep_ratio", self.keep_ratio, least=0, most=1)
@@ -162,13 +168,17 @@ class VTRConfig(Recipe):
         return max(0, self.get_prune_layers()[0] - 1)
 
     def get_keep_count(self, num_tokens: int, step: int = 0) -> int:
-        """Tokens the budget keeps of `num_tokens` at a cut, thresholds aside."""
+        """Tokens the budget keeps of `num_tokens` at a cut, thresholds aside.
+
+        Where a strategy merges (`token_merge`), a ratio is for the kept and the merged ones together.
+        """
         tokens = _at(self.keep_tokens, step)
         if tokens is not None:
             return min(tokens, num_tokens)
         ratio = _at(self.keep_ratio, step)
         ratio = self.backbone.keep_ratio if ratio is None else ratio
-        return max(self.backbone.least, int(num_tokens * ratio))
+        count = max(self.backbone.least, int(num_tokens * ratio))
+        return kept_beside_merged(count, num_tokens) if self.merging else count
 
     def get_merge_cluster_count(self, step: int = 0) -> int:
         """The entry of `merge_clusters` for a cut."""
@@ -216,6 +226,7 @@ class VTRConfig(Recipe):
             ref_layers=list(self.ref_layers or []),
         )
         result.backbone = backbone
+        result.merging = self.token_merge and strategy == MERGING
         return result
 
     def strategy_for(self, config: Any) -> Strategy:
@@ -225,8 +236,6 @@ class VTRConfig(Recipe):
             BudgetError: no such strategy, or a budget the backbone's copy cannot take.
             UnsupportedModel: the strategy has no meaning on this backbone.
         """
-        from seeless.vtr.guest import Guest
-
         backbone = backbone_of(config.model_type)
         if self.as_released and not backbone.released_rows:
             raise BudgetError(
@@ -236,7 +245,7 @@ class VTRConfig(Recipe):
         ratios = self.keep_ratio if isinstance(self.keep_ratio, list) else [self.keep_ratio]
         if backbone.least and 0 in ratios and self.keep_tokens is None:
             raise BudgetError("keep_ratio=0 is not possible on Qwen models; give a ratio in (0, 1]")
-        return Guest.of(self.filled(backbone))
+        return VTRConfig.runner(self.filled(backbone))
 
 
 def _at(value: Any, step: int) -> Any:

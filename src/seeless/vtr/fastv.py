@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 
-from seeless.vtr.base import PruningStrategy, Range, over_heads
+from seeless.errors import InputError
+from seeless.vtr.base import NO_TEXT, PruningStrategy, Range, over_heads
 from seeless.vtr.builtin import BuiltIn
 from seeless.vtr.config import VTRConfig
 from seeless.vtr.registry import register_strategy
@@ -18,11 +19,15 @@ class FastVStrategy(BuiltIn, PruningStrategy):
     the last on Qwen (the last row alone where there is no other).
     """
 
-    def compute_scores(self, attention: Any, image_token_range: Range, config: VTRConfig, **ctx: Any) -> torch.Tensor:
+    def compute_scores(
+        self, attention: torch.Tensor, image_token_range: Range, config: VTRConfig, **ctx: Any
+    ) -> torch.Tensor:
         (start, end), last = image_token_range, attention.shape[2] - 1
         if config.query_aggregation != "question":
             rows = attention[:, :, last, start:end]
         elif config.backbone.fastv_sum:
+            if end > last:
+                raise InputError(NO_TEXT)
             rows = attention[:, :, end:, start:end].sum(dim=2)
         elif end < last:
             rows = attention[:, :, end:last, start:end].mean(dim=2)

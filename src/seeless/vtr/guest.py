@@ -11,11 +11,14 @@ from seeless.context import Context
 from seeless.decision import Decision, Extend, Keep
 from seeless.errors import InputError
 from seeless.strategy import Positions, Stage, Strategy
-from seeless.vtr.attention import LazyAttention
 from seeless.vtr.base import PruningStrategy, VTRStrategy
-from seeless.vtr.builtin import BuiltIn
+from seeless.vtr.builtin import BuiltIn, merges, ways_of
 from seeless.vtr.config import VTRConfig
+from seeless.vtr.deferred import Deferred
+from seeless.vtr.missing import MissingEntry, missing_entry
 from seeless.vtr.registry import get_strategy
+from seeless.vtr.shown import Shown
+from seeless.vtr.wholemaps import WholeMaps
 
 logger = logging.getLogger("seeless.vtr")
 
@@ -30,6 +33,7 @@ class Guest(Strategy):
     config: VTRConfig | None = None
     guest: Any = None
     ways: BuiltIn | None = None
+    maps: WholeMaps | None = None
     stage: ClassVar[Stage] = Stage.LAYER
     own_positions: ClassVar[Positions] = "keep"
     steps: ClassVar[dict[int, int]] = {}
@@ -39,10 +43,13 @@ class Guest(Strategy):
     @classmethod
     def of(cls, config: VTRConfig) -> "Guest":
         """The strategy for a configuration without None fields."""
-        guest = get_strategy(str(config.strategy))
-        ways = guest if isinstance(guest, BuiltIn) else BuiltIn()
+        name = str(config.strategy)
+        guest = get_strategy(name)
+        ways = ways_of(guest, name)
+        config.merging = config.merging or (config.token_merge and merges(guest))
         ways.check(config)
-        return cls(keep=1.0, config=config, guest=guest, ways=ways, scope=ways.scope, past="trim")
+        maps = WholeMaps(type(guest).__name__)
+        return cls(keep=1.0, config=config, guest=guest, ways=ways, maps=maps, scope=ways.scope, past="trim")
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -83,125 +90,120 @@ class Guest(Strategy):
         return [layer for layer in self._ways.references(self._config) if 0 <= layer < depth]
 
     def reduce(self, ctx: Context) -> Decision:
-        everything = Keep(torch.ones_like(ctx.index, dtype=torch.bool))
         if self._config.video_pruning_mode == "none" and bool((ctx.frame >= 0).any()):
-            return everything
-        return _Call(self, ctx).decision(everything)
+            return Keep(torch.ones_like(ctx.index, dtype=torch.bool))
+        assert self.maps is not None
+        step = 0 if self._ways.before_decoder else self.steps[ctx.layer]
+        return _Call(self, step, Shown(ctx, self._config, self.maps)).decision()
 
 
 class _Call:
-    """One cut of one prompt."""
+    """One cut of one prompt.
 
-    def __init__(self, owner: Guest, ctx: Context) -> None:
-        self.owner, self.ctx, self.guest, self.config = owner, ctx, owner.guest, owner._config
-        seq, places = ctx.hidden.shape[1], ctx.places[0]
-        visual = torch.zeros(seq, dtype=torch.bool, device=places.device)
-        visual[places] = True
-        order = torch.arange(seq, device=places.device)
-        before = order[~visual & (order < places[-1])]
-        after = order[~visual & (order > places[-1])]
-        self.order = torch.cat([before, places, after])
-        self.range = len(before), len(before) + len(places)
+    Args:
+        owner: whose guest is called.
+        step: the number of the cut.
+        shown: what the guest sees.
+    """
+
+    def __init__(self, owner: Guest, step: int, shown: Shown) -> None:
+        self.owner, self.step, self.shown = owner, step, shown
+        self.guest, self.config, self.ctx = owner.guest, owner._config, shown.ctx
         parameters = inspect.signature(self.guest.compute_scores).parameters
         self.counts_cuts = isinstance(self.guest, VTRStrategy) or (
             "layer_idx" in parameters and not isinstance(self.guest, PruningStrategy)
         )
-        self.before_decoder = owner._ways.before_decoder
-        self.step = 0 if self.before_decoder else owner.steps[ctx.layer]
-        self.context: dict[str, Any] = ctx.memory.setdefault("context", {})
-        self.looks_like: torch.Tensor | None = None
+        self.context: dict[str, Any] = self.ctx.memory.setdefault("context", {})
 
-    def _attention(self, layer: int) -> LazyAttention:
-        order, ctx, causal = self.order, self.ctx, not self.config.as_released
-
-        def read(rows: torch.Tensor) -> torch.Tensor:
-            chosen = order[rows.to(order.device)]
-            found = ctx.attention(chosen, layer=layer, onto="row", causal=causal)[0]
-            return found[:, :, order.to(found.device)]
-
-        if self.looks_like is None:
-            self.looks_like = ctx.attention("last")[0]
-        return LazyAttention(read, len(self.looks_like), len(order), ctx.hidden.dtype, self.looks_like.device)
-
-    def _fresh(self, hidden: torch.Tensor) -> dict[str, Any]:
-        """What the context holds at this cut, beside what the strategy and earlier cuts put there."""
-        ctx, layer = self.ctx, self.ctx.layer
-        found: dict[str, Any] = {
-            "hidden_states": hidden,
-            "step": self.step,
-            "score_layer": layer - 1,
-            "original_tokens": ctx.n_original,
-        }
-        if ctx.grid is not None:
-            found["grid_hw"] = ctx.grid[1:]
-            found["grid_thw"] = ctx.grid
-        if earlier := self.owner.watches(layer):
-            found["z_ref"] = ctx.entering(max(earlier))[0]
-        if self.before_decoder:
-            attention = ctx.vision_attention()[0].mean(0)
-            found |= {"vit_importance": attention, "vit_merged_features": ctx.embeds[0].to(attention.device)}
-        else:
-            found["next_attention"] = self._attention(layer)
-        return found
-
-    def _call(self, function: Any, *args: Any, context: dict[str, Any]) -> Any:
+    def _call(self, method: str, function: Any, *args: Any, context: dict[str, Any]) -> Any:
         """Call with those of the context's entries that the function takes."""
         parameters = inspect.signature(function).parameters
         if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
             context = {name: value for name, value in context.items() if name in parameters}
-        return function(*args, **context)
+        try:
+            return function(*args, **context)
+        except KeyError as error:
+            hint = missing_entry(error, context, self.ctx.layer)
+            if hint is None:
+                raise
+            raise MissingEntry(f"{type(self.guest).__name__}.{method}: {hint}") from error
 
-    def decision(self, everything: Keep) -> Decision:
-        guest, context, (start, end) = self.guest, self.context, self.range
-        visual = end - start
-        if "cache" not in context:
-            context["cache"] = {}
-            context |= {"total_pruned_tokens": 0, "total_merged_tokens": 0}
-            if callable(getattr(guest, "prepare", None)):
-                context["image_token_range"] = self.range
-                guest.prepare(self.ctx.row_embeds[:, self.order], self.config, context)
-                context.pop("image_token_range", None)
-        step = self.step
-        config = self.config if self.counts_cuts else self.config.at_step(step)
-        hidden = self.ctx.uninjected[:, self.order.to(self.ctx.uninjected.device)]
-        given = {**context, **self._fresh(hidden)}
-        given["layer_idx"] = step if self.counts_cuts else self.ctx.layer - 1
-        attention = None if self.before_decoder else self._attention(self.ctx.layer - 1)
-        scores = self._call(guest.compute_scores, attention, self.range, config, context=given)
-        self._check_scores(scores, visual)
-        more = {"layer_idx": step} if self.counts_cuts else {}
+    def _prepared(self) -> None:
+        """Once per prompt: the guest's own preparation."""
+        context = self.context
+        if "cache" in context:
+            return
+        context |= {"cache": {}, "total_pruned_tokens": 0, "total_merged_tokens": 0}
+        if callable(getattr(self.guest, "prepare", None)):
+            context["image_token_range"] = self.shown.range
+            self.guest.prepare(self.shown.embeds, self.config, context)
+            context.pop("image_token_range", None)
+
+    def _scores(self, visual: int) -> tuple[torch.Tensor, dict[str, Any]]:
+        """What the guest thinks of each visual token, `[visual]`, and what it was told."""
+        layer, before_decoder = self.ctx.layer, self.owner._ways.before_decoder
+        told = {**self.shown.entries(self.owner.watches(layer), before_decoder), **self.context, "step": self.step}
+        told["layer_idx"] = self.step if self.counts_cuts else layer - 1
+        attention = None if before_decoder else self.shown.attention(layer - 1, not self.config.as_released)
+        config = self.config if self.counts_cuts else self.config.at_step(self.step)
+        function = self.guest.compute_scores
+        scores = self._call("compute_scores", function, attention, self.shown.range, config, context=told)
+        if not isinstance(scores, torch.Tensor) or scores.shape != (visual,):
+            given = f"shape {list(scores.shape)}" if isinstance(scores, torch.Tensor) else f"a {type(scores).__name__}"
+            raise InputError(
+                f"{type(self.guest).__name__}.compute_scores gave {given} for {visual} visual tokens; return a tensor "
+                "[visual], squeezed of batch and heads"
+            )
+        return (scores.dense() if isinstance(scores, Deferred) else scores), told
+
+    def _kept(self, scores: torch.Tensor, visual: int) -> torch.Tensor:
+        """The places that stay, ascending."""
+        config = self.config if self.counts_cuts else self.config.at_step(self.step)
         base = VTRStrategy if self.counts_cuts else PruningStrategy
-        select = getattr(guest, "select_tokens", None) or partial(base.select_tokens, guest)
-        kept = self._call(select, scores, visual, config, context=more)
-        kept = self._checked(kept, visual)
+        select = getattr(self.guest, "select_tokens", None) or partial(base.select_tokens, self.guest)
+        more = {"layer_idx": self.step} if self.counts_cuts else {}
+        kept = self._call("select_tokens", select, scores, visual, config, context=more)
+        fits = isinstance(kept, torch.Tensor) and kept.ndim == 1 and kept.dtype != torch.bool
+        if not fits or (len(kept) and not (int(kept.min()) >= 0 and int(kept.max()) < visual)):
+            raise InputError(
+                f"{type(self.guest).__name__}.select_tokens gave {kept!r}; return places [kept] from 0 to {visual - 1}"
+            )
+        return kept.long().unique()
+
+    def decision(self) -> Decision:
+        """What becomes of the visual tokens."""
+        context, (start, end) = self.context, self.shown.range
+        visual = end - start
+        self._prepared()
+        scores, told = self._scores(visual)
+        kept = self._kept(scores, visual)
         if self.config.debug:
             logger.info("%s before layer %d keeps %d of %d", self.owner.name, self.ctx.layer, len(kept), visual)
         shown = scores.float()[None]
         if len(kept) >= visual or (len(kept) == 0 and self.config.backbone.keeps_all_for_none):
-            return Keep(everything.mask, shown)
+            return Keep(torch.ones_like(self.ctx.index, dtype=torch.bool), shown)
         mask = torch.zeros(visual, dtype=torch.bool, device=kept.device)
         mask[kept] = True
         context["pruned_token_scores"] = scores[~mask.to(scores.device)]
         context["total_pruned_tokens"] += visual - len(kept)
-        new = self._inserted(hidden, kept, given, step)
+        new = self._inserted(kept, told)
         if new is None:
             return Keep(mask[None], shown)
         context["total_merged_tokens"] += new.shape[1]
         return Extend(mask[None], new, shown)
 
-    def _inserted(
-        self, hidden: torch.Tensor, kept: torch.Tensor, given: dict[str, Any], step: int
-    ) -> torch.Tensor | None:
+    def _inserted(self, kept: torch.Tensor, told: dict[str, Any]) -> torch.Tensor | None:
         """Rows that `post_prune` put after the visual tokens, `[1, rows, dim]`."""
         post_prune = getattr(self.guest, "post_prune", None)
         if post_prune is None:
             return None
-        (start, end), kept = self.range, kept.to(hidden.device)
+        hidden, (start, end) = self.shown.hidden, self.shown.range
+        kept = kept.to(hidden.device)
         pruned = torch.cat([hidden[:, :start], hidden[:, start + kept], hidden[:, end:]], 1)
         at = start + len(kept)
-        fresh = {**given, "pruned_token_scores": self.context["pruned_token_scores"], "layer_idx": step}
+        fresh = {**told, "pruned_token_scores": self.context["pruned_token_scores"], "layer_idx": self.step}
         fresh.pop("hidden_states")
-        result = self._call(post_prune, hidden, pruned, kept, (start, at), self.config, context=fresh)
+        result = self._call("post_prune", post_prune, hidden, pruned, kept, (start, at), self.config, context=fresh)
         rows = result.shape[1] - pruned.shape[1]
         same = rows >= 0 and torch.equal(torch.cat([result[:, :at], result[:, at + rows :]], 1), pruned)
         if not same:
@@ -211,18 +213,5 @@ class _Call:
             )
         return result[:, at : at + rows] if rows else None
 
-    def _check_scores(self, scores: Any, visual: int) -> None:
-        if not isinstance(scores, torch.Tensor) or scores.shape != (visual,):
-            given = f"shape {list(scores.shape)}" if isinstance(scores, torch.Tensor) else f"a {type(scores).__name__}"
-            raise InputError(
-                f"{type(self.guest).__name__}.compute_scores gave {given} for {visual} visual tokens; return a tensor "
-                "[visual], squeezed of batch and heads"
-            )
 
-    def _checked(self, kept: Any, visual: int) -> torch.Tensor:
-        fits = isinstance(kept, torch.Tensor) and kept.ndim == 1 and kept.dtype != torch.bool
-        if not fits or (len(kept) and not (int(kept.min()) >= 0 and int(kept.max()) < visual)):
-            raise InputError(
-                f"{type(self.guest).__name__}.select_tokens gave {kept!r}; return places [kept] from 0 to {visual - 1}"
-            )
-        return kept.long().unique()
+VTRConfig.runner = Guest.of

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from seeless.errors import InputError, UnsupportedModel
-from seeless.vtr.base import PruningStrategy, Range, over_heads
+from seeless.vtr.base import NO_NULL_TOKEN, PruningStrategy, Range, over_heads
 from seeless.vtr.builtin import BuiltIn
 from seeless.vtr.config import VTRConfig
 from seeless.vtr.registry import register_strategy
@@ -29,12 +29,16 @@ class PriorTRStrategy(BuiltIn, PruningStrategy):
                 "there is no null token whose attention could be read; use another strategy"
             )
 
-    def compute_scores(self, attention: Any, image_token_range: Range, config: VTRConfig, **ctx: Any) -> torch.Tensor:
+    def compute_scores(
+        self, attention: torch.Tensor, image_token_range: Range, config: VTRConfig, **ctx: Any
+    ) -> torch.Tensor:
         posterior = self._aggregate_attention(attention, image_token_range, config)
         prior = self._null_attention(attention, image_token_range, config)
         return self._correct(posterior, prior)
 
-    def _aggregate_attention(self, attention: Any, image_token_range: Range, config: VTRConfig) -> torch.Tensor:
+    def _aggregate_attention(
+        self, attention: torch.Tensor, image_token_range: Range, config: VTRConfig
+    ) -> torch.Tensor:
         """P, `[visual]`."""
         (start, end), seq = image_token_range, attention.shape[2]
         stop = seq if config.backbone.last_row else seq - 1
@@ -44,12 +48,12 @@ class PriorTRStrategy(BuiltIn, PruningStrategy):
             rows = attention[:, :, seq - 1, start:end]
         return over_heads(rows, config).squeeze(0)
 
-    def _null_attention(self, attention: Any, image_token_range: Range, config: VTRConfig) -> torch.Tensor:
+    def _null_attention(self, attention: torch.Tensor, image_token_range: Range, config: VTRConfig) -> torch.Tensor:
         """Q, `[visual]`."""
         (start, end), seq = image_token_range, attention.shape[2]
         row = end + config.backbone.null_row
         if row >= seq:
-            raise InputError("no token follows the image, so there is no null token whose attention could be read")
+            raise InputError(NO_NULL_TOKEN)
         return over_heads(attention[:, :, row, start:end], config).squeeze(0)
 
     def _correct(self, posterior: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,7 @@ import torch
 from seeless.errors import UnsupportedModel
 from seeless.vtr.base import Range, over_heads
 from seeless.vtr.config import VTRConfig
+from seeless.vtr.deferred import Deferred
 from seeless.vtr.priortr import EPSILON, PriorTRStrategy
 from seeless.vtr.registry import register_strategy
 
@@ -36,14 +37,15 @@ class PriorTR2FStrategy(PriorTRStrategy):
 
     def compute_scores(  # type: ignore[override]
         self,
-        attention: Any,
+        attention: torch.Tensor,
         image_token_range: Range,
         config: VTRConfig,
         next_attention: Any = None,
         **ctx: Any,
     ) -> torch.Tensor:
         posterior = self._aggregate_attention(attention, image_token_range, config)
-        if (given := ctx.get("prior_attention")) is not None:
+        given = ctx.get("prior_attention")
+        if given is not None and not isinstance(given, Deferred):  # from a subclass, not what every context holds
             prior = given[: len(posterior)]
         elif config.backbone.released_rows:
             prior = torch.zeros_like(posterior)
@@ -53,7 +55,9 @@ class PriorTR2FStrategy(PriorTRStrategy):
             prior = prior / (prior.sum() + EPSILON)
         return self._correct(posterior, prior)
 
-    def _aggregate_attention(self, attention: Any, image_token_range: Range, config: VTRConfig) -> torch.Tensor:
+    def _aggregate_attention(
+        self, attention: torch.Tensor, image_token_range: Range, config: VTRConfig
+    ) -> torch.Tensor:
         """P: the question's rows without the last one, on every backbone."""
         (start, end), last = image_token_range, attention.shape[2] - 1
         if config.query_aggregation == "question" and end < last:

@@ -2,12 +2,10 @@
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from seeless.errors import BudgetError
-
-if TYPE_CHECKING:
-    from seeless.vtr.config import VTRConfig
+from seeless.vtr.config import VTRConfig
 
 C = TypeVar("C", bound=type)
 
@@ -35,10 +33,11 @@ def guest_class(name: str) -> type:
     Raises:
         BudgetError (a ValueError): there is none; the message lists the names.
     """
-    import seeless.vtr  # noqa: F401  (registers the built-in classes)
-
     if name not in VTR_REGISTRY:
-        raise BudgetError(f"no strategy is registered as {name!r}; there are {', '.join(sorted(VTR_REGISTRY))}")
+        raise BudgetError(
+            f"no strategy is registered as {name!r}; there are {', '.join(sorted(VTR_REGISTRY))}. One of your "
+            "own is known once the file that registers it is imported"
+        )
     return VTR_REGISTRY[name]
 
 
@@ -54,14 +53,12 @@ def get_strategy(name: str) -> Any:
     return guest_class(name)()
 
 
-def config_class(name: str) -> "type[VTRConfig]":
+def config_class(name: str) -> type[VTRConfig]:
     """The configuration class of a registered strategy.
 
     That is its attribute `config_class`, else the only subclass of `VTRConfig` in the module that defines the strategy,
     else `VTRConfig` itself.
     """
-    from seeless.vtr.config import VTRConfig
-
     cls = guest_class(name)
     if (own := getattr(cls, "config_class", None)) is not None:
         return own

@@ -4,16 +4,13 @@ from typing import Any
 
 import torch
 
-from seeless.errors import UnsupportedModel
-from seeless.ops.clustering import density_peaks
+from seeless.errors import InputError, UnsupportedModel
 from seeless.ops.raters import text_raters
-from seeless.vtr.base import Range, VTRStrategy
+from seeless.vtr.base import NO_TEXT, Range, VTRStrategy
 from seeless.vtr.builtin import BuiltIn
 from seeless.vtr.config import VTRConfig
 from seeless.vtr.registry import register_strategy
-
-ROUNDS = 3
-EPSILON = 1e-6
+from seeless.vtr.token_merge import merge_tokens
 
 
 @register_strategy("sparsevlm")
@@ -35,12 +32,14 @@ class SparseVLMStrategy(BuiltIn, VTRStrategy):
 
     def prepare(self, hidden_states: torch.Tensor, config: VTRConfig, context: dict) -> None:
         start, end = context["image_token_range"]
+        if end == hidden_states.shape[1]:
+            raise InputError(NO_TEXT)
         raters = text_raters(hidden_states[:, start:end], hidden_states[:, end:])
         context["important_text_token_idx"] = raters.nonzero(as_tuple=True)
 
     def compute_scores(  # type: ignore[override]
         self,
-        attention: Any,
+        attention: torch.Tensor,
         image_token_range: Range,
         config: VTRConfig,
         layer_idx: int = 0,
@@ -51,19 +50,6 @@ class SparseVLMStrategy(BuiltIn, VTRStrategy):
         start, end = image_token_range
         rows = attention[:, :, end + important_text_token_idx[1], start:end]
         return rows.mean(dim=1).mean(dim=1).squeeze(0)
-
-    def select_tokens(
-        self, scores: torch.Tensor, num_tokens: int, config: VTRConfig, layer_idx: int = 0
-    ) -> torch.Tensor:
-        single = config.at_step(layer_idx)
-        if not config.token_merge or single.keep_tokens is not None or single.score_threshold is not None:
-            return super().select_tokens(scores, num_tokens, config, layer_idx)
-        total = kept = config.get_keep_count(num_tokens, layer_idx)
-        for _ in range(ROUNDS):
-            kept = max(1, total - _clusters(num_tokens - kept)[1])
-        exact = config.at_step(layer_idx)
-        exact.keep_tokens = kept
-        return super().select_tokens(scores, num_tokens, exact, layer_idx)
 
     def post_prune(  # type: ignore[override]
         self,
@@ -82,18 +68,5 @@ class SparseVLMStrategy(BuiltIn, VTRStrategy):
         start, at = image_token_range
         dropped = torch.ones(len(keep_indices) + len(pruned_token_scores), dtype=torch.bool, device=keep_indices.device)
         dropped[keep_indices] = False
-        states = hidden_states[0, start + dropped.nonzero()[:, 0]]
-        count, clusters = _clusters(len(states))
-        order = pruned_token_scores.float().argsort(descending=True, stable=True)[:count]
-        again = states[order.to(states.device)]
-        noise = torch.rand(count, device=again.device)
-        cluster, _ = density_peaks(again[None].float(), clusters, noise)
-        member = torch.nn.functional.one_hot(cluster[0], clusters).to(again.dtype)
-        means = member.T @ again / (member.sum(0)[:, None] + EPSILON)
-        return torch.cat([pruned_hidden_states[:, :at], means[None], pruned_hidden_states[:, at:]], 1)
-
-
-def _clusters(dropped: int) -> tuple[int, int]:
-    """Of `dropped` tokens, how many are merged, and into how many."""
-    count = min(dropped, int(0.3 * dropped) + 1)
-    return count, count // 10 + 1 if count else 0
+        merged = merge_tokens(hidden_states[0, start + dropped.nonzero()[:, 0]], pruned_token_scores)
+        return torch.cat([pruned_hidden_states[:, :at], merged[None], pruned_hidden_states[:, at:]], 1)

@@ -26,7 +26,7 @@ class VisPrunerStrategy(BuiltIn, PruningStrategy):
 
     def compute_scores(  # type: ignore[override]
         self,
-        attention: Any,
+        attention: torch.Tensor,
         image_token_range: Range,
         config: VTRConfig,
         vit_importance: torch.Tensor,

@@ -1,7 +1,6 @@
 """Documents that cannot be read: named, counted, and never left out in silence."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import seeless as sl
@@ -32,15 +31,3 @@ class BadDocuments(sl.SeelessError):
             f"{len(self.bad)} documents cannot be read, so there is no result over the whole task; mend or remove them:"
             f"\n{listed}{more}"
         )
-
-
-@contextmanager
-def whole_pictures() -> Iterator[None]:
-    """Inside, Pillow refuses pictures that break off, which lmms-eval has it fill up with grey."""
-    from PIL import ImageFile
-
-    before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
-    try:
-        yield
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = before

@@ -18,13 +18,14 @@ from tqdm import tqdm
 import seeless as sl
 from seeless.integrations.answering import Answerer, Effort
 from seeless.integrations.lmms_eval.arguments import Door, check_processing, read_arguments
-from seeless.integrations.lmms_eval.documents import BadDocument, BadDocuments, whole_pictures
+from seeless.integrations.lmms_eval.documents import BadDocument, BadDocuments
 from seeless.integrations.lmms_eval.measures import Measure, figures
 from seeless.integrations.lmms_eval.options import cut, generate_options
 from seeless.integrations.prompts import Prompt, prompt_of_messages, prompt_of_text
 from seeless.named.checkpoints import load_model, resolve_name
 from seeless.named.errors import one_line
 from seeless.named.plugins import load_plugins
+from seeless.pixels import whole_pictures
 from seeless.strategy import Recipe
 
 MAX_FRAMES = 32

@@ -1,0 +1,242 @@
+"""What attention modules hand to their kernel: seen where every one of them asks for the kernel by its name.
+
+Decoders and towers of `transformers` make queries and keys each in a way of their own (norms, rotary embeddings, fused
+or compressed projections), and then all give them to a function that they get by name. There they are final.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from seeless.core.hooks import past_seams
+from seeless.core.host import CACHE_NAMES, AttentionInterface, attention_options, cache_in
+from seeless.core.sharding import check_whole, leave
+from seeless.errors import UnsupportedModel
+
+_checked: set[tuple[type, str]] = set()  # modules and kernels whose attention was compared with what is read here
+
+
+class Reached(Exception):
+    """The attention that was asked for has been seen; nothing behind it need run.
+
+    Args:
+        module: whose it is.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+
+@dataclass
+class Call:
+    """One call of an attention kernel, without gradients.
+
+    Args:
+        kernel: its name, `config._attn_implementation`.
+        query: `[batch, heads, queries, dim]`; key: `[batch, kv_heads, keys, dim]`, cached ones included.
+        scaling: factor on their product.
+        softcap: bound of the scores; None = unbounded.
+        sinks: `[heads]`, a score that takes part in every softmax and belongs to no key; None = none.
+        ends: where the pieces of one long sequence that see only themselves end, `[pieces + 1]`; None = one piece.
+        value: `[batch, kv_heads, keys, value dim]`, and output, `[batch, queries, heads, value dim]`: only where the
+            attention of such a module under such a kernel has not been checked yet.
+    """
+
+    module: nn.Module
+    kernel: str
+    query: torch.Tensor
+    key: torch.Tensor
+    scaling: float
+    softcap: float | None
+    sinks: torch.Tensor | None
+    ends: torch.Tensor | None
+    value: torch.Tensor | None = None
+    output: torch.Tensor | None = None
+
+    @property
+    def kind(self) -> tuple[type, str]:
+        """What is checked once: modules of a class under one kernel."""
+        return type(self.module), self.kernel
+
+    def passed(self) -> None:
+        """Take note that the attention of this kind is read as the model computes it."""
+        _checked.add(self.kind)
+        self.value = self.output = None
+
+
+class Capture:
+    """Sees the calls of attention modules, in this thread, while it is entered.
+
+    Args:
+        owners: the modules whose attention is of interest, each by the number that `note` gets.
+        note: gets that number and the call; it may raise `Reached` to stop there.
+        check: keep values and outputs of calls of a kind that was not checked in this process yet.
+        ahead: give the call to `note` before its kernel runs, unless its output is to be checked.
+    """
+
+    def __init__(
+        self, owners: Mapping[int, nn.Module], note: Callable[[int, Call], None], check: bool, ahead: bool = False
+    ) -> None:
+        self.owner = {id(part): number for number, module in owners.items() for part in module.modules()}
+        self.note, self.check, self.ahead = note, check, ahead
+
+    def __enter__(self) -> "Capture":
+        _entered().append(self)
+        _interception.enter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _entered().remove(self)
+        _interception.leave()
+
+    def see(self, call: Call, dropout: float, value: torch.Tensor, run: Callable[[], Any]) -> Any:
+        """Run the kernel of a call, and note it."""
+        number = self.owner[id(call.module)]
+        to_check = self.check and not dropout and call.kind not in _checked
+        if self.ahead and not to_check:
+            self.note(number, call)
+            return run()
+        output = run()
+        if to_check:
+            call.value, call.output = value.detach(), output[0].detach()
+        self.note(number, call)
+        return output
+
+
+class _Interception:
+    """Stands before the look-up of kernels by name while any thread has entered a capture."""
+
+    def __init__(self) -> None:
+        self.lock, self.users = threading.Lock(), 0
+        self.stock: Any = None
+
+    def enter(self) -> None:
+        with self.lock:
+            if self.users == 0:
+                self.stock = AttentionInterface.get_interface
+                AttentionInterface.get_interface = _get_interface  # type: ignore[method-assign, assignment]
+            self.users += 1
+
+    def leave(self) -> None:
+        with self.lock:
+            self.users -= 1
+            if self.users == 0:
+                AttentionInterface.get_interface = self.stock  # type: ignore[method-assign]
+
+
+_interception = _Interception()
+_here = threading.local()
+
+
+def _entered() -> list[Capture]:
+    if not hasattr(_here, "captures"):
+        _here.captures = []
+    return _here.captures
+
+
+def _get_interface(self: Any, name: str, default: Callable) -> Callable:
+    kernel = _interception.stock(self, name, default)
+    return partial(_watched, kernel, str(name)) if _entered() else kernel
+
+
+def _watched(
+    kernel: Callable,
+    name: str,
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    run = partial(kernel, module, query, key, value, *args, **kwargs)
+    for capture in reversed(_entered()):
+        if id(module) in capture.owner:
+            options = attention_options(type(module).__name__, kwargs)
+            call = Call(
+                module,
+                name,
+                query.detach(),
+                key.detach(),
+                query.shape[-1] ** -0.5 if options.scaling is None else options.scaling,
+                options.softcap,
+                None if options.sinks is None else options.sinks.detach(),
+                options.ends,
+            )
+            return capture.see(call, options.dropout, value, run)
+    return run()
+
+
+class _WithoutDropout(TorchFunctionMode):
+    """No dropout in what this thread calls."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function in (torch.nn.functional.dropout, torch.dropout):
+            return args[0] if args else (kwargs or {})["input"]
+        return function(*args, **(kwargs or {}))
+
+
+class _Peek:
+    """A KV cache that shows what it holds, and keeps nothing.
+
+    Args:
+        past: tokens the layer held before this forward.
+    """
+
+    def __init__(self, cache: Any, past: int) -> None:
+        self._cache, self._past = cache, past
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cache, name)
+
+    def update(self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
+        if self._past == 0:
+            return keys, values
+        own = self._cache.layers[layer_idx]
+        if own.keys.shape[-2] < self._past:
+            raise UnsupportedModel(
+                f"{type(own).__name__} holds the keys of earlier turns in another form, so the attention of a layer "
+                "that has not run yet cannot be read; use the default cache"
+            )
+        held = ((own.keys, keys), (own.values, values))
+        return tuple(torch.cat([before[:, :, : self._past].to(new.device), new], 2) for before, new in held)
+
+
+@torch.no_grad()
+def run_ahead(layer: nn.Module, hidden: torch.Tensor, args: tuple, kwargs: dict, past: int, check: bool) -> Call | None:
+    """What a layer would hand to its kernel if it ran on `hidden`; it runs up to there, and without dropout.
+
+    Args:
+        args, kwargs: its other arguments; its cache is read, not written.
+        past: tokens that cache held before this forward.
+
+    Returns:
+        None if it asks for no kernel by name.
+
+    Raises:
+        UnsupportedModel: pieces of its weights lie on other processes.
+    """
+    check_whole(layer)
+    calls: list[Call] = []
+
+    def note(number: int, call: Call) -> None:
+        calls.append(call)
+        raise Reached(call.module)
+
+    if (cache := cache_in(kwargs)) is not None:
+        kwargs = {**kwargs, **{name: _Peek(cache, past) for name in CACHE_NAMES if name in kwargs}}
+    with _WithoutDropout(), Capture({0: layer}, note, check, ahead=True):
+        try:
+            past_seams(layer, "forward")(hidden, *args, **kwargs)  # those belong to the layer's own run
+        except Reached as reached:
+            leave(layer, reached.module)
+    return calls[0] if calls else None

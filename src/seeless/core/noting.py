@@ -1,0 +1,161 @@
+"""Runs of the vision tower, watched: what they give carries a note."""
+
+import inspect
+import threading
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import nn
+
+from seeless.context import TowerSignal
+from seeless.core.capture import Capture
+from seeless.core.family import ModelView
+from seeless.core.hooks import HookSet
+from seeless.core.pictures import NOTE, Kind, Note, Packing, carriers, geometry, given_grids, lengths, same_sized
+from seeless.core.tower import Merging, merging_layers
+from seeless.core.tower_attention import AttentionTap
+from seeless.core.transfer import fetch
+from seeless.core.vision import VisionTap
+from seeless.strategy import TowerStrategy
+
+
+class _Here(threading.local):
+    """What a thread is doing."""
+
+    busy = False
+
+
+class Noting:
+    """Puts a note on everything the model's own `get_image_features` and `get_video_features` return.
+
+    Args:
+        tower: merges tokens inside the tower; None = nobody does.
+        reads: what strategies may ask of the tower; None = anything.
+        self_check: whether attention that is read for the first time is compared with the model's own.
+        on_note: called with the kind and the note of every run.
+    """
+
+    def __init__(
+        self,
+        view: ModelView,
+        tower: TowerStrategy | None,
+        reads: frozenset[TowerSignal] | None,
+        self_check: bool,
+        on_note: Callable[[Kind, Note], None],
+    ) -> None:
+        self.view, self.tower, self.reads, self.on_note = view, tower, reads, on_note
+        self.self_check = self_check
+        self.here = _Here()
+
+    def run(self, kind: Kind, encode: Callable, args: tuple, kwargs: dict) -> Any:
+        """What `encode(*args, **kwargs)` gives, with a note on it."""
+        if self.here.busy:  # videos may be encoded by the images' method
+            return encode(*args, **kwargs)
+        self.here.busy = True
+        try:
+            return self._run(kind, encode, args, kwargs)
+        finally:
+            self.here.busy = False
+
+    def _run(self, kind: Kind, encode: Callable, args: tuple, kwargs: dict) -> Any:
+        view, hooks = self.view, HookSet()
+        bound = inspect.signature(encode).bind(*args, **kwargs)
+        bound.apply_defaults()
+        given = {**bound.arguments, **bound.arguments.get("kwargs", {})}
+        vision, packed = VisionTap(view, self.reads), []  # type: ignore[var-annotated]
+        asked = given.get("vision_feature_layer")
+        sizes = geometry(view, kind, given)
+        try:
+            capture = _tap_tower(view, kind, vision, hooks, view.tapped_layers(kind, asked), self.self_check)
+            if self.tower is not None:  # what is put on later acts first: the tap sees what merging leaves
+                vision.patches = given_grids(view, kind, fetch(sizes))
+                merging = Merging(view, kind, self.tower, merging_layers(view, kind, self.tower, asked), vision)
+                merging.attach(hooks)
+            if view.family.packer is not None and kind == "image":
+                _tap_packer(view, view.family.packer, packed.append, hooks)
+            with capture:
+                output = encode(*args, **kwargs)
+        finally:
+            hooks.over = True
+            hooks.remove()
+        features = output.pooler_output if hasattr(output, "pooler_output") else output
+        if not view.family.projected and vision.may_read("features"):
+            vision.given = features
+        if not sizes and not vision.patches:
+            vision.patches = same_sized(view, vision)
+        videos = given["pixel_values_videos"].shape[0] if kind == "video" else 0
+        note = Note(kind, lengths(features), vision, sizes, packed[0] if packed else None, videos)
+        if self.tower is not None:
+            note.images(fetch(note.wanted()))
+            vision.merged = merging.outcome()
+        vars(output)[NOTE] = note
+        for feature in carriers(output.pooler_output):  # accelerate rebuilds outputs around the same tensors
+            setattr(feature, NOTE, note)
+        self.on_note(kind, note)
+        return output
+
+
+def _tap_tower(
+    view: ModelView, kind: Kind, vision: VisionTap, hooks: HookSet, chosen: list[int], self_check: bool
+) -> Capture:
+    """Watch one run of the tower; what comes back is to be entered while it lasts."""
+    layers, made, lead = view.tower_layers(kind), chosen[-1], view.has_class_token
+    if made >= 0:
+        vision.made = AttentionTap(made, lead)
+    if made + 1 < len(layers):
+        vision.reader = AttentionTap(made + 1, lead)
+    by_reader = vision.may_read("reader_attention", "reader_keys")
+    read = {
+        tap.layer: tap
+        for tap, wanted in (
+            (vision.made, vision.may_read("attention", "keys") or (by_reader and vision.reader is None)),
+            (vision.reader, by_reader),
+        )
+        if tap is not None and wanted
+    }
+
+    def see_tower(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        if (seen := kwargs.get("patch_attention_mask")) is not None:
+            vision.seen = seen.flatten(1).bool()
+
+    def see_layer(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        vision.taken = (args[0] if args else kwargs["hidden_states"]).shape
+
+    def see_class_token(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        if (states := getattr(output, "hidden_states", None)) is not None:
+            vision.class_token = torch.cat([states[index + 1][:, 0] for index in chosen], -1)
+
+    def see_features(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        projected = args[0] if args else next(iter(kwargs.values()))
+        vision.width = projected.shape[-1]
+        if vision.made is None:
+            vision.taken = projected.shape
+        if view.family.projected and vision.may_read("features"):
+            vision.projected = projected
+
+    hooks.before(view.tower(kind), see_tower)
+    if vision.made is not None:
+        hooks.before(layers[made], see_layer)
+    if view.has_class_token and vision.may_read("class_token"):
+        hooks.after(view.tower(kind), see_class_token)
+    hooks.before(view.projector, see_features)
+    owners = {number: layers[number] for number in read}
+    return Capture(owners, lambda number, call: read[number].see(call), self_check)
+
+
+def _tap_packer(view: ModelView, name: str, found: Callable[[Packing], None], hooks: HookSet) -> None:
+    pack = getattr(view.base, name)
+    signature = inspect.signature(pack)
+
+    @wraps(pack)
+    def packing(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        options = dict(bound.arguments)
+        features = options.pop(next(iter(signature.parameters)))
+        found(Packing(pack, [len(x) for x in features], features[0].shape[1], options, view.family.unresampled))
+        return pack(*args, **kwargs)
+
+    hooks.override(view.base, name, packing)

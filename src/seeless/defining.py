@@ -1,0 +1,86 @@
+"""From a class body to fields: what a strategy's author may have meant is done, or refused in a sentence."""
+
+import copy
+import dataclasses
+import inspect
+import re
+from dataclasses import MISSING, Field, FrozenInstanceError, field
+from functools import partial
+from typing import Any, ClassVar, NoReturn, get_origin
+
+from seeless.errors import StrategyError
+
+
+def make_fields(cls: type) -> None:
+    """Turn a class into a frozen dataclass. A list, dict or set as a default is copied for every instance.
+
+    Raises:
+        StrategyError: an attribute without annotation, which would be no field; a field without a default after fields
+            that have one.
+    """
+    own, inherited = inspect.get_annotations(cls), _annotations(cls.__mro__[1:])
+    for name, value in list(vars(cls).items()):
+        if name in own:
+            if not _is_class_variable(own[name]):
+                _make_default_safe(cls, name, value)
+        elif not (name.startswith("_") or name.isupper() or callable(value) or hasattr(value, "__get__")):
+            _check_meant(cls, name, value, inherited)
+    try:
+        dataclasses.dataclass(frozen=True)(cls)
+    except TypeError as error:
+        if "non-default argument" not in str(error):
+            raise
+        raise StrategyError(
+            f"{cls.__name__}: {error}; give it a default, or let it be given by its name: "
+            "NAME: TYPE = dataclasses.field(kw_only=True)"
+        ) from error
+    setattr(cls, "__setattr__", _refuse_setting)  # noqa: B010 (a frozen dataclass has made its own)
+
+
+def _refuse_setting(strategy: object, name: str, value: object) -> NoReturn:
+    raise FrozenInstanceError(
+        f"cannot set self.{name}: {type(strategy).__name__} never changes, one object serves all prompts at once; what "
+        f"belongs to one prefill goes into ctx.memory[{name!r}], what follows from the fields is a property, and what "
+        f"__post_init__ works out is set by object.__setattr__(self, {name!r}, ...)"
+    )
+
+
+def _make_default_safe(cls: type, name: str, value: object) -> None:
+    default = value.default if isinstance(value, Field) else value
+    if not isinstance(default, list | dict | set):
+        return
+    if isinstance(value, Field):
+        value.default, value.default_factory = MISSING, partial(copy.deepcopy, default)
+    else:
+        setattr(cls, name, field(default_factory=partial(copy.deepcopy, default)))
+
+
+def _check_meant(cls: type, name: str, value: object, inherited: dict[str, Any]) -> None:
+    if name in inherited and _is_class_variable(inherited[name]):
+        return
+    if name in inherited:
+        kind = inherited[name] if isinstance(inherited[name], str) else inspect.formatannotation(inherited[name])
+        raise StrategyError(
+            f"{name} = {value!r} in {cls.__name__} changes no default, because it has no annotation; write "
+            f"{name}: {kind} = {value!r}"
+        )
+    if any(name in vars(base) for base in cls.__mro__[1:]):
+        return
+    kind = type(value).__name__
+    raise StrategyError(
+        f"{name} = {value!r} in {cls.__name__} is no field, because it has no annotation; write {name}: {kind} = "
+        f"{value!r}, or {name}: ClassVar[{kind}] = {value!r} if nobody is to set it"
+    )
+
+
+def _annotations(bases: tuple[type, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for base in reversed(bases):
+        found |= inspect.get_annotations(base)
+    return found
+
+
+def _is_class_variable(annotation: Any) -> bool:
+    if isinstance(annotation, str):
+        return re.match(r"(\w+\.)?ClassVar\b", annotation) is not None
+    return annotation is ClassVar or get_origin(annotation) is ClassVar
