@@ -488,7 +488,7 @@ def test_images_in_several_chunks_are_refused(tiny):
     inputs = make_inputs(model, LLAVA, [[5, "image:0", 9]])
     pixels = inputs.pop("pixel_values")
     with sl.apply(model, sl.FasterVLM(keep=5)):
-        with pytest.raises((sl.SeelessError, ValueError), match="chunk|placeholders"):
+        with pytest.raises((sl.SeelessError, ValueError), match=r"chunk|placeholders"):
             model.generate(**inputs, pixel_values=pixels, max_new_tokens=2, prefill_chunk_size=8)
         if "mm_encoder_outputs" in inspect.signature(model.model.forward).parameters:
             ready = {"image": model.get_image_features(pixels)}
