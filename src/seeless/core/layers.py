@@ -218,7 +218,7 @@ class PrefillLayers:
             return self.calls[index]
 
         past, rotary = self.session.past[index], tuple(x.detach() for x in rotary)
-        return LayerTap(take, hidden.shape[1], past, rotary, hidden.device)
+        return LayerTap(take, hidden.shape[1], past, rotary)
 
     def _coming(self, index: int, hidden: torch.Tensor, args: tuple, kwargs: dict) -> LayerTap:
         """Of a layer that has yet to run, if it ran on what is left now."""
@@ -232,7 +232,7 @@ class PrefillLayers:
             return call
 
         rotary = tuple(x.detach() for x in self._rotary(index, hidden, kwargs["position_embeddings"]))
-        return LayerTap(take, hidden.shape[1], session.past[index], rotary, hidden.device)
+        return LayerTap(take, hidden.shape[1], session.past[index], rotary)
 
 
 class DecodeLayers:
