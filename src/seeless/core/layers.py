@@ -54,13 +54,23 @@ def causal_mask(
         block_sequence_ids=None if blocks is None else blocks.to(hidden.device),
         **{CACHE: cache},
     )
-    if blocks is not None and (not isinstance(made, torch.Tensor) or made.ndim != 4):
+    if blocks is not None:
+        check_both_ways(view, made)
+    return made
+
+
+def check_both_ways(view: ModelView, mask: Any) -> None:
+    """Refuse a mask of the model's that cannot say that tokens see each other both ways.
+
+    Raises:
+        UnsupportedModel: it cannot.
+    """
+    if not isinstance(mask, torch.Tensor) or mask.ndim != 4:
         kernel = view.language_model.config._attn_implementation
         raise UnsupportedModel(
             f"visual tokens of {view.family.title} see each other both ways, which attn_implementation={kernel!r} "
             "cannot express; load the model with 'sdpa' or 'eager'"
         )
-    return made
 
 
 def ready_mask(view: ModelView, hidden: torch.Tensor, mask: Any, cache: Any, blocks: torch.Tensor | None) -> Any:
@@ -102,6 +112,7 @@ class PrefillLayers:
                 f"attn_implementation={kernel!r} may take gaps in them for packed sequences; use positions='renumber', "
                 "or load the model with 'sdpa' or 'eager'"
             )
+        self.keeps_all = all(stage.strategy.keeps_all(stage.index) for stage in stages)
         self.inputs: dict[str, LayerInputs] | None = None  # after a cut, by kind of layer
         self.tapped: dict[int, LayerTap] = {}
         self.calls: dict[int, Call] = {}
@@ -127,6 +138,8 @@ class PrefillLayers:
         session = self.session
         session.use_cache(cache_in(kwargs))
         hidden = args[0] if args else kwargs["hidden_states"]
+        if session.blocks is not None and index == 0 and not self.keeps_all:
+            check_both_ways(session.view, kwargs["attention_mask"])
         if session.record is not None and index in {span.first for span in session.record.spans[1:]}:
             self.inputs = {}
         hidden = self._run_stages(index, hidden, (args[1:], kwargs))
