@@ -112,7 +112,7 @@ class PrefillLayers:
                 f"attn_implementation={kernel!r} may take gaps in them for packed sequences; use positions='renumber', "
                 "or load the model with 'sdpa' or 'eager'"
             )
-        self.keeps_all = all(stage.strategy.keeps_all(stage.index) for stage in stages)
+        self.mask: Any = None  # the model's own, of the first layer
         self.inputs: dict[str, LayerInputs] | None = None  # after a cut, by kind of layer
         self.tapped: dict[int, LayerTap] = {}
         self.calls: dict[int, Call] = {}
@@ -138,8 +138,8 @@ class PrefillLayers:
         session = self.session
         session.use_cache(cache_in(kwargs))
         hidden = args[0] if args else kwargs["hidden_states"]
-        if session.blocks is not None and index == 0 and not self.keeps_all:
-            check_both_ways(session.view, kwargs["attention_mask"])
+        if index == 0:
+            self.mask = kwargs["attention_mask"]
         if session.record is not None and index in {span.first for span in session.record.spans[1:]}:
             self.inputs = {}
         hidden = self._run_stages(index, hidden, (args[1:], kwargs))
@@ -222,10 +222,15 @@ class PrefillLayers:
         order = session.seen[0].slot_of(session.length).gather(1, row.places).clamp(min=0)
         return tuple(gather_tokens(x, order) for x in given)
 
+    def _check_mask(self) -> None:
+        if self.session.blocks is not None:
+            check_both_ways(self.session.view, self.mask)
+
     def _taken(self, index: int, hidden: torch.Tensor, rotary: tuple) -> LayerTap:
         """Of a layer that is about to run, from its own call."""
 
         def take() -> Call:
+            self._check_mask()
             if index not in self.calls:
                 raise read_nothing(self.session.view.layers[index])
             return self.calls[index]
@@ -238,6 +243,7 @@ class PrefillLayers:
         session, layer = self.session, self.session.view.layers[index]
 
         def take() -> Call:
+            self._check_mask()
             past = session.past[index]
             call = run_ahead(layer, hidden, args, self._arguments(index, hidden, kwargs), past, session.self_check)
             if call is None:

@@ -147,9 +147,9 @@ class GroupSources:
     def attention(
         self, queries: Queries, layer: int, average: bool, onto: Onto = "visual", causal: bool = True
     ) -> torch.Tensor:
-        tap = self._tap(layer)
+        tap, slots = self._tap(layer), self._query_slots(queries)
         device, past = tap.device, tap.past
-        rows, slots = self.rows.to(device), self._query_slots(queries).to(device)
+        rows, slots = self.rows.to(device), slots.to(device)
         valid = self.masks[layer]
         together = len(self.units) == tap.batch and self.rows.tolist() == list(range(tap.batch))
         valid = None if valid is None else valid.to(device)[rows]
@@ -179,8 +179,8 @@ class GroupSources:
         return torch.stack(attention)
 
     def rope_bias(self, queries: Queries, layer: int) -> torch.Tensor:
-        tap = self._tap(layer)
-        rows, slots, onto = (x.to(tap.device) for x in (self.rows, self._query_slots(queries), self.slots))
+        tap, slots = self._tap(layer), self._query_slots(queries)
+        rows, slots, onto = (x.to(tap.device) for x in (self.rows, slots, self.slots))
         return tap.rope_bias(rows, slots, onto, self.view.frequencies)
 
     def keys(self, layer: int, tokens: Tokens) -> torch.Tensor:

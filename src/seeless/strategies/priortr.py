@@ -45,8 +45,8 @@ class PriorTR(LayerStrategy):
             raise BudgetError(f"head_aggregation={self.head_aggregation!r} is not possible; use mean or max")
 
     def score(self, ctx: Context) -> torch.Tensor:
-        posterior = ctx.attention(self._queries(ctx), average=True)[:, :, 0]
         prior = ctx.attention(queries="anchor")[:, :, 0]
+        posterior = ctx.attention(self._queries(ctx), average=True)[:, :, 0]
         return prior_corrected(posterior, prior, self.head_aggregation)
 
     def _queries(self, ctx: Context) -> Queries:
