@@ -77,10 +77,11 @@ def test_few_operations_whatever_the_batch(name, column):
 
 
 @pytest.mark.parametrize("column", ["b1", "b8 ragged", "NeXT b4 ragged"])
-@pytest.mark.parametrize("name", [*ENTRY, "fastv", "pyramiddrop", "priortr"])
+@pytest.mark.parametrize("name", [*ENTRY, "fastv", "priortr"])
 @torch.no_grad()
 def test_a_step_of_decoding(name, column):
-    """No wait, no operation and, after an entry cut or without padding, no seam on a layer."""
+    """No wait and, after an entry cut or without padding, no operation more than the untouched model's and no seam on a
+    layer. Methods that renumber at several layers (PyramidDrop, SparseVLM) turn positions anew in each range of them."""
     found = added(name, column)["decode"]
     assert found["waits"] <= 0 and found["hooks"] <= 0
     assert found["operations"] <= (0 if name in ENTRY or column == "b1" else 40), found["operations_at"]
