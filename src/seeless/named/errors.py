@@ -1,6 +1,7 @@
 """What can go wrong with a name, and errors of others in one line."""
 
 import seeless as sl
+from seeless.errors import shortened
 
 
 class UnloadableModel(sl.SeelessError):
@@ -12,7 +13,7 @@ class UnusablePlugin(sl.SeelessError):
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error in one line; of foreign errors with several lines, the first.
+    """The message of an error in one line; of foreign errors the first line, without the middle of a long one.
 
     >>> one_line(OSError("not found" + chr(10) + "see https://example.org"))
     'not found'
@@ -21,5 +22,5 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, sl.SeelessError):
         return " ".join(text.split())
     if isinstance(error, KeyError) or not text:
-        return f"{type(error).__name__} {text}".strip()
-    return text.splitlines()[0].strip()
+        text = f"{type(error).__name__} {text}".strip()
+    return shortened(text.splitlines()[0].strip())
