@@ -1,26 +1,39 @@
 """Import Python files that register strategies."""
 
+import hashlib
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
+from seeless.errors import brief
 from seeless.named.errors import UnusablePlugin, one_line
+
+PREFIX = "seeless_plugin_"
 
 
 def load_plugins(files: list[Path]) -> None:
     """Import the files, in order, so that their `@sl.register(...)` and `@register_strategy(...)` run.
 
     Raises:
-        UnusablePlugin: a file is missing, or fails while it is imported.
+        UnusablePlugin: a file is missing, fails while it is imported, or registers a name that another plugin has.
     """
     for file in files:
+        before = _guests()
         _load(file)
+        for name, cls in _guests().items():
+            if name in before and before[name].__module__ != cls.__module__:
+                other = sys.modules[before[name].__module__].__file__
+                raise UnusablePlugin(
+                    f"plugin {file} cannot be used beside {other}: both register {name!r}; give one another name"
+                )
 
 
 def _load(file: Path) -> None:
-    if not file.is_file():
-        raise UnusablePlugin(f"plugin {file} does not exist")
-    name = f"seeless_plugin_{file.stem}"
+    if not os.path.isfile(file):
+        raise UnusablePlugin(f"plugin {brief(file)} does not exist")
+    path = file.resolve()  # files of one name in several folders are several modules
+    name = f"{PREFIX}{path.stem}_{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise UnusablePlugin(f"plugin {file} is no Python file")
@@ -31,3 +44,10 @@ def _load(file: Path) -> None:
     except Exception as error:  # a plugin is foreign code: whatever it raises is its error
         del sys.modules[name]
         raise UnusablePlugin(f"plugin {file} cannot be imported: {type(error).__name__}: {one_line(error)}") from error
+
+
+def _guests() -> dict[str, type]:
+    """The guests that plugins have registered."""
+    from seeless.vtr import VTR_REGISTRY
+
+    return {name: cls for name, cls in VTR_REGISTRY.items() if cls.__module__.startswith(PREFIX)}
