@@ -8,6 +8,7 @@ from pathlib import Path
 
 from seeless.errors import SeelessError, brief, system_reason
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # nothing more can be written
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF)  # of network file systems
 
 
@@ -39,8 +40,8 @@ def claimed(file: Path) -> Iterator[None]:
         UnwritableFile: it cannot be written to, or is no regular file.
         FileInUse: another process holds it.
     """
+    make_folder(file.parent)
     with writing(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
         new = not os.path.exists(file)
         if not new and not os.path.isfile(file):
             raise UnwritableFile(f"cannot write {brief(file)}: it is no file")
@@ -64,18 +65,24 @@ def claimed_folder(folder: Path) -> Iterator[None]:
         UnwritableFile: no file can be written in it.
         FileInUse: another process holds it.
     """
+    make_folder(folder)
     with writing(folder):
-        if os.path.exists(folder) and not os.path.isdir(folder):
-            raise UnwritableFile(f"cannot write to {brief(folder)}: it is no folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         out = os.open(folder, os.O_RDONLY)
     try:
         _lock(out, folder)
         yield
     finally:
         os.close(out)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder unless it is there, and raise `UnwritableFile` unless files can be written in it."""
+    with writing(folder):
+        if os.path.exists(folder) and not os.path.isdir(folder):
+            raise UnwritableFile(f"cannot write to {brief(folder)}: it is no folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def check_file(file: Path) -> None:

@@ -1,6 +1,6 @@
 """`seeless info`: the card of a strategy, or what seeless knows about a model."""
 
-from pathlib import Path
+import os
 from typing import Annotated, Any
 
 import typer
@@ -29,7 +29,7 @@ def info(
     """
     load_plugins(plugin or [])
     known = name in (*sl.available(), *guest_names())
-    if name is None or (not known and ("/" in name or Path(name).exists())):
+    if name is None or (not known and ("/" in name or os.path.exists(name))):
         _show_model(name, as_json)
     else:
         _show_strategy(name, as_json)  # or says which strategies there are, if it is no path and no hub id either

@@ -15,6 +15,7 @@ def main(arguments: list[str] | None = None) -> None:
     import typer
 
     import seeless as sl
+    from seeless.cli.console import whole_output
     from seeless.cli.errors import exit_code
     from seeless.cli.eval import evaluate
     from seeless.cli.info import info
@@ -48,7 +49,8 @@ def main(arguments: list[str] | None = None) -> None:
     app.command("plot")(plot)
     app.command("tasks-path")(print_tasks_path)
     try:
-        app(args=arguments, prog_name="seeless")
+        with whole_output():
+            app(args=arguments, prog_name="seeless")
     except sl.SeelessError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(exit_code(error))

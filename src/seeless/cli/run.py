@@ -59,7 +59,7 @@ def run(
         Path | None, typer.Option(metavar="FILE", help="Where the picture of what was kept goes.")
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 32,
-    seed: Annotated[int, typer.Option(min=0, help="Which held-out scene.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Which held-out scene.")] = 0,
     repeats: Annotated[int, typer.Option(min=0, help="Timed runs after one warm-up; 0: measure no times.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
@@ -136,7 +136,7 @@ def _answer_all(
     loaded: LoadedModel, task: Task, strategies: dict[str, sl.Strategy | Recipe], max_new_tokens: int, repeats: int
 ) -> list[Result]:
     """The untouched model first, then every strategy."""
-    inputs = build_inputs(loaded, task.images, task.question)
+    inputs = build_inputs(loaded, task.images, task.sources, task.question)
     answers, reports = [], []
     for strategy in strategies.values():
         with sl.apply(loaded.model, strategy) as handle:

@@ -1,14 +1,15 @@
 """Load models and their configs."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import seeless.tiny
 from seeless import models
+from seeless.errors import brief
 from seeless.named.errors import UnloadableModel, one_line
 
 
@@ -25,7 +26,7 @@ def resolve_name(model: str | None) -> str:
     """The path or hub id to load: the embedded model without a name, a converted checkpoint for an original one."""
     if model is None:
         return str(seeless.tiny.tiny_path())
-    name = model if Path(model).exists() else models.converted_name(model)
+    name = model if os.path.exists(model) else models.converted_name(model)
     if name != model:
         print(f"{model} is the original release; using its conversion {name}", file=sys.stderr)
     return name
@@ -43,13 +44,13 @@ def load_config(name: str, **options: Any) -> Any:
     """
     from transformers import AutoConfig, PretrainedConfig
 
-    if name.startswith((".", "/", "~")) and not Path(name).exists():
-        raise UnloadableModel(f"cannot load {name!r}: no such folder")
+    if name.startswith((".", "/", "~")) and not os.path.exists(name):
+        raise UnloadableModel(f"cannot load {brief(name)}: no such folder")
     _silence_transformers()
     with _refusing(name):
         data = PretrainedConfig.get_config_dict(name, **options)[0]
     if "model_type" not in data:
-        raise UnloadableModel(f"cannot load {name!r}: it has no config.json with a model_type")
+        raise UnloadableModel(f"cannot load {brief(name)}: it has no config.json with a model_type")
     models.check_model_type(data["model_type"])
     with _refusing(name):
         return AutoConfig.from_pretrained(name, **options)
@@ -112,7 +113,7 @@ def _load(name: str, dtype: Any, processing: dict[str, Any], options: dict[str, 
         )
     model, loading = loaded
     if missing := sorted(loading["missing_keys"]):
-        raise UnloadableModel(f"cannot load {name!r}: it lacks {len(missing)} weights, {missing[0]} for one")
+        raise UnloadableModel(f"cannot load {brief(name)}: it lacks {len(missing)} weights, {missing[0]} for one")
     return processor, model
 
 
@@ -121,7 +122,7 @@ def _refusing(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # whatever is wrong with a checkpoint, it cannot be loaded
-        raise UnloadableModel(f"cannot load {name!r}: {one_line(error)}") from error
+        raise UnloadableModel(f"cannot load {brief(name)}: {one_line(error)}") from error
 
 
 def _silence_transformers() -> None:

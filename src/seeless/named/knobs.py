@@ -1,12 +1,13 @@
 """Strategies from their names and the values of their fields, written as text."""
 
+import math
 import types
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, Field
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import seeless as sl
-from seeless.errors import did_you_mean
+from seeless.errors import did_you_mean, shortened
 from seeless.named.strategies import Choice, choose, guest_names
 from seeless.strategy import Recipe
 
@@ -71,9 +72,11 @@ def parse_value(text: str, annotation: Any) -> Any:
             return text.lower() == "true"
         elif choice in (int, float, str):
             try:
-                return choice(text)
+                value = choice(text)
             except ValueError:
                 continue
+            if choice is not float or math.isfinite(value):
+                return value
     raise ValueError(f"it takes {takes(annotation)}")
 
 
@@ -136,7 +139,7 @@ def _value(spelling: str, text: str | None, annotation: Any, spell: Spell) -> An
     try:
         return parse_value(text, annotation)
     except ValueError as error:
-        raise sl.BudgetError(f"{spell(spelling, text)} is not possible; {error}") from error
+        raise sl.BudgetError(f"{spell(spelling, shortened(text))} is not possible; {error}") from error
 
 
 def _refuse(flag: str, choices: list[Choice], spell: Spell) -> None:

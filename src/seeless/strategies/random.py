@@ -33,6 +33,8 @@ class Random(LayerStrategy):
         super().__post_init__()
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
             raise BudgetError(f"seed={self.seed!r} is no whole number")
+        if not abs(self.seed) < 2**63:
+            raise BudgetError(f"seed={self.seed} is not possible; give a whole number of at most {2**63 - 1}")
 
     def score(self, ctx: Context) -> torch.Tensor:
         scores = torch.rand(ctx.n_original, generator=torch.Generator().manual_seed(self.seed))

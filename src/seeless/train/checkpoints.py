@@ -1,6 +1,5 @@
 """Checkpoints of the Trainer: which of them were saved to their end, and what a full disk does to saving."""
 
-import errno
 import re
 import zipfile
 from collections.abc import Iterator
@@ -8,13 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from seeless.jsonl import NoJSON, decode
-from seeless.outputs import UnwritableFile
+from seeless.outputs import FULL, UnwritableFile
 
 NAME = re.compile(r"checkpoint-(\d+)")
 STATE, WEIGHTS, INDEX = "trainer_state.json", "*.safetensors", "*.safetensors.index.json"
 DEEPSPEED = "latest"  # names the folder that DeepSpeed saved to
 PICKLED = (".pt", ".pth", ".bin")
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 WRITER = re.compile(r"I/O error: (.*?) \(os error|(inline_container|PytorchStreamWriter)")  # of safetensors, of torch
 
 
