@@ -1,6 +1,5 @@
 """`seeless train`: fine-tune a model on LLaVA-format data, with all visual tokens or with fewer."""
 
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from seeless.cli.options import Plugins
 from seeless.named.checkpoints import load_config, load_trainable, resolve_name
 from seeless.named.knobs import build_strategies
 from seeless.named.plugins import load_plugins
+from seeless.outputs import check_folder
 
 if TYPE_CHECKING:
     from seeless.strategy import Recipe
@@ -85,12 +85,13 @@ def train(
     in `seeless run`: --strategy pyramiddrop --layer 8,16,24 --keep .5,.25,.125. Several processes: accelerate launch -m
     seeless.cli.main train ...
     """
+    from seeless.train.processes import processes, rank
     from seeless.train.settings import Settings
 
     load_plugins(plugin or [])
     if epochs is not None and steps is not None:
         raise typer.BadParameter("--epochs and --steps exclude each other")
-    if data is None and (model is not None or resume or _processes() > 1):
+    if data is None and (model is not None or resume or processes() > 1):
         raise typer.BadParameter("--model, --resume and several processes need --data")
     tried = data is None
     label = strategy or (TRIED if tried else "none")
@@ -119,17 +120,19 @@ def train(
         )
         name = resolve_name(model)
         _check(name, chosen, settings)
+        if rank() == 0:
+            check_folder(settings.output)
         if data is None:
             _try_out(name, label, chosen, settings)
             return
         processor, weights = load_trainable(name, half=bf16 and lora is not None)
         records, eval_records = _records(data, eval_data, image_folder, processor, settings)
     except sl.SeelessError as error:
-        if _rank() > 0:  # every process finds the same mistake; the first one says so
+        if rank() > 0:  # every process finds the same mistake; the first one says so
             raise SystemExit(error.exit_code) from error
         raise
     outcome = _finetune(weights, processor, records, settings, chosen, eval_records, name)
-    if _rank() == 0:
+    if rank() == 0:
         _print_outcomes({label: outcome}, len(records))
         say(f"\nthe model is in {outcome.folder}, every step in {settings.output / 'metrics.jsonl'}")
 
@@ -168,14 +171,14 @@ def _records(
     data: Path, eval_data: Path | None, image_folder: Path | None, processor: Any, settings: "Settings"
 ) -> "tuple[list[Record], list[Record]]":
     from seeless.train import BadRecordList, read_records
+    from seeless.train.processes import rank
     from seeless.train.settings import BAD_RECORDS
 
     reserved = {token for kind in ("image", "video") if (token := getattr(processor, f"{kind}_token", None))}
     records, bad = read_records(data, image_folder, reserved)
     eval_records, more = ([], []) if eval_data is None else read_records(eval_data, image_folder, reserved)
-    settings.output.mkdir(parents=True, exist_ok=True)
     total = len(records) + len(eval_records) + len(bad) + len(more)
-    BadRecordList(settings.output / BAD_RECORDS, settings.skip_bad_records).start(bad + more, total, _rank() == 0)
+    BadRecordList(settings.output / BAD_RECORDS, settings.skip_bad_records).start(bad + more, total, rank() == 0)
     return records, eval_records
 
 
@@ -242,11 +245,3 @@ def _free(folder: Path) -> Path:
         number += 1
         found = folder.with_name(f"{folder.name}-{number}")
     return found
-
-
-def _rank() -> int:
-    return int(os.environ.get("RANK", "0"))  # set by accelerate launch and torchrun
-
-
-def _processes() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
