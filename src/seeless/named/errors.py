@@ -3,6 +3,8 @@
 import seeless as sl
 from seeless.errors import shortened
 
+LONGEST = 4000  # of our own messages, which may list several things
+
 
 class UnloadableModel(sl.SeelessError):
     """A model that cannot be found or loaded."""
@@ -20,7 +22,7 @@ def one_line(error: BaseException) -> str:
     """
     text = str(error).strip()
     if isinstance(error, sl.SeelessError):
-        return " ".join(text.split())
+        return shortened(" ".join(text.split()), LONGEST)
     if isinstance(error, KeyError) or not text:
         text = f"{type(error).__name__} {text}".strip()
     return shortened(text.splitlines()[0].strip())
