@@ -72,9 +72,7 @@ class SparseVLM(LayerStrategy):
             raise BudgetError(f"version={self.version!r} is not possible; choose one of {', '.join(BUDGETS)}")
         for name, value, smallest in (("heads", self.heads, 1), ("seed", self.seed, 0)):
             if isinstance(value, bool) or not isinstance(value, int) or not smallest <= value < 2**63:
-                raise BudgetError(
-                    f"{name}={value!r} is not possible; give a whole number from {smallest} on, below 2^63"
-                )
+                raise BudgetError(f"{name}={value} is not possible; give a whole number from {smallest} on, below 2^63")
         if self.threshold is not None:
             raise BudgetError("sparsevlm has a fixed budget for each stage, so it takes no threshold")
 
