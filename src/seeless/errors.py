@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 LONGEST_REASON = 600  # characters of a message of others
+LONGEST_MESSAGE = 4000  # of our own ones, which may list several things
 
 
 class SeelessError(Exception):
@@ -110,7 +111,7 @@ def one_line(error: BaseException) -> str:
     """
     text = str(error).strip()
     if isinstance(error, SeelessError):
-        return " ".join(text.split())
+        return shortened(" ".join(text.split()), LONGEST_MESSAGE)
     if isinstance(error, KeyError) or not text:
         text = f"{type(error).__name__} {text}".strip()
     return shortened(text.splitlines()[0].strip(), LONGEST_REASON)

@@ -3,13 +3,16 @@
 import importlib
 import json
 import os
+import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
 from PIL import Image
 from saved_models import save_llava
 
 from seeless.tiny import load_tiny
+from seeless.train import write_scenes
 from stub_lmms_eval import write_stub
 from video_files import write_videos
 
@@ -178,21 +181,27 @@ def test_an_evaluation_whose_output_cannot_be_written(seeless, stub, tmp_path, o
     sentence(seeless("eval", "--model", "tiny", "--tasks", "mme", "--output", output), "cannot write")
 
 
-def test_two_evaluations_in_one_folder(seeless, stub, tmp_path):
-    import subprocess
-
+@contextmanager
+def held(path, how):
+    """Inside, another process holds a file (`claimed`) or folder (`claimed_folder`)."""
     code = f"""if True:
-        import time; from pathlib import Path; from seeless.outputs import claimed_folder
-        with claimed_folder(Path({str(tmp_path / "out")!r})):
+        import time; from pathlib import Path; from seeless.outputs import {how}
+        with {how}(Path({str(path)!r})):
             print(1, flush=True)
             time.sleep(600)
     """
-    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-    holder.stdout.readline()
-    sentence(seeless("eval", "--model", "tiny", "--tasks", "mme", "--output", "out"), "another process writes to out")
-    holder.kill()
-    holder.wait()
-    holder.stdout.close()
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as holder:
+        holder.stdout.readline()
+        try:
+            yield
+        finally:
+            holder.kill()
+
+
+def test_two_evaluations_in_one_folder(seeless, stub, tmp_path):
+    with held(tmp_path / "out", "claimed_folder"):
+        outcome = seeless("eval", "--model", "tiny", "--tasks", "mme", "--output", "out")
+        sentence(outcome, "another process writes to out")
     assert seeless("eval", "--model", "tiny", "--tasks", "mme", "--output", "out").code == 0
 
 
@@ -262,6 +271,20 @@ class TestVideos:
         assert outcome.code == 1 and "4 of 5" in outcome.out and len(outcome.err) < 3000
         assert "1 of 5 questions have no answer" in outcome.err
 
+    def test_ctrl_c_says_how_to_go_on(self, seeless, tmp_path, monkeypatch):
+        def interrupted(*arguments):
+            raise KeyboardInterrupt
+
+        flags = write_videos(tmp_path)
+        monkeypatch.setattr("seeless.cli.video_questions._ask", interrupted)
+        outcome = seeless("eval", "--model", "tiny", *flags, "--output", "out")
+        assert outcome.code == 130 and "the same command goes on from there" in outcome.err.splitlines()[-1]
+
+    def test_two_commands_on_one_file(self, seeless, tmp_path):
+        flags = write_videos(tmp_path)
+        with held(tmp_path / "out/predictions.jsonl", "claimed"):
+            sentence(seeless("eval", "--model", "tiny", *flags, "--output", "out"), "another process writes to")
+
     def test_predictions_that_cannot_be_written(self, seeless, tmp_path):
         flags = write_videos(tmp_path)
         (tmp_path / "out").touch()
@@ -269,8 +292,6 @@ class TestVideos:
 
 
 def as_process(tmp_path, arguments, **options):
-    import subprocess
-
     command = [sys.executable, "-m", "seeless.cli.main", *arguments]
     return subprocess.run(command, cwd=tmp_path, stderr=subprocess.PIPE, check=False, **options)
 
@@ -300,3 +321,36 @@ def test_a_file_name_that_is_no_text(tmp_path, how):
     assert b"caf\\udce9.png" in done.stdout
     if how:
         assert json.loads(done.stdout)["images"] == [name]
+
+
+@pytest.mark.parametrize(("checkpoint", "said"), [(False, "no checkpoint to go on from"), (True, "checkpoint-2")])
+def test_ctrl_c_in_training_says_how_to_go_on(seeless, tmp_path, monkeypatch, checkpoint, said):
+    data = write_scenes(tmp_path / "data", 4)
+    call = ["train", "--data", data, "--output", "run", "--steps", 2, "--save-every", 1]
+    if checkpoint:
+        assert seeless(*call).code == 0
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("seeless.cli.train._finetune", interrupted)
+    outcome = seeless(*call, *(["--resume"] if checkpoint else []))
+    assert outcome.code == 130 and outcome.err.splitlines()[-1].startswith("stopped; ") and said in outcome.err
+
+
+def test_training_is_refused_before_a_model_is_loaded(seeless, tmp_path, monkeypatch):
+    def load(*arguments, **options):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("seeless.cli.train.load_trainable", load)
+    data = write_scenes(tmp_path / "data", 4)
+    (tmp_path / "file").touch()
+    for options, part in {
+        ("--output", "file"): "no folder",
+        ("--output", "file/x"): "cannot write",
+        ("--output", "x" * 300): "File name too long",
+        ("--lr", "inf"): "lr=inf",
+        ("--seed", 10**20): "seed=",
+    }.items():
+        sentence(seeless("train", "--data", data, *options), part)
+        sentence(seeless("train", *options), part)

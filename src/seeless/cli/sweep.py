@@ -14,7 +14,7 @@ from seeless.budget import check_budget
 from seeless.cli.console import notice, print_table, say
 from seeless.cli.flags import as_flag, read_flags
 from seeless.cli.options import Plugins
-from seeless.errors import shortened
+from seeless.errors import brief, shortened
 from seeless.eval.errors import FailedEvaluation, InvalidRequest
 from seeless.eval.rows import FAILED, REFUSED, check_rows, has_scores, headline
 from seeless.named.knobs import build_strategies, parse_value
@@ -222,7 +222,7 @@ def _interval(score: dict[str, Any]) -> str:
 def _items(text: str) -> list[str]:
     items = list(dict.fromkeys(item.strip() for item in text.split(",") if item.strip()))
     if not items:
-        raise typer.BadParameter(f"{text!r} names nothing")
+        raise typer.BadParameter(f"{brief(text)} names nothing")
     return items
 
 
@@ -231,7 +231,7 @@ def _budget(text: str) -> float | int:
         budget = parse_value(text, float | int)
         check_budget(budget)
     except (ValueError, sl.BudgetError) as error:
-        raise typer.BadParameter(f"--keep {text}: give shares (0.25) or numbers of tokens (64)") from error
+        raise typer.BadParameter(f"--keep {shortened(text)}: give shares (0.25) or numbers of tokens (64)") from error
     return budget
 
 
@@ -241,7 +241,7 @@ def _limit(text: str) -> float | int:
     except ValueError:
         limit = 0
     if limit <= 0 or (limit > 1 and limit != int(limit)):
-        raise typer.BadParameter(f"--limit {text}: give a whole number of questions, or a share below 1")
+        raise typer.BadParameter(f"--limit {shortened(text)}: give a whole number of questions, or a share below 1")
     return limit if limit < 1 else int(limit)
 
 

@@ -9,7 +9,7 @@ import typer
 
 import seeless as sl
 from seeless.cli.catalogue import complete_name
-from seeless.cli.console import print_table, say
+from seeless.cli.console import notice, print_table, say
 from seeless.cli.flags import as_flag, read_flags
 from seeless.cli.options import Plugins
 from seeless.named.checkpoints import load_config, load_trainable, resolve_name
@@ -131,7 +131,12 @@ def train(
         if rank() > 0:  # every process finds the same mistake; the first one says so
             raise SystemExit(error.exit_code) from error
         raise
-    outcome = _finetune(weights, processor, records, settings, chosen, eval_records, name)
+    try:
+        outcome = _finetune(weights, processor, records, settings, chosen, eval_records, name)
+    except KeyboardInterrupt:
+        if rank() == 0:
+            notice(_how_to_go_on(settings.output))
+        raise SystemExit(130) from None
     if rank() == 0:
         _print_outcomes({label: outcome}, len(records))
         say(f"\nthe model is in {outcome.folder}, every step in {settings.output / 'metrics.jsonl'}")
@@ -195,6 +200,15 @@ def _finetune(
 
     about = {"command": shlex.join(["seeless", *sys.argv[1:]]), "model": name}
     return finetune(weights, processor, records, settings, strategy, eval_records, about)
+
+
+def _how_to_go_on(output: Path) -> str:
+    from seeless.train.checkpoints import newest_whole
+
+    found, _ = newest_whole(output)
+    if found is None:
+        return "stopped; there is no checkpoint to go on from (--save-every)"
+    return f"stopped; the same command with --resume goes on from {found}"
 
 
 def _try_out(name: str, label: str, strategy: "sl.Strategy | Recipe | None", settings: "Settings") -> None:

@@ -107,7 +107,11 @@ def _run(
         notice(f"{len(questions) - len(left)} of {len(questions)} questions are answered already in {predictions.file}")
     if left:
         loaded = load_embedded() if found.embedded else load_model(found.pretrained, **run.loading)
-        _ask(loaded, reduction, video_run, left, predictions)
+        try:
+            _ask(loaded, reduction, video_run, left, predictions)
+        except KeyboardInterrupt:
+            notice(f"stopped; the answers are in {predictions.file}, and the same command goes on from there")
+            raise SystemExit(130) from None
     scores = {"all" if video_run.chunks == 1 else f"chunk {video_run.chunk}": score(questions, predictions.found)}
     if video_run.chunks > 1:
         scores["chunks so far"] = score(everything, _found_in_all(video_run, folder))

@@ -75,7 +75,7 @@ def evaluate(
             found, lm = _run(model, processor, strategy, tasks, batch_size, limit, seed, include_path, answered)
         except sl.SeelessError:
             raise
-        except Exception as raised:
+        except (Exception, SystemExit) as raised:  # a plug-in may do anything
             error = _cause(raised)
             said = heard.getvalue()[-TAIL:].strip()
             raise FailedEvaluation(

@@ -36,7 +36,7 @@ def launch(command: list[str], environment: dict[str, str], log: Path) -> int:
 
     Raises:
         UnwritableFile: the log cannot be written, or no longer.
-        KeyboardInterrupt, SystemExit: this process was asked to end, and the command has ended.
+        SystemExit: this process was asked to end, and the command has ended.
     """
     decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
     with writing(log):
@@ -112,8 +112,6 @@ class _PassedOn:
         if self._asked is not None:
             with contextlib.suppress(OSError):  # the terminal may be gone
                 print(f"\nstopped by {self._asked.name}, and the evaluation with it", file=sys.stderr)
-            if self._asked == signal.SIGINT:
-                raise KeyboardInterrupt
             raise SystemExit(128 + self._asked)
 
     def _on_signal(self, number: int, frame: Any) -> None:

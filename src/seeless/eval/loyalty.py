@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from seeless.eval.intervals import Score, score
+from seeless.jsonl import decode
 from seeless.outputs import writing
 
 
@@ -91,8 +92,8 @@ def load_answers(file: Path, identity: Mapping[str, Any]) -> Answers | str:
     try:
         with safe_open(file, "pt") as kept:
             about = kept.metadata()
-            answers = Answers(json.loads(about["words"]), {key: kept.get_tensor(key) for key in kept.keys()})  # noqa: SIM118
-            found = json.loads(about["identity"])
+            words, found = dict(decode(about["words"])), dict(decode(about["identity"]))
+            answers = Answers(words, {key: kept.get_tensor(key) for key in kept.keys()})  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         return f"{file} cannot be read: {error}"
     wanted = json.loads(json.dumps(identity))

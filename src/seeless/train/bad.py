@@ -28,7 +28,7 @@ class BadRecordList:
     def count(self) -> int:
         """Records listed so far, by whichever process."""
         lines = (line for _, line in read_lines(self.file))
-        return len({(line["file"], line["where"]) for line in lines if isinstance(line, dict)})
+        return len({(str(line.get("file")), str(line.get("where"))) for line in lines if isinstance(line, dict)})
 
     def start(self, bad: list[BadRecord], total: int, write: bool) -> None:
         """Report what was found before training, in a fresh file.

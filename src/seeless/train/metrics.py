@@ -15,6 +15,9 @@ from seeless.outputs import replace_file
 from seeless.report import Report
 from seeless.train.chat import IGNORED
 
+EVALUATION = {"step", "eval_loss"}
+STEP = {"step", "loss", "lr", "grad_norm", "seconds", "tokens", "visual_tokens", "peak_memory"}
+
 
 class Metrics(TrainerCallback):
     """Appends to a JSONL file, one object per optimizer step; after an evaluation, one with its `eval_loss`.
@@ -48,8 +51,8 @@ class Metrics(TrainerCallback):
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         if state.is_world_process_zero:
-            before = [line for _, line in read_lines(self.file) if isinstance(line, dict)] if state.global_step else []
-            self.lines = [line for line in before if line["step"] <= state.global_step]
+            before = [line for _, line in read_lines(self.file)] if state.global_step else []
+            self.lines = [line for line in before if _is_line(line) and line["step"] <= state.global_step]
             replace_file(self.file, b"".join(encode(line) + b"\n" for line in self.lines))
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -93,6 +96,12 @@ class Metrics(TrainerCallback):
                 self._visual.append(sum(layer[row] for layer in report.visual) / len(report.visual))
             else:
                 self._visual.append(float(visual[row]))
+
+
+def _is_line(value: Any) -> bool:
+    """Whether this is a line of such a file, which a kill may have cut off and people may have edited."""
+    whole = isinstance(value, dict) and (value.keys() >= STEP or value.keys() >= EVALUATION)
+    return whole and isinstance(value["step"], int)
 
 
 def peak_memory() -> int | None:
