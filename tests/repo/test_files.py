@@ -57,4 +57,4 @@ def test_files_a_repository_needs():
 def test_lines_of_json_are_read_in_one_place():
     """`str.splitlines` ends lines at U+2028 and the like, too: for messages it will do, for data it will not."""
     split = {short(path) for path in FILES for _, text in words(path) if text in ("splitlines", "readlines")}
-    assert split <= {"named/errors.py"}
+    assert split <= {"errors.py"}
