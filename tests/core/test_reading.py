@@ -6,7 +6,7 @@ import threading
 import peft
 import pytest
 import torch
-from test_attention import build, inputs
+from test_decoder_attention import build, inputs
 from tiny_clip import save_clip
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 

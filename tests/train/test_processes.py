@@ -77,7 +77,7 @@ def test_both_end_with_the_same_weights(runs, tmp_path, name):
 
 
 def test_weights_in_pieces():
-    """PyramidDrop reads a layer that FSDP has just gathered; what reads another layer says what it needs."""
+    """PyramidDrop reads a layer that FSDP has just gathered, the others what layers showed while they ran."""
     done = launch(Path(__file__).with_name("sharded_pair.py"))
     assert done.returncode == 0, done.stderr[-3000:]
 

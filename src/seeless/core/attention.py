@@ -34,14 +34,12 @@ class LayerTap:
         slots: tokens of this forward that stand in the batch.
         past: tokens the layer's cache held before this forward.
         rotary: cos and sin `[batch or 1, slots, rotary dim]` that the layer gets.
-        device: where the layer computes.
     """
 
     take: Callable[[], Call]
     slots: int
     past: int
     rotary: tuple[torch.Tensor, ...]
-    device: torch.device
 
     @cached_property
     def call(self) -> Call:
@@ -57,6 +55,11 @@ class LayerTap:
     @property
     def batch(self) -> int:
         return len(self.call.query)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the layer computes."""
+        return self.call.query.device
 
     @property
     def keys(self) -> torch.Tensor:
@@ -107,7 +110,7 @@ class LayerTap:
         """
 
         def turned(x: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
-            return x.expand(self.batch, -1, -1)[rows[:, None], at].float()
+            return x.to(self.device).expand(self.batch, -1, -1)[rows[:, None], at].float()
 
         query, key = (torch.cat([turned(x, at) for x in self.rotary], -1) for at in (slots, onto))
         dim, turning = self.call.query.shape[-1], self.rotary[0].shape[-1]

@@ -9,7 +9,7 @@ from torch import nn
 from seeless.core.attention import LayerTap, read_nothing
 from seeless.core.capture import Call, Capture, run_ahead
 from seeless.core.host import cache_in
-from seeless.core.masks import causal_mask
+from seeless.core.masks import causal_mask, check_both_ways
 from seeless.core.positions import gather_tokens, take_positions
 from seeless.core.session import Session
 from seeless.core.stages import PlannedStage, run_stage
@@ -41,6 +41,7 @@ class PrefillLayers:
         self.tapped: dict[int, LayerTap] = {}
         self.calls: dict[int, Call] = {}
         self.over = self.deciding = False
+        self.mask: Any = None  # the model's own, of the first layer
         self.watched = {i for stage in stages for i in stage.strategy.watches(session.view.depth)}
 
     def capture(self) -> Capture:
@@ -62,6 +63,8 @@ class PrefillLayers:
         session = self.session
         session.past.made(cache_in(kwargs))
         hidden = args[0] if args else kwargs["hidden_states"]
+        if index == 0:
+            self.mask = kwargs["attention_mask"]
         record = session.past.record
         if record is not None and index in {span.first for span in record.spans[1:]}:
             self.inputs = {}
@@ -150,22 +153,28 @@ class PrefillLayers:
         order = session.seen[0].slot_of(session.prompt.length).gather(1, row.places).clamp(min=0)
         return tuple(gather_tokens(x, order) for x in given)
 
+    def _check_mask(self) -> None:
+        if self.session.blocks is not None:
+            check_both_ways(self.session.view, self.mask)
+
     def _taken(self, index: int, hidden: torch.Tensor, rotary: tuple) -> LayerTap:
         """Of a layer that is about to run, from its own call."""
 
         def take() -> Call:
+            self._check_mask()
             if index not in self.calls:
                 raise read_nothing(self.session.view.layers[index])
             return self.calls[index]
 
         past, rotary = self.session.past.columns[index], tuple(x.detach() for x in rotary)
-        return LayerTap(take, hidden.shape[1], past, rotary, hidden.device)
+        return LayerTap(take, hidden.shape[1], past, rotary)
 
     def _coming(self, index: int, hidden: torch.Tensor, args: tuple, kwargs: dict) -> LayerTap:
         """Of a layer that has yet to run, if it ran on what is left now."""
         session, layer = self.session, self.session.view.layers[index]
 
         def take() -> Call:
+            self._check_mask()
             past = session.past.columns[index]
             call = run_ahead(layer, hidden, args, self._arguments(index, hidden, kwargs), past, session.self_check)
             if call is None:
@@ -173,4 +182,4 @@ class PrefillLayers:
             return call
 
         rotary = tuple(x.detach() for x in self._rotary(index, hidden, kwargs["position_embeddings"]))
-        return LayerTap(take, hidden.shape[1], session.past.columns[index], rotary, hidden.device)
+        return LayerTap(take, hidden.shape[1], session.past.columns[index], rotary)

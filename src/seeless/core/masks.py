@@ -40,12 +40,8 @@ def causal_mask(
         allow_is_causal_skip=mask is None,  # a mask has padding in it: no need to look, which would wait for the device
         **{CACHE: cache},
     )
-    if blocks is not None and (not isinstance(made, torch.Tensor) or made.ndim != 4):
-        kernel = view.language_model.config._attn_implementation
-        raise UnsupportedModel(
-            f"visual tokens of {view.family.title} see each other both ways, which attn_implementation={kernel!r} "
-            "cannot express; load the model with 'sdpa' or 'eager'"
-        )
+    if blocks is not None:
+        check_both_ways(view, made)
     if isinstance(made, torch.Tensor) and made.dtype == torch.float64:
         made = made.clamp(min=lowest(made.dtype))
     return made
@@ -60,6 +56,20 @@ def lowest(dtype: torch.dtype) -> float:
 def additive_mask(shown: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """A bool mask in the form in which eager attention wants it."""
     return torch.zeros(shown.shape, dtype=dtype, device=shown.device).masked_fill_(~shown, lowest(dtype))
+
+
+def check_both_ways(view: ModelView, mask: Any) -> None:
+    """Refuse a mask of the model's that cannot say that tokens see each other both ways.
+
+    Raises:
+        UnsupportedModel: it cannot.
+    """
+    if not isinstance(mask, torch.Tensor) or mask.ndim != 4:
+        kernel = view.language_model.config._attn_implementation
+        raise UnsupportedModel(
+            f"visual tokens of {view.family.title} see each other both ways, which attn_implementation={kernel!r} "
+            "cannot express; load the model with 'sdpa' or 'eager'"
+        )
 
 
 def ready_mask(view: ModelView, hidden: torch.Tensor, mask: Any, cache: Any, blocks: torch.Tensor | None) -> Any:

@@ -24,9 +24,9 @@ def check_whole(layer: nn.Module) -> None:
     )
     if any(isinstance(parameter, DTensor) for parameter in own):
         raise UnsupportedModel(
-            "this strategy reads the weights of a layer that is not running, and FSDP keeps only pieces of those here; "
+            "this strategy reads what a layer is about to compute, and FSDP has only pieces of its weights here; "
             "have it keep them whole behind the forward (reshard_after_forward=False), or take a strategy that reads "
-            "hidden states or the coming layer only"
+            "hidden states or the layer before the stage"
         )
 
 

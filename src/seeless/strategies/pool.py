@@ -1,6 +1,7 @@
 """Average pooling: the third baseline, and the only one here that drops nothing."""
 
 from dataclasses import field
+from functools import lru_cache
 
 import torch
 
@@ -34,9 +35,8 @@ class Pool(EntryStrategy):
         if ctx.grid is None:
             raise InputError("pool needs the complete grid of a crop, but some of its tokens are gone already")
         frames, height, width = ctx.grid
-        cell, centre = pooling_cells(frames * height, width, ctx.n_keep)
-        weight = (1 / torch.bincount(cell, minlength=ctx.n_keep))[cell]
-        weight, cell, centre = (x.to(ctx.index.device, non_blocking=True) for x in (weight, cell, centre))
+        cells = _cells(frames * height, width, ctx.n_keep)
+        cell, centre, weight = (x.to(ctx.index.device, non_blocking=True) for x in cells)
         units, visual = ctx.index.shape
         mask = torch.zeros(visual, dtype=torch.bool, device=ctx.index.device)
         mask[centre] = True
@@ -48,3 +48,10 @@ class Pool(EntryStrategy):
             weight.expand(units, -1),
             count=ctx.n_keep,
         )
+
+
+@lru_cache(maxsize=64)
+def _cells(height: int, width: int, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`pooling_cells` and, `[height * width]`, the weight of every token in its cell's mean, on the host."""
+    cell, centre = pooling_cells(height, width, count)
+    return cell, centre, (1 / torch.bincount(cell, minlength=count))[cell]

@@ -37,8 +37,8 @@ class PriorTR(LayerStrategy):
     tower = ()
 
     def score(self, ctx: Context) -> torch.Tensor:
-        posterior = ctx.attention(self._queries(ctx), average=True)[:, :, 0]
         prior = ctx.attention(queries="anchor")[:, :, 0]
+        posterior = ctx.attention(self._queries(ctx), average=True)[:, :, 0]
         return prior_corrected(posterior, prior, self.head_aggregation)
 
     def _queries(self, ctx: Context) -> Queries:

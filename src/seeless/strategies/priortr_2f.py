@@ -108,8 +108,9 @@ class PriorTR2F(LayerStrategy):
         return ctx.second(self.before, self.between, self.after, layers)
 
     def score(self, ctx: Context) -> torch.Tensor:
+        prior = None if self.as_released else self._prior(ctx)
         posterior = ctx.attention(self._queries(ctx), average=True)[:, :, 0]
-        prior = self._no_prior(ctx, posterior) if self.as_released else self._prior(ctx)
+        prior = self._no_prior(ctx, posterior) if prior is None else prior
         return prior_corrected(posterior, prior.to(posterior.device), self.head_aggregation)
 
     def _prior(self, ctx: Context) -> torch.Tensor:

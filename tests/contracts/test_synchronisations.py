@@ -1,0 +1,87 @@
+"""What every method adds to a forward, counted: waits of the host, operations, hooks. No time is measured.
+
+A GPU works while the host plans; it stands still whenever the host must have a value. So a prefill of fixed budgets may
+wait twice more than the untouched model: once for what the plan needs, once for what is wrong with decisions.
+"""
+
+import tempfile
+from functools import cache
+
+import count_prefill
+import pytest
+import torch
+from tiny_clip import save_clip
+
+import seeless as sl
+
+CONTENT = {"evs": 1}  # stages whose number of tokens depends on what the pictures show: one more each
+OWN = {"cdpruner": 2}  # waits of a model that the method itself runs, CLIP's text tower
+PLAIN = ("uniform", "fastervlm", "fastv")
+COLUMNS = ("b1", "b8 equal", "b8 ragged", "NeXT b4 ragged", "Qwen b4 ragged")
+ENTRY = ("divprune", "fastervlm", "holov", "pool", "random", "uniform", "vidcom2", "visionzip", "vispruner")
+_folder = tempfile.TemporaryDirectory()  # until the process ends
+
+
+@cache
+def cases():
+    count_prefill.TEXT["num_hidden_layers"] = 8
+    return count_prefill.cases()
+
+
+@cache
+def untouched(column):
+    return count_prefill.count(cases()[column])
+
+
+@cache
+def added(name, column):
+    """`{"prefill": numbers, "decode": numbers}` more than the untouched model; None where the pair cannot work."""
+    case = cases()[column]
+    clip = save_clip(_folder.name, count_prefill.TOWER["hidden_size"])
+    try:
+        with sl.apply(case.model, strategy_of(name, clip)):
+            return count_prefill.more(count_prefill.count(case), untouched(column))
+    except sl.SeelessError:
+        return None
+
+
+def strategy_of(name, clip):
+    if name == "router":
+        return sl.Router({2: sl.FastV(keep=64), 4: sl.PyramidDrop(keep=32, layer=4)})
+    return count_prefill.strategy_of(name, clip)
+
+
+def everywhere():
+    return pytest.mark.parametrize("column", COLUMNS)
+
+
+@everywhere()
+@pytest.mark.parametrize("name", sorted(set(sl.available()) - {"tome"}))
+@torch.no_grad()
+def test_a_prefill_waits_twice_more(name, column):
+    if (found := added(name, column)) is None:
+        pytest.skip("the pair cannot work, as the contracts say")
+    prefill = found["prefill"]
+    assert prefill["waits"] <= 2 + CONTENT.get(name, 0) + OWN.get(name, 0), prefill["waits_at"]
+
+
+@everywhere()
+@pytest.mark.parametrize("name", PLAIN)
+@torch.no_grad()
+def test_few_operations_whatever_the_batch(name, column):
+    found, alone = added(name, column), added(name, "b1")
+    if column.startswith(("b1", "b8")):
+        assert found["prefill"]["operations"] <= 120, found["prefill"]["operations_at"]
+    if column == "b8 equal":
+        assert found["prefill"]["operations"] <= alone["prefill"]["operations"] + 20
+
+
+@pytest.mark.parametrize("column", ["b1", "b8 ragged", "NeXT b4 ragged"])
+@pytest.mark.parametrize("name", [*ENTRY, "fastv", "priortr"])
+@torch.no_grad()
+def test_a_step_of_decoding(name, column):
+    """No wait and, after an entry cut or without padding, no operation more than the untouched model's and no seam on a
+    layer. Methods that renumber at several layers (PyramidDrop, SparseVLM) turn positions anew in each range of them."""
+    found = added(name, column)["decode"]
+    assert found["waits"] <= 0 and found["hooks"] <= 0
+    assert found["operations"] <= (0 if name in ENTRY or column == "b1" else 40), found["operations_at"]
