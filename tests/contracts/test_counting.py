@@ -143,7 +143,10 @@ def test_a_forward_is_the_same_and_its_lines_are_ours(tiny):
             assert torch.equal(model(**inputs).logits, want)
     assert count.operations > untouched.operations
     assert sum(count.where_operations.values()) >= count.operations - untouched.operations
-    assert all(line.startswith(("core/", "strategies/", "ops/", "strategy.py", "decision.py", "faults.py")) for line in count.where_operations)
+    assert all(
+        line.startswith(("core/", "strategies/", "ops/", "strategy.py", "decision.py", "faults.py"))
+        for line in count.where_operations
+    )
     with Counting() as again:
         model(**inputs)
     numbers = [(c.operations, c.waits, c.uploads) for c in (untouched, again)]
