@@ -21,6 +21,7 @@ import seeless.tiny
 from seeless.eval.plot import drawn_from, fingerprint, plot
 from seeless.eval.points import NONE, Point, points
 from seeless.eval.rows import read_rows
+from seeless.jsonl import read_lines
 from seeless.models import supported_models
 from seeless.vtr.backbones import BACKBONES, OTHER, Backbone
 from tinies import TINIES, make_inputs
@@ -238,7 +239,7 @@ def train_step_table() -> str:
 
 def finetune_table() -> str:
     """Held-out accuracy after the same steps from the same start, with and without reduction."""
-    rows = [json.loads(line) for line in FINETUNE.read_text().splitlines()]
+    rows = [row for _, row in read_lines(FINETUNE)]
     full = [row for row in rows if row["strategy"] == "none"]
     own = [row for row in rows if row["strategy"] == "pyramiddrop"]
     lines = [

@@ -3,6 +3,7 @@
 import importlib
 import importlib.metadata
 import pkgutil
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import cache
@@ -39,7 +40,9 @@ def register(name: str) -> Callable[[S], S]:
             raise ValueError(f"{name!r} is no name for a strategy; use lower case letters, digits and underscores")
         known = _strategies.get(name)
         if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise ValueError(f"the name {name!r} already belongs to {known.__module__}.{known.__qualname__}")
+            owner, module = f"{known.__module__}.{known.__qualname__}", sys.modules.get(known.__module__)
+            file = getattr(module, "__file__", None)
+            raise ValueError(f"the name {name!r} already belongs to {owner}" + (f" in {file}" if file else ""))
         cls.name = name
         _strategies[name] = cls
         return cls

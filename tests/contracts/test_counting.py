@@ -143,7 +143,10 @@ def test_a_forward_is_the_same_and_its_lines_are_ours(tiny):
             assert torch.equal(model(**inputs).logits, want)
     assert count.operations > untouched.operations
     assert sum(count.where_operations.values()) >= count.operations - untouched.operations
-    assert all(line.startswith(("core/", "strategies/", "ops/", "strategy.py")) for line in count.where_operations)
+    assert all(
+        line.startswith(("core/", "strategies/", "ops/", "strategy.py", "decision.py", "faults.py"))
+        for line in count.where_operations
+    )
     with Counting() as again:
         model(**inputs)
     numbers = [(c.operations, c.waits, c.uploads) for c in (untouched, again)]
@@ -160,7 +163,7 @@ def test_hooks_and_calls(tiny):
     assert untouched.calls == 0
     with sl.apply(model, sl.FastV(keep=5)), Calls() as count:
         model(**inputs)
-    assert count.hooks > untouched.hooks
+    assert count.hooks == untouched.hooks  # seams are no hooks
     assert count.calls == sum(count.which.values()) > 0 and count.which["strategies/fastv.py:score"] == 1
     handle = model.lm_head.register_forward_hook(lambda *_: None)
     with Calls() as more:

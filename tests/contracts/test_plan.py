@@ -32,6 +32,7 @@ COVERING = (
     test_generation.test_without_cache_every_step_is_a_prefill,
     test_generation.test_conversation_continues_on_the_reduced_cache,
     test_generation.test_an_image_after_a_cached_prefix,
+    test_generation.test_static_caches_give_the_same,
     test_generation.test_every_bookkeeping_choice,
     test_model.test_training_loss_and_gradients_are_the_oracles,
 )

@@ -81,7 +81,7 @@ def test_few_operations_whatever_the_batch(name, column):
 @torch.no_grad()
 def test_a_step_of_decoding(name, column):
     """No wait and, after an entry cut or without padding, no operation more than the untouched model's and no seam on a
-    layer. Methods that renumber at several layers (PyramidDrop, SparseVLM) turn positions anew in each range of them."""
+    layer. Methods that renumber at several layers (PyramidDrop, SparseVLM) turn positions anew in each range."""
     found = added(name, column)["decode"]
     assert found["waits"] <= 0 and found["hooks"] <= 0
     assert found["operations"] <= (0 if name in ENTRY or column == "b1" else 40), found["operations_at"]

@@ -69,10 +69,14 @@ def test_it_ranks_by_the_tokens_before_answers(own, padding):
     model.eval()
     with sl.apply(model, sl.PyramidDrop(keep=0.4, layer=layer)) as run:
         model(**inputs, labels=labels)
+        evaluated = run.report.stages[0]
+        model(**inputs)
+    for own_scores, again in zip(stage.scores, evaluated.scores, strict=True):
+        assert torch.allclose(own_scores, again, equal_nan=True, atol=1e-6)  # labels say the same in evaluation
     last = [int(row.nonzero()[-1]) for row in inputs["attention_mask"]]
     for row in (0, 1, 3):
         want = attention[row][:, last[row]][:, visual[row]].mean(0)
-        assert (run.report.stages[0].scores[row] - want).abs().max() < 1e-5, "inference semantics in eval"
+        assert (run.report.stages[0].scores[row] - want).abs().max() < 1e-5, "without labels the last token asks"
 
 
 @in_turns(own=TINIES, checkpointing=CHECKPOINTING)

@@ -196,8 +196,8 @@ def test_evaluation_between_steps_is_inference(own):
         assert torch.equal(model.generate(**inputs, max_new_tokens=3, do_sample=False), want)
         assert [[row.tolist() for row in stage.kept] for stage in run.reports[before].stages] == kept
         with torch.no_grad():
-            model(**inputs, labels=labels)
-        assert [[row.tolist() for row in stage.kept] for stage in run.report.stages] == kept
+            model(**inputs, labels=labels)  # the loss of an evaluation: labels say where answers begin, as in training
+        assert [[row.tolist() for row in stage.kept] for stage in run.report.stages] == trained
         model.train()
         model(**inputs, labels=labels).loss.backward()
         assert [[row.tolist() for row in stage.kept] for stage in run.report.stages] == trained

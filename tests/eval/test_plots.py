@@ -10,7 +10,7 @@ from seeless.cli.main import main
 from seeless.eval.errors import InvalidRequest
 from seeless.eval.plot import _styles, drawn_from, fingerprint, plot
 from seeless.eval.points import metrics, points
-from seeless.eval.rows import append_row
+from seeless.jsonl import append_lines
 
 
 def row(strategy, keep, value, tokens, *, seed=None, agreement=0.9, **more):
@@ -94,17 +94,17 @@ def test_nothing_to_draw(tmp_path):
 
 def test_the_fingerprint_changes_with_what_is_drawn(tmp_path):
     file = tmp_path / "rows.jsonl"
-    append_row(file, ROWS[0])
+    append_lines(file, ROWS[0])
     before = fingerprint([file])
     assert before == fingerprint([file]) != fingerprint([file], "agreement")
-    append_row(file, ROWS[1])
+    append_lines(file, ROWS[1])
     assert fingerprint([file]) != before
 
 
 def test_the_command_draws_and_names_broken_lines(tmp_path, capsys):
     file, picture = tmp_path / "rows.jsonl", tmp_path / "sweep.png"
     for each in ROWS:
-        append_row(file, each)
+        append_lines(file, each)
     with file.open("a") as out:
         out.write(json.dumps(ROWS[0])[:50])
     with pytest.raises(SystemExit) as end:

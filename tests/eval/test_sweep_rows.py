@@ -6,9 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seeless.eval.rows import KEY, append_row, key_of, read_rows
+from seeless.eval.rows import KEY, key_of, read_rows
+from seeless.jsonl import append_lines
 
-ROW = {**dict.fromkeys(KEY), "scores": {}}
+SCORE = {"value": 0.5, "n": 8, "low": 0.25, "high": 0.75}
+ROW = {
+    **{"model": "tiny", "weights": "w", "strategy": "fastv", "fields": {}, "keep": 0.5, "seed": None, "tasks": ["t"]},
+    **{"limit": None, "scores": {"t": {"accuracy": SCORE}}, "loyalty": {"agreement": SCORE, "kl": 0.1, "kl_n": 8}},
+    **{"tokens": {"average": 72.0}, "flops": {"share": 0.5}},
+}
 
 
 def row(**values):
@@ -16,20 +22,20 @@ def row(**values):
 
 
 def test_rows_come_back(tmp_path):
-    file = tmp_path / "new" / "folder" / "sweep.jsonl"
+    file = tmp_path / "sweep.jsonl"
     assert read_rows(file) == ([], [])
     rows = [row(keep=0.5, strategy="fastv"), row(keep=0.25, note="Übung\nline 2")]
     for each in rows:
-        append_row(file, each)
+        append_lines(file, each)
     assert read_rows(file) == (rows, [])
 
 
 def test_broken_lines_are_named_and_the_rest_is_read(tmp_path):
     file = tmp_path / "sweep.jsonl"
-    append_row(file, row(keep=0.5))
+    append_lines(file, row(keep=0.5))
     with file.open("ab") as out:
         out.write(b'{"model": "tiny", "wei\n\n[1, 2]\n\xff\xfe\n{"model": 1}\n')
-    append_row(file, row(keep=0.25))
+    append_lines(file, row(keep=0.25))
     unjudged = {name: value for name, value in row(keep=0.1).items() if name != "scores"}
     with file.open("a") as out:
         out.write(json.dumps(unjudged) + "\n")
@@ -45,11 +51,11 @@ def test_a_file_cut_off_anywhere_loses_the_last_row_alone(tmp_path_factory, cut)
     file = tmp_path_factory.mktemp("cut") / "sweep.jsonl"
     written = [row(keep=number / 10) for number in range(3)]
     for each in written:
-        append_row(file, each)
+        append_lines(file, each)
     data = file.read_bytes()
     whole = data[: min(cut, len(data))]
     file.write_bytes(whole)
-    append_row(file, row(keep=0.9))
+    append_lines(file, row(keep=0.9))
     rows, broken = read_rows(file)
     kept = [each["keep"] for each in rows]
     assert kept[-1] == 0.9 and kept[:-1] == [each["keep"] for each in written[: len(kept) - 1]]

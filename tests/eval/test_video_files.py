@@ -32,14 +32,14 @@ def test_answers_by_place_or_by_id(tmp_path):
 @pytest.mark.parametrize(
     ("questions", "answers", "message"),
     [
-        ("{", [], "cannot read"),
+        ("{", [], "neither a JSON list nor JSON lines"),
         ([], [], "no JSON list of objects"),
-        ({"a": 1}, [], "no JSON list of objects"),
-        ([{"question_id": 1, "question": "?"}], [{"answer": ""}], "entry 0 of .* has no 'video_name'"),
+        ({"a": 1}, [], "one JSON object, not a list of records"),
+        ([{"question_id": 1, "question": "?"}], [{"answer": ""}], "record 1 of .* has no 'video_name'"),
         (asked(1, 1), [{"answer": ""}] * 2, "several questions with the id 1"),
         (asked(1, 2), [{"answer": ""}], "1 answers without question_id, .* 2 questions"),
         (asked(1, 2), [{"answer": "", "question_id": 1}], "no answer to 1 questions, 2 for one"),
-        (asked(1), [{"reply": ""}], "entry 0 of .* has no 'answer'"),
+        (asked(1), [{"reply": ""}], "record 1 of .* has no 'answer'"),
     ],
 )
 def test_unusable_files(tmp_path, questions, answers, message):

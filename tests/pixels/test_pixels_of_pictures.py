@@ -241,14 +241,14 @@ def test_what_breaks_off_is_refused(tmp_path, monkeypatch, name, data, share):
     file.write_bytes(data)
     load_image(file)
     file.write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(UnreadableImage, match=r"cannot read the picture '.*half\.png'"):
+    with pytest.raises(UnreadableImage, match=r"cannot read the picture .*half\.png'?:"):
         load_image(file)
     try:
         lazy = Image.open(file)
     except OSError:
         lazy = None
     if lazy is not None:
-        with pytest.raises(UnreadableImage, match=r"cannot read the picture '.*half\.png'"):
+        with pytest.raises(UnreadableImage, match=r"cannot read the picture .*half\.png'?:"):
             to_rgb(lazy)
     assert ImageFile.LOAD_TRUNCATED_IMAGES is True
 

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from source import FILES, PACKAGE, ROOT, files_of, short, tracked
+from source import FILES, PACKAGE, ROOT, files_of, short, tracked, words
 
 import seeless as sl
 
@@ -52,3 +52,9 @@ def test_the_changelog_knows_this_version():
 def test_files_a_repository_needs():
     for name in ("README.md", "LICENSE", "pyproject.toml", "src/seeless/py.typed"):
         assert (ROOT / name).is_file()
+
+
+def test_lines_of_json_are_read_in_one_place():
+    """`str.splitlines` ends lines at U+2028 and the like, too: for messages it will do, for data it will not."""
+    split = {short(path) for path in FILES for _, text in words(path) if text in ("splitlines", "readlines")}
+    assert split <= {"errors.py"}

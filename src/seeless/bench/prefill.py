@@ -7,7 +7,6 @@ median over rounds of setting / untouched within the round.
 """
 
 import argparse
-import json
 import platform
 import statistics
 import subprocess
@@ -21,6 +20,8 @@ import transformers
 from transformers import Cache, CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 import seeless as sl
+from seeless.jsonl import append_lines
+from seeless.outputs import check_file
 
 IMAGE, TEXT_BEFORE, TEXT_AFTER = 999, 35, 40
 SETTINGS: dict[str, list[sl.Strategy]] = {
@@ -137,6 +138,8 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
+    if options.output:
+        check_file(options.output)  # now, not after all the work
     torch.set_num_threads(options.threads)
     model, inputs = build_model(options.layers, options.hidden), prompt()
     known = reports(model, inputs)
@@ -173,8 +176,7 @@ def main() -> None:
             "untouched_seconds": untouched,
             "settings": rows,
         }
-        with options.output.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append_lines(options.output, line)
 
 
 if __name__ == "__main__":

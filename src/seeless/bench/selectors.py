@@ -10,7 +10,6 @@ with its last decision. Memory is the largest sum of tensors made and not yet fr
 """
 
 import argparse
-import json
 import math
 import platform
 import statistics
@@ -30,7 +29,9 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 
 import seeless as sl
 from seeless.cli.console import print_table
+from seeless.jsonl import encode
 from seeless.named.plugins import load_plugins
+from seeless.outputs import check_file, replace_file
 
 IMAGE, TEXT_BEFORE, TEXT_AFTER, PATCH = 999, 35, 40, 4
 KEEP = 0.25
@@ -227,6 +228,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--heads", type=int, default=8)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args(arguments)
+    if options.output:
+        check_file(options.output)  # now, not after all the work
     torch.set_num_threads(options.threads)
     load_plugins(options.plugin)
     names = options.strategies or sl.available()
@@ -266,7 +269,7 @@ def main(arguments: list[str] | None = None) -> None:
             "prefill_seconds": prefill,
             "methods": {name: {tokens: found[tokens][name] for tokens in options.tokens} for name in names},
         }
-        options.output.write_text(json.dumps(data, indent=1) + "\n")
+        replace_file(options.output, encode(data, indent=1) + b"\n")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ import torch
 
 import seeless as sl
 from seeless.bench.prefill import IMAGE, build_model
+from seeless.jsonl import encode
+from seeless.outputs import check_file, replace_file
 from seeless.provenance import provenance
 from seeless.train.metrics import peak_memory
 
@@ -177,6 +179,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     parser.add_argument("--serve", choices=list(SETTINGS), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.output:
+        check_file(options.output)  # now, not after all the work
     size = Size(options.layers, options.hidden, options.batch, options.length)
     if options.serve:
         serve(options.serve, size, options.threads)
@@ -198,7 +202,7 @@ def main() -> None:
     if options.output:
         command = shlex.join(["python", "-m", "seeless.bench.train_step", *sys.argv[1:]])
         line = {"command": command, **provenance(), "rounds": options.rounds}
-        options.output.write_text(json.dumps({**line, **asdict(size), "settings": rows}, indent=2) + "\n")
+        replace_file(options.output, encode({**line, **asdict(size), "settings": rows}, indent=2) + b"\n")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,21 @@
 """Where output goes: results to stdout, notices to stderr; tables as wide as there is room."""
 
+import contextlib
+import errno
+import io
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
+
+from seeless.outputs import FULL, UnwritableFile
 
 WIDTH_OF_A_PIPE = 160
 NARROWEST = 24  # of a column of text that wraps
@@ -20,6 +27,34 @@ def console() -> Console:
     told = os.environ.get("COLUMNS", "")
     width = None if sys.stdout.isatty() else (told.isdecimal() and int(told)) or WIDTH_OF_A_PIPE
     return Console(file=sys.stdout, width=width, markup=False, highlight=False, emoji=False)
+
+
+@contextmanager
+def whole_output() -> Iterator[None]:
+    """See to it that all output arrives, or that it is said that it does not.
+
+    What the terminal or file cannot write, half of a surrogate pair in a file name for one, is written as an escape.
+
+    Raises:
+        UnwritableFile: stdout is a file on a full disk, say. A reader that has gone (`seeless list | head`) ends the
+            command without a word, as it does others.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.filename is not None or error.errno not in (errno.EPIPE, *FULL):
+            raise
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries again when it ends
+        if error.errno == errno.EPIPE:
+            raise SystemExit(1) from error
+        raise UnwritableFile(f"cannot write the output: {error.strerror}") from error
 
 
 def say(text: str = "") -> None:

@@ -9,18 +9,20 @@ from seeless import models
 from seeless.cli.cards import card_of
 from seeless.cli.console import notice, print_json, print_table, say
 from seeless.cli.flags import as_flag, read_flags
+from seeless.errors import one_line
+from seeless.eval.budgets import check_count, show_one_picture
 from seeless.eval.command import Evaluation
 from seeless.eval.errors import FailedEvaluation, InvalidRequest
 from seeless.eval.launch import launch, reason
 from seeless.eval.outcome import Row, read_results, results_in, rows
 from seeless.eval.reductions import BASELINE, BUDGET, Reduction, guest, method_params, methods, native
 from seeless.eval.targets import SHORT, Target, target
-from seeless.eval.tasknames import check_tasks, leaves, lmms_eval_folder, task_names
+from seeless.eval.tasknames import check_cache, check_folders, check_tasks, leaves, lmms_eval_folder, task_names
 from seeless.eval.tasks import SHORT_NAMES, full_names, tasks_path
 from seeless.fields import takes
 from seeless.named.checkpoints import load_config, resolve_name
-from seeless.named.errors import one_line
 from seeless.named.strategies import GUEST
+from seeless.outputs import claimed_folder
 
 LOG = "seeless-eval.log"
 RESULTS_FOLDER = Path("eval_results")
@@ -103,11 +105,12 @@ class Run:
         return self.output or RESULTS_FOLDER / f"{found.name}_{reduction.label}_{subject}".replace("*", "all")
 
 
-def check_model(found: Target, reduction: Reduction, loading: dict[str, Any]) -> Any:
+def check_model(found: Target, reduction: Reduction, loading: dict[str, Any], one_picture: bool = False) -> Any:
     """Raise what would come up in the first forward; no weight is read.
 
     Args:
         loading: how the config is loaded.
+        one_picture: whether every question is about one.
 
     Returns:
         The model without weights.
@@ -120,6 +123,7 @@ def check_model(found: Target, reduction: Reduction, loading: dict[str, Any]) ->
     if reduction.strategy is not None:
         try:
             models.check_strategy(skeleton, reduction.strategy)
+            check_count(skeleton, reduction.strategy, one_picture)
         except sl.BudgetError as error:
             raise InvalidRequest(str(error)) from error
     return skeleton
@@ -148,10 +152,11 @@ def run_tasks(run: Run, task_run: TaskRun) -> None:
     found, reduction = run.chosen()
     run.check_gpus()
     asked, leaf_tasks = _tasks(task_run, offline=found.embedded)
+    one_picture = show_one_picture(leaf_tasks)
     for line in (*reduction.notices, *([found.note] if found.note else [])):
         notice(line)
     if found.on_disk or not run.dry_run:
-        check_model(found, reduction, run.loading)
+        check_model(found, reduction, run.loading, one_picture)
     evaluation = Evaluation(
         model_id=reduction.model_id,
         model_args={"pretrained": found.pretrained, **_plugins(run.plugins), **reduction.arguments},
@@ -196,8 +201,7 @@ def _tasks(task_run: TaskRun, offline: bool) -> tuple[list[str], dict[str, Any]]
     names = [name.strip() for name in (task_run.tasks or ",".join(SHORT_NAMES)).split(",")]
     asked = full_names(dict.fromkeys(name for name in names if name))
     own, shipped = task_run.include_path, task_names(tasks_path())
-    if own is not None and not own.is_dir():
-        raise InvalidRequest(f"--include-path {own} is no folder")
+    check_folders([] if own is None else [own])
     if own is not None and any(name in shipped for name in asked):
         raise InvalidRequest("lmms-eval takes one folder of further tasks: leave --include-path out for shipped tasks")
     lmms_eval = lmms_eval_folder()
@@ -209,16 +213,17 @@ def _tasks(task_run: TaskRun, offline: bool) -> tuple[list[str], dict[str, Any]]
 
 
 def _evaluate(evaluation: Evaluation, tasks: list[str]) -> tuple[Path, list[Row]]:
-    evaluation.output.mkdir(parents=True, exist_ok=True)
-    log, before = evaluation.output / LOG, results_in(evaluation.output)
-    code = launch(evaluation.command(), evaluation.environment(), log)
-    if code != 0:
-        raise FailedEvaluation(f"lmms-eval ended with exit code {code}: {reason(log)} (all of it: {log})")
-    try:
-        file, results = read_results(evaluation.output, before, tasks, evaluation.limit)
-    except FailedEvaluation as error:
-        raise FailedEvaluation(f"{error}: {reason(log)} (all of it: {log})") from error
-    return file, rows(file, results)
+    check_cache()
+    with claimed_folder(evaluation.output):
+        log, before = evaluation.output / LOG, results_in(evaluation.output)
+        code = launch(evaluation.command(), evaluation.environment(), log)
+        if code != 0:
+            raise FailedEvaluation(f"lmms-eval ended with exit code {code}: {reason(log)} (all of it: {log})")
+        try:
+            file, results = read_results(evaluation.output, before, tasks, evaluation.limit)
+        except FailedEvaluation as error:
+            raise FailedEvaluation(f"{error}: {reason(log)} (all of it: {log})") from error
+        return file, rows(file, results)
 
 
 def _print_rows(table: list[Row]) -> None:

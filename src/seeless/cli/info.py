@@ -1,6 +1,6 @@
 """`seeless info`: the card of a strategy, or what seeless knows about a model."""
 
-from pathlib import Path
+import os
 from typing import Annotated, Any
 
 import typer
@@ -10,8 +10,8 @@ from seeless.cli.cards import Card
 from seeless.cli.catalogue import complete_name, find_card
 from seeless.cli.console import print_json, print_table, say
 from seeless.cli.options import Plugins
+from seeless.errors import one_line
 from seeless.named.checkpoints import load_config, resolve_name
-from seeless.named.errors import one_line
 from seeless.named.plugins import load_plugins
 from seeless.named.strategies import choose, guest_names
 
@@ -35,7 +35,7 @@ def info(
     try:
         card = find_card(name, plugged=bool(plugin))
     except sl.UnknownStrategy:
-        if "/" not in name and not Path(name).exists():
+        if "/" not in name and not os.path.exists(name):
             raise
         _show_model(name, as_json)
     else:

@@ -19,6 +19,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(sl.MissingExtra.exit_code)
     import typer
 
+    from seeless.cli.console import whole_output
     from seeless.cli.errors import EXIT_CODES
     from seeless.cli.eval import evaluate
     from seeless.cli.info import info
@@ -29,7 +30,8 @@ def main(arguments: list[str] | None = None) -> None:
     from seeless.cli.sweep import sweep
     from seeless.cli.tasks_path import print_tasks_path
     from seeless.cli.train import train
-    from seeless.named.errors import naming_strategies, one_line
+    from seeless.errors import one_line
+    from seeless.named.errors import naming_strategies
 
     def show_version(wanted: bool) -> None:
         if wanted:
@@ -60,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
     app.command("plot")(plot)
     app.command("tasks-path")(print_tasks_path)
     try:
-        with naming_strategies():
+        with whole_output(), naming_strategies():
             app(args=arguments, prog_name="seeless")
     except sl.SeelessError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)

@@ -1,29 +1,37 @@
 """Save what was kept as a picture of a size to look at."""
 
+import io
 import math
+import os
 from pathlib import Path
 
 from PIL import Image
 
 import seeless as sl
+from seeless.errors import brief
+from seeless.outputs import UnwritableFile, check_file, replace_file, writing
 
 SHORTEST_SIDE, LONGEST_SIDE = 480, 1920
 GAP = 12
 
 
 def check_target(file: Path) -> None:
-    """Raise `SeelessError` unless a picture can be written to `file`."""
-    if file.suffix.lower() not in Image.registered_extensions():
-        raise sl.SeelessError(f"cannot write {file}: {file.suffix or 'a name without suffix'} is no picture format")
-    if not file.resolve().parent.is_dir():
-        raise sl.SeelessError(f"cannot write {file}: {file.resolve().parent} is no folder")
+    """Raise `UnwritableFile` unless a picture can be written to `file`."""
+    suffix = file.suffix.lower()
+    if Image.registered_extensions().get(suffix) not in Image.SAVE:
+        raise UnwritableFile(
+            f"cannot write {brief(file)}: {brief(suffix) if suffix else 'a name without suffix'} is no picture format"
+        )
+    if not os.path.isdir(file.absolute().parent):
+        raise UnwritableFile(f"cannot write {brief(file)}: {brief(file.absolute().parent)} is no folder")
+    check_file(file)
 
 
 def save_overlays(file: Path, images: list[Image.Image], reports: list[sl.Report]) -> None:
     """Write all pictures side by side with the dropped patches darkened, one line per report.
 
     Raises:
-        SeelessError: the file cannot be written.
+        UnwritableFile: the file cannot be written.
     """
     shown = [_scaled(image) for image in images]
     lines = [[report.overlay(image, picture=i) for i, image in enumerate(shown)] for report in reports]
@@ -35,10 +43,10 @@ def save_overlays(file: Path, images: list[Image.Image], reports: list[sl.Report
         for picture in line:
             sheet.paste(picture, (left, number * (height + GAP)))
             left += picture.width + GAP
-    try:
-        sheet.save(file)
-    except (OSError, ValueError) as error:
-        raise sl.SeelessError(f"cannot write {file}: {error}") from error
+    drawn = io.BytesIO()
+    with writing(file):
+        sheet.save(drawn, Image.registered_extensions()[file.suffix.lower()])
+    replace_file(file, drawn.getvalue())
 
 
 def _scaled(image: Image.Image) -> Image.Image:

@@ -11,6 +11,7 @@ from seeless.cli.catalogue import complete_name
 from seeless.cli.console import notice, print_json, say
 from seeless.cli.flags import as_flag, read_flags
 from seeless.cli.options import Plugins
+from seeless.errors import shortened
 from seeless.named.checkpoints import LoadedModel, load_config, load_embedded, load_model, resolve_name
 from seeless.named.knobs import build_strategies
 from seeless.named.plugins import load_plugins
@@ -64,7 +65,7 @@ def run(
         Path | None, typer.Option(metavar="FILE", help="Where the picture of what was kept goes.")
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 32,
-    seed: Annotated[int, typer.Option(min=0, help="Which held-out scene.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Which held-out scene.")] = 0,
     repeats: Annotated[int, typer.Option(min=0, help="Timed runs after one warm-up; 0: measure no times.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
@@ -134,12 +135,12 @@ def _names(compare: str) -> list[str]:
 
 
 def _task(images: list[str], allow_private: bool, ask: str | None, seed: int, embedded: bool) -> Task:
-    from seeless.pixels import load_image, shorten
+    from seeless.pixels import load_image
     from seeless.tiny import draw_scene
 
     if images:
         pictures = [load_image(source, allow_private=allow_private) for source in images]
-        return Task(pictures, [shorten(source) for source in images], ask or QUESTIONS[embedded], None)
+        return Task(pictures, [shortened(source) for source in images], ask or QUESTIONS[embedded], None)
     scene = draw_scene(seed)
     question = scene.questions[0].text if ask is None else ask
     answers = {q.text: q.answer for q in scene.questions}
@@ -155,7 +156,7 @@ def _answer_all(
     from seeless.cli.results import Result
     from seeless.cli.timing import measure
 
-    inputs = build_inputs(loaded, task.images, task.question)
+    inputs = build_inputs(loaded, task.images, task.sources, task.question)
     answers, reports = [], []
     for strategy in strategies.values():
         with sl.apply(loaded.model, strategy) as handle:

@@ -5,8 +5,6 @@ from dataclasses import dataclass, fields
 from seeless.cli.console import notice
 from seeless.cli.flags import as_flag, read_flags
 from seeless.eval.errors import InvalidRequest
-from seeless.eval.reductions import BASELINE, BUDGET, METHOD_PARAMS
-from seeless.vtr import VTR_REGISTRY, VTRConfig
 
 PREFIX = "vtr_"
 # What an option is called here, dashes in front left out.
@@ -56,6 +54,9 @@ def without_prefix(asked: Asked, videos: bool) -> Asked:
     given, rest = _taken_out(asked.flags)
     if not given:
         return asked
+    from seeless.eval.reductions import BASELINE, BUDGET, METHOD_PARAMS
+    from seeless.vtr import VTR_REGISTRY, VTRConfig
+
     for name in given:
         if name not in ("enabled", *(knob.name for knob in fields(VTRConfig))):
             raise InvalidRequest(f"--{PREFIX}{name} is no flag of PriorTR's scripts, and VTRConfig has no {name!r}")

@@ -1,5 +1,6 @@
 """`seeless sweep`: many strategies at many budgets on one model."""
 
+import os
 import re
 import shlex
 import sys
@@ -8,19 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seeless.cli.console import print_table, say
+import seeless as sl
+from seeless.budget import check_budget
+from seeless.cli.console import notice, print_table, say
 from seeless.cli.flags import as_flag, read_flags
 from seeless.cli.options import Plugins
-from seeless.eval.errors import InvalidRequest
-from seeless.eval.rows import check_file, headline
+from seeless.errors import brief, shortened
+from seeless.eval.errors import FailedEvaluation, InvalidRequest
+from seeless.eval.rows import FAILED, REFUSED, check_rows, has_scores, headline
 from seeless.named.knobs import build_strategies, parse_value
 from seeless.named.plugins import load_plugins
+from seeless.outputs import check_file
 
 if TYPE_CHECKING:
     from seeless.eval.sweep import Asked, Outcome, Planned
     from seeless.named.checkpoints import LoadedModel
 
 ALL = "all"
+SEEDS = 2**32  # NumPy takes no larger ones
 
 
 def sweep(
@@ -45,20 +51,22 @@ def sweep(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a file that has rows.")] = False,
     plugin: Plugins = None,
-    limit: Annotated[float | None, typer.Option(min=0, help="Questions per task, below 1 their share.")] = None,
+    limit: Annotated[
+        str | None, typer.Option(metavar="N_OR_SHARE", help="Questions per task, below 1 their share.")
+    ] = None,
     seed: Annotated[str, typer.Option(metavar="N,N,...", help="For strategies that draw; one run for each.")] = "0",
     batch_size: Annotated[int, typer.Option(min=1, help="Questions per forward.")] = 1,
 ) -> None:
     """Ask the questions of some tasks with all visual tokens, and with fewer by every strategy at every budget.
 
     One line per run goes to the output file: what ran, scores with 95 % intervals, agreement with the untouched model's
-    own answers, visual tokens per layer, FLOPs, times. What cannot run has a line that says why. Other fields of
-    strategies are flags: --layer 3, --random.layer 2.
+    own answers, visual tokens per layer, FLOPs, times. What cannot run, or fails, has a line that says why, and the
+    others go on; --resume tries again what failed. Other fields of strategies are flags: --layer 3, --random.layer 2.
     """
     from seeless.eval.nominal import all_strategies, belongs
     from seeless.eval.sweep import Asked, plan
     from seeless.eval.targets import target
-    from seeless.eval.tasknames import check_tasks, lmms_eval_folder, task_names
+    from seeless.eval.tasknames import check_cache, check_folders, check_tasks, lmms_eval_folder, task_names
     from seeless.eval.tasks import full_names, tasks_path
     from seeless.named.checkpoints import load_embedded, load_model
     from seeless.named.strategies import choose
@@ -70,26 +78,37 @@ def sweep(
         if not any(belongs(flag, choose(name)) for name in names):
             build_strategies(names[:1], {flag: flags[flag]}, as_flag)
     budgets = [_budget(text) for text in _items(keep)]
-    seeds = [_whole("--seed", text) for text in _items(seed)]
+    seeds = [_seed(text) for text in _items(seed)]
     runs = plan(names, budgets, seeds, flags)
     refused = [run for run in runs if run.refused]
     if refused and len(refused) == len(runs) - 1:  # all but the untouched model
         raise InvalidRequest(f"none of these runs is possible; {refused[0].label}: {refused[0].refused}")
     chosen = target(model)
     asked = Asked(
-        model=model if chosen.embedded or Path(model).exists() else chosen.pretrained,
+        model=model if chosen.embedded or os.path.exists(model) else chosen.pretrained,
         tasks=full_names(_items(tasks)),
-        limit=None if not limit else limit if limit < 1 else int(limit),
+        limit=None if limit is None else _limit(limit),
         batch_size=batch_size,
         include_path=tuple(include_path or []),
         command=shlex.join(["seeless", *sys.argv[1:]]),
     )
     file = output or Path("results") / f"sweep-{re.sub(r'[^A-Za-z0-9.]+', '-', asked.model).strip('-.')}.jsonl"
-    check_file(file, resume)
+    check_folders(asked.include_path)
     check_tasks(asked.tasks, task_names(tasks_path(), *asked.include_path, lmms_eval_folder()))
+    check_file(file)
+    check_rows(file, resume)
+    check_cache()
     loaded = load_embedded() if chosen.embedded else load_model(chosen.pretrained)
-    outcome = _with_progress(loaded, runs, asked, file, resume)
+    try:
+        outcome = _with_progress(loaded, runs, asked, file, resume)
+    except KeyboardInterrupt:
+        notice(f"stopped; what is done is in {file}, and the same command with --resume goes on from there")
+        raise SystemExit(130) from None
     _print(outcome, file)
+    if outcome.failed:
+        raise FailedEvaluation(
+            f"{len(outcome.failed)} of {len(outcome.rows)} runs failed, see above; --resume tries them again"
+        )
 
 
 def _with_progress(loaded: "LoadedModel", runs: "list[Planned]", asked: "Asked", file: Path, resume: bool) -> "Outcome":
@@ -98,12 +117,22 @@ def _with_progress(loaded: "LoadedModel", runs: "list[Planned]", asked: "Asked",
 
     from seeless.eval.sweep import sweep
 
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(file=sys.stderr, highlight=False), transient=True) as progress:
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("questions,"), TimeRemainingColumn())
+    console = Console(file=sys.stderr, highlight=False)
+    with Progress(*columns, TextColumn("left: {task.description}"), console=console, transient=True) as progress:
         bar = progress.add_task("")
+        questions = Questions()
 
         def tell(text: str) -> None:
             progress.console.print(text, soft_wrap=True, markup=False)
+
+        def starts(run: "Planned", number: int, total: int) -> None:
+            questions.start(number, total)
+            progress.update(bar, description=run.label, completed=questions.done, total=questions.total)
+
+        def answered(done: int, known: int) -> None:
+            questions.answer(done, known)
+            progress.update(bar, completed=questions.done, total=questions.total)
 
         return sweep(
             loaded.model,
@@ -113,30 +142,57 @@ def _with_progress(loaded: "LoadedModel", runs: "list[Planned]", asked: "Asked",
             file,
             resume=resume,
             notice=tell,
-            starts=lambda run, number, total: progress.update(
-                bar, description=run.label, completed=number, total=total
-            ),
-            ends=lambda run, row: progress.console.print(
-                f"{run.label}: {_in_short(row)}", soft_wrap=True, markup=False
-            ),
+            starts=starts,
+            ends=lambda run, row: tell(f"{run.label}: {_in_short(row)}"),
+            answered=answered,
         )
 
 
+class Questions:
+    """How many questions a sweep has asked, and how many there will be: those of the run that goes on, for every run.
+
+    `total` is None before the first run has said how many it has.
+    """
+
+    def __init__(self) -> None:
+        self._before, self._run, self._known, self._runs_left = 0, 0, 0, 0
+
+    def start(self, number: int, total: int) -> None:
+        """A run begins, of so many."""
+        self._before, self._run, self._runs_left = self._before + self._run, 0, total - number
+
+    def answer(self, done: int, known: int) -> None:
+        """So many of the run's questions are answered, of so many that are known of."""
+        self._run, self._known = done, max(known, self._known)
+
+    @property
+    def done(self) -> int:
+        """Questions answered."""
+        return self._before + self._run
+
+    @property
+    def total(self) -> int | None:
+        """Questions in all."""
+        return self._before + self._known * self._runs_left if self._known else None
+
+
 def _in_short(row: dict[str, Any]) -> str:
-    if "refused" in row:
-        return row["refused"]
+    if not has_scores(row):
+        return row[REFUSED] if REFUSED in row else f"failed: {row[FAILED]}"
     scores = (f"{100 * value['value']:.1f} %" for value in (headline(found) for found in row["scores"].values()))
     return f"{', '.join(scores)}, {row['tokens']['average']:.0f} visual tokens per layer"
 
 
 def _print(outcome: "Outcome", file: Path) -> None:
     """Rows of the sweep, new and old, as a table on stdout."""
-    lines, refusals = [], []
+    lines, reasons = [], []
     for row in outcome.rows:
         name = row["strategy"] if row["seed"] is None else f"{row['strategy']}, seed {row['seed']}"
-        if "refused" in row:
-            lines.append([name, str(row["keep"]), "-", "-", "not run", "-"])
-            refusals.append(f"{row['strategy']}: {row['refused']}")
+        if not has_scores(row):
+            refused = REFUSED in row
+            lines.append([name, str(row["keep"]), "-", "-", "not run" if refused else "failed", "-"])
+            reason = row[REFUSED] if refused else row[FAILED]
+            reasons.append(f"{'not run' if refused else 'failed'}: {row['strategy']}: {reason}")
             continue
         heads = [headline(scores) for scores in row["scores"].values()]
         same = row["loyalty"]["agreement"]
@@ -152,8 +208,8 @@ def _print(outcome: "Outcome", file: Path) -> None:
         )
     names = " / ".join(dict.fromkeys(task for row in outcome.rows for task in row.get("scores", {})))
     print_table(["strategy", "keep", "tokens", "FLOPs", names or "score", "agreement"], lines)
-    for refusal in dict.fromkeys(refusals):
-        say(f"\nnot run: {refusal}")
+    for reason in dict.fromkeys(reasons):
+        say(f"\n{reason}")
     say(f"\n{len(outcome.new)} new rows, {len(outcome.old)} old ones, in {file}; a picture: seeless plot {file}")
 
 
@@ -166,18 +222,30 @@ def _interval(score: dict[str, Any]) -> str:
 def _items(text: str) -> list[str]:
     items = list(dict.fromkeys(item.strip() for item in text.split(",") if item.strip()))
     if not items:
-        raise typer.BadParameter(f"{text!r} names nothing")
+        raise typer.BadParameter(f"{brief(text)} names nothing")
     return items
 
 
 def _budget(text: str) -> float | int:
     try:
-        return parse_value(text, float | int)
+        budget = parse_value(text, float | int)
+        check_budget(budget)
+    except (ValueError, sl.BudgetError) as error:
+        raise typer.BadParameter(f"--keep {shortened(text)}: give shares (0.25) or numbers of tokens (64)") from error
+    return budget
+
+
+def _limit(text: str) -> float | int:
+    try:
+        limit = parse_value(text, float | int)
     except ValueError:
-        raise typer.BadParameter(f"--keep {text}: give shares (0.25) or numbers of tokens (64)") from None
+        limit = 0
+    if limit <= 0 or (limit > 1 and limit != int(limit)):
+        raise typer.BadParameter(f"--limit {shortened(text)}: give a whole number of questions, or a share below 1")
+    return limit if limit < 1 else int(limit)
 
 
-def _whole(flag: str, text: str) -> int:
-    if not text.isdigit():
-        raise typer.BadParameter(f"{flag} {text}: give whole numbers")
+def _seed(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or int(text[:20]) >= SEEDS:
+        raise typer.BadParameter(f"--seed {shortened(text)}: give whole numbers below {SEEDS}")
     return int(text)

@@ -1,6 +1,5 @@
 """`seeless train`: fine-tune a model on LLaVA-format data, with all visual tokens or with fewer."""
 
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -10,12 +9,13 @@ import typer
 
 import seeless as sl
 from seeless.cli.catalogue import complete_name
-from seeless.cli.console import print_table, say
+from seeless.cli.console import notice, print_table, say
 from seeless.cli.flags import as_flag, read_flags
 from seeless.cli.options import Plugins
 from seeless.named.checkpoints import load_config, load_trainable, resolve_name
 from seeless.named.knobs import build_strategies
 from seeless.named.plugins import load_plugins
+from seeless.outputs import check_folder
 
 if TYPE_CHECKING:
     from seeless.strategy import Recipe
@@ -85,12 +85,13 @@ def train(
     in `seeless run`: --strategy pyramiddrop --layer 8,16,24 --keep .5,.25,.125. Several processes: accelerate launch -m
     seeless.cli.main train ...
     """
+    from seeless.train.processes import processes, rank
     from seeless.train.settings import Settings
 
     load_plugins(plugin or [])
     if epochs is not None and steps is not None:
         raise typer.BadParameter("--epochs and --steps exclude each other")
-    if data is None and (model is not None or resume or _processes() > 1):
+    if data is None and (model is not None or resume or processes() > 1):
         raise typer.BadParameter("--model, --resume and several processes need --data")
     tried = data is None
     label = strategy or (TRIED if tried else "none")
@@ -119,17 +120,24 @@ def train(
         )
         name = resolve_name(model)
         _check(name, chosen, settings)
+        if rank() == 0:
+            check_folder(settings.output)
         if data is None:
             _try_out(name, label, chosen, settings)
             return
         processor, weights = load_trainable(name, half=bf16 and lora is not None)
         records, eval_records = _records(data, eval_data, image_folder, processor, settings)
     except sl.SeelessError as error:
-        if _rank() > 0:  # every process finds the same mistake; the first one says so
+        if rank() > 0:  # every process finds the same mistake; the first one says so
             raise SystemExit(error.exit_code) from error
         raise
-    outcome = _finetune(weights, processor, records, settings, chosen, eval_records, name)
-    if _rank() == 0:
+    try:
+        outcome = _finetune(weights, processor, records, settings, chosen, eval_records, name)
+    except KeyboardInterrupt:
+        if rank() == 0:
+            notice(_how_to_go_on(settings.output))
+        raise SystemExit(130) from None
+    if rank() == 0:
         _print_outcomes({label: outcome}, len(records))
         say(f"\nthe model is in {outcome.folder}, every step in {settings.output / 'metrics.jsonl'}")
 
@@ -168,14 +176,14 @@ def _records(
     data: Path, eval_data: Path | None, image_folder: Path | None, processor: Any, settings: "Settings"
 ) -> "tuple[list[Record], list[Record]]":
     from seeless.train import BadRecordList, read_records
+    from seeless.train.processes import rank
     from seeless.train.settings import BAD_RECORDS
 
     reserved = {token for kind in ("image", "video") if (token := getattr(processor, f"{kind}_token", None))}
     records, bad = read_records(data, image_folder, reserved)
     eval_records, more = ([], []) if eval_data is None else read_records(eval_data, image_folder, reserved)
-    settings.output.mkdir(parents=True, exist_ok=True)
     total = len(records) + len(eval_records) + len(bad) + len(more)
-    BadRecordList(settings.output / BAD_RECORDS, settings.skip_bad_records).start(bad + more, total, _rank() == 0)
+    BadRecordList(settings.output / BAD_RECORDS, settings.skip_bad_records).start(bad + more, total, rank() == 0)
     return records, eval_records
 
 
@@ -192,6 +200,15 @@ def _finetune(
 
     about = {"command": shlex.join(["seeless", *sys.argv[1:]]), "model": name}
     return finetune(weights, processor, records, settings, strategy, eval_records, about)
+
+
+def _how_to_go_on(output: Path) -> str:
+    from seeless.train.checkpoints import newest_whole
+
+    found, _ = newest_whole(output)
+    if found is None:
+        return "stopped; there is no checkpoint to go on from (--save-every)"
+    return f"stopped; the same command with --resume goes on from {found}"
 
 
 def _try_out(name: str, label: str, strategy: "sl.Strategy | Recipe | None", settings: "Settings") -> None:
@@ -242,11 +259,3 @@ def _free(folder: Path) -> Path:
         number += 1
         found = folder.with_name(f"{folder.name}-{number}")
     return found
-
-
-def _rank() -> int:
-    return int(os.environ.get("RANK", "0"))  # set by accelerate launch and torchrun
-
-
-def _processes() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))

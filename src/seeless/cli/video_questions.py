@@ -1,7 +1,6 @@
 """Questions about videos for `seeless eval`: ask them one by one, keep the answers, count the right ones."""
 
 import importlib.util
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import seeless as sl
 from seeless import models
 from seeless.cli.console import notice, print_json, print_table, say
 from seeless.cli.evaluating import Run, check_model
+from seeless.errors import brief, one_line, shortened
 from seeless.eval.errors import FailedEvaluation, InvalidRequest
 from seeless.eval.reductions import INTERNVL_ONLY, LOADING, Reduction
 from seeless.eval.targets import Target
@@ -21,11 +21,13 @@ from seeless.eval.video_qa import (
     chunk,
     find_video,
     fingerprint,
+    read_predictions,
     read_questions,
     score,
 )
+from seeless.jsonl import encode
 from seeless.named.checkpoints import LoadedModel, load_embedded, load_model
-from seeless.named.errors import one_line
+from seeless.outputs import claimed, replace_file
 
 NEEDS_TORCHVISION = "the video processor of this model needs torchvision: pip install torchvision"
 
@@ -66,8 +68,8 @@ def run_videos(run: Run, video_run: VideoRun) -> None:
         raise InvalidRequest(
             f"--param {unused[0]} is for tasks of lmms-eval; for videos there are the flags of this command"
         )
-    if not video_run.videos.is_dir():
-        raise InvalidRequest(f"--video-dir {video_run.videos} is no folder")
+    if not os.path.isdir(video_run.videos):
+        raise InvalidRequest(f"--video-dir {brief(video_run.videos)} is no folder")
     everything = read_questions(video_run.questions, video_run.answers)[: video_run.samples]
     questions = chunk(everything, video_run.chunks, video_run.chunk)
     for line in reduction.notices:
@@ -81,9 +83,23 @@ def run_videos(run: Run, video_run: VideoRun) -> None:
     takes_videos = models.takes_videos(check_model(found, reduction, run.loading))
     if takes_videos and importlib.util.find_spec("torchvision") is None:
         raise sl.MissingExtra(NEEDS_TORCHVISION)
-    predictions = Predictions(
-        video_run.file(folder, video_run.chunk), _settings(found, reduction, run, video_run, len(everything))
-    )
+    settings = _settings(found, reduction, run, video_run, len(everything))
+    with claimed(video_run.file(folder, video_run.chunk)):
+        _run(run, video_run, found, reduction, settings, everything, questions, folder)
+
+
+def _run(
+    run: Run,
+    video_run: VideoRun,
+    found: Target,
+    reduction: Reduction,
+    settings: dict,
+    everything: list[VideoQuestion],
+    questions: list[VideoQuestion],
+    folder: Path,
+) -> None:
+    """Ask those of the questions that have no answer yet, while this process holds the file."""
+    predictions = Predictions(video_run.file(folder, video_run.chunk), settings)
     if predictions.broken:
         notice(f"the last line of {predictions.file} was cut off; its question is asked again")
     left = [question for question in questions if question.id not in predictions.found]
@@ -91,13 +107,16 @@ def run_videos(run: Run, video_run: VideoRun) -> None:
         notice(f"{len(questions) - len(left)} of {len(questions)} questions are answered already in {predictions.file}")
     if left:
         loaded = load_embedded() if found.embedded else load_model(found.pretrained, **run.loading)
-        _ask(loaded, reduction, video_run, left, predictions)
+        try:
+            _ask(loaded, reduction, video_run, left, predictions)
+        except KeyboardInterrupt:
+            notice(f"stopped; the answers are in {predictions.file}, and the same command goes on from there")
+            raise SystemExit(130) from None
     scores = {"all" if video_run.chunks == 1 else f"chunk {video_run.chunk}": score(questions, predictions.found)}
     if video_run.chunks > 1:
         scores["chunks so far"] = score(everything, _found_in_all(video_run, folder))
-    predictions.file.with_suffix(".scores.json").write_text(
-        json.dumps({name: each.to_dict() for name, each in scores.items()}, indent=2) + "\n"
-    )
+    counted = {name: each.to_dict() for name, each in scores.items()}
+    replace_file(predictions.file.with_suffix(".scores.json"), encode(counted, indent=2) + b"\n")
     if run.as_json:
         print_json(
             {
@@ -105,16 +124,16 @@ def run_videos(run: Run, video_run: VideoRun) -> None:
                 "arguments": reduction.arguments,
                 "predictions": str(predictions.file),
                 "errors": str(predictions.errors) if predictions.failed else None,
-                "scores": {name: each.to_dict() for name, each in scores.items()},
+                "scores": counted,
             }
         )
     else:
         _print(scores, predictions)
     if predictions.failed:
-        names = ", ".join(dict.fromkeys(line["video"] for line in predictions.failed[:5]))
+        names = ", ".join(dict.fromkeys(shortened(line["video"], 60) for line in predictions.failed[:5]))
         raise FailedEvaluation(
-            f"{len(predictions.failed)} of {len(questions)} questions have no answer, their videos are missing or "
-            f"broken ({names}{', ...' if len(predictions.failed) > 5 else ''}); why: {predictions.errors}"
+            f"{len(predictions.failed)} of {len(questions)} questions have no answer, their videos are missing, "
+            f"broken or refused ({names}{', ...' if len(predictions.failed) > 5 else ''}); why: {predictions.errors}"
         )
 
 
@@ -142,6 +161,7 @@ def _ask(
     predictions: Predictions,
 ) -> None:
     from seeless.integrations.answering import Answerer
+    from seeless.integrations.batches import UnusablePrompts
     from seeless.integrations.prompts import Prompt
     from seeless.pixels import read_video
 
@@ -155,11 +175,15 @@ def _ask(
             notice(f"[{number}/{len(questions)}] {one_line(error)}")
             continue
         parts = [{"type": "video", "video": video}, {"type": "text", "text": question.question}]
-        answer = answerer.answer(
-            [Prompt([{"role": "user", "content": parts}])], max_new_tokens=video_run.max_new_tokens
-        )
-        predictions.add(question, answer[0].text.strip())
-        notice(f"[{number}/{len(questions)}] {question.id}: {answer[0].text.strip()}")
+        prompt = Prompt([{"role": "user", "content": parts}])
+        try:
+            (answer,) = answerer.answer([prompt], max_new_tokens=video_run.max_new_tokens)
+        except UnusablePrompts as error:
+            predictions.add_error(question, one_line(error))
+            notice(f"[{number}/{len(questions)}] {question.id}: {one_line(error)}")
+            continue
+        predictions.add(question, answer.text.strip())
+        notice(f"[{number}/{len(questions)}] {question.id}: {answer.text.strip()}")
 
 
 def _whole_pictures(processor: Any) -> dict[str, int]:
@@ -171,9 +195,7 @@ def _whole_pictures(processor: Any) -> dict[str, int]:
 def _found_in_all(video_run: VideoRun, folder: Path) -> dict[str, dict]:
     found: dict[str, dict] = {}
     for index in range(video_run.chunks):
-        if (file := video_run.file(folder, index)).exists():
-            whole = file.read_text(encoding="utf-8").rpartition("\n")[0]  # another process may be writing
-            found |= {entry["id"]: entry for entry in map(json.loads, whole.splitlines())}
+        found |= read_predictions(video_run.file(folder, index))
     return found
 
 

@@ -118,9 +118,9 @@ class VisionTap:
         assert self.source is not None
         flat = torch.cat([feature.detach().flatten(0, -2) for feature in self.given])
         shown = np.flatnonzero(self.source != NO_PATCH)
-        order = np.empty(len(shown), dtype=np.int64)
+        order = np.full(self.count, len(flat))  # a patch of a tile's padding, which the model cut away: zeros
         order[self.source[shown]] = shown
-        return flat[upload([order], flat.device)[0]]
+        return torch.cat([flat, flat.new_zeros(1, flat.shape[-1])])[upload([order], flat.device)[0]]
 
     def release(self) -> None:
         """Give up states: a prefill has used this run of the tower."""

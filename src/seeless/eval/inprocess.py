@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,13 @@ from typing import Any
 from torch import nn
 
 import seeless as sl
+from seeless.errors import with_kind
 from seeless.eval.errors import FailedEvaluation
 from seeless.eval.intervals import score
 from seeless.eval.loyalty import Answers
 from seeless.eval.outcome import metric_of
 from seeless.eval.tasknames import lmms_eval_folder, task_names
 from seeless.eval.tasks import tasks_path
-from seeless.named.errors import with_kind
 from seeless.strategy import Recipe
 
 TAIL = 2000
@@ -50,6 +50,7 @@ def evaluate(
     limit: float | None = None,
     seed: int = 0,
     include_path: Sequence[Path] = (),
+    answered: Callable[[int, int], None] = lambda done, known: None,
 ) -> Evaluated:
     """Ask a model the questions of some tasks.
 
@@ -59,6 +60,8 @@ def evaluate(
         limit: questions per task, below 1 their share; None: all.
         seed: of all generators of random numbers.
         include_path: folders with more tasks.
+        answered: called with how many questions are answered, and how many are known of; lmms-eval hands over those
+            that want a text and those that want a choice one after the other.
 
     Raises:
         BudgetError, UnsupportedModel, InputError: the strategy cannot work on this model or these questions.
@@ -69,13 +72,15 @@ def evaluate(
     lmms_eval_folder()
     with _quiet() as heard:
         try:
-            found, lm = _run(model, processor, strategy, tasks, batch_size, limit, seed, include_path)
+            found, lm = _run(model, processor, strategy, tasks, batch_size, limit, seed, include_path, answered)
         except sl.SeelessError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as raised:  # a plug-in may do anything
+            error = _cause(raised)
+            said = heard.getvalue()[-TAIL:].strip()
             raise FailedEvaluation(
-                f"lmms-eval failed on {', '.join(tasks)}: {with_kind(error)}; it said last: "
-                f"{heard.getvalue()[-TAIL:].strip()}"
+                f"lmms-eval failed on {', '.join(tasks)}: {with_kind(error)}"
+                + (f"; it said last: {said}" if said else "")
             ) from error
     words, scores = {}, {}
     for task in sorted(found["samples"], key=lambda task: [*tasks, task].index(task)):
@@ -96,6 +101,7 @@ def _run(
     limit: float | None,
     seed: int,
     include_path: Sequence[Path],
+    answered: Callable[[int, int], None],
 ) -> tuple[dict[str, Any], Any]:
     """What lmms-eval returned, and the model in its clothes, with what it measured."""
     from lmms_eval.evaluator import simple_evaluate
@@ -106,7 +112,7 @@ def _run(
     folders = [tasks_path(), *include_path]
     theirs = any(task not in task_names(*folders) for task in tasks)  # lmms-eval takes a while to read its own
     manager = TaskManager("ERROR", list(map(str, folders)), include_defaults=theirs, model_name="seeless")
-    lm = SeelessLM.around(model, processor, strategy, batch_size=batch_size, keep_first_token=True)
+    lm = SeelessLM.around(model, processor, strategy, batch_size=batch_size, keep_first_token=True, answered=answered)
     found = simple_evaluate(
         lm,
         tasks=list(tasks),
@@ -120,6 +126,13 @@ def _run(
         torch_random_seed=seed,
     )
     return found, lm
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What lmms-eval tried again and again in vain, instead of the fact that it did."""
+    while type(error).__name__ == "RetryError" and error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _answer(responses: list[Any]) -> str:

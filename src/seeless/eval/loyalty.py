@@ -14,6 +14,8 @@ from typing import Any
 import torch
 
 from seeless.eval.intervals import Score, score
+from seeless.jsonl import decode
+from seeless.outputs import writing
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,13 +63,24 @@ def _kl(log_p: torch.Tensor, log_q: torch.Tensor) -> float:
 
 
 def save_answers(answers: Answers, file: Path, identity: Mapping[str, Any]) -> None:
-    """Keep answers, and what they are answers of; a file that is there is replaced at once or not at all."""
+    """Keep answers, and what they are answers of; a file that is there is replaced at once or not at all.
+
+    Raises:
+        UnwritableFile: the disk is full, say.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     partial = file.with_name(file.name + ".partial")
     about = {"identity": json.dumps(identity, sort_keys=True), "words": json.dumps(answers.words)}
-    save_file({key: value.contiguous() for key, value in answers.first.items()}, partial, about)
-    os.replace(partial, file)
+    with writing(file):
+        try:
+            save_file({key: value.contiguous() for key, value in answers.first.items()}, partial, about)
+            os.replace(partial, file)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def load_answers(file: Path, identity: Mapping[str, Any]) -> Answers | str:
@@ -79,8 +92,8 @@ def load_answers(file: Path, identity: Mapping[str, Any]) -> Answers | str:
     try:
         with safe_open(file, "pt") as kept:
             about = kept.metadata()
-            answers = Answers(json.loads(about["words"]), {key: kept.get_tensor(key) for key in kept.keys()})  # noqa: SIM118
-            found = json.loads(about["identity"])
+            words, found = dict(decode(about["words"])), dict(decode(about["identity"]))
+            answers = Answers(words, {key: kept.get_tensor(key) for key in kept.keys()})  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         return f"{file} cannot be read: {error}"
     wanted = json.loads(json.dumps(identity))

@@ -3,13 +3,13 @@
 lmms-eval prints errors and ends with exit code 0, so nothing but its files says whether it worked.
 """
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from seeless.eval.errors import FailedEvaluation
+from seeless.jsonl import NoJSON, decode
 
 RESULTS, SAMPLES = "*_results.json", "_samples_{task}.jsonl"
 
@@ -60,8 +60,8 @@ def read_results(folder: Path, before: set[Path], tasks: list[str], limit: float
         raise FailedEvaluation(f"lmms-eval wrote no results to {folder}")
     file = new[-1]
     try:
-        results = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        results = decode(file.read_bytes(), numbers_only=False)
+    except (OSError, NoJSON) as error:
         raise FailedEvaluation(f"lmms-eval wrote results that cannot be read: {file}: {error}") from error
     if missing := [task for task in tasks if task not in results.get("results", {})]:
         raise FailedEvaluation(f"{file} has no results for {', '.join(missing)}")
@@ -82,9 +82,10 @@ def samples(file: Path, task: str) -> list[dict[str, Any]]:
     """
     beside = file.with_name(file.name.removesuffix("_results.json") + SAMPLES.format(task=task))
     try:
-        return [json.loads(line) for line in beside.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
+        found = [decode(line, numbers_only=False) for line in beside.read_bytes().split(b"\n") if line.strip()]
+    except (OSError, NoJSON) as error:
         raise FailedEvaluation(f"the answers to {task} cannot be read: {error}") from error
+    return found
 
 
 def rows(file: Path, results: dict[str, Any]) -> list[Row]:

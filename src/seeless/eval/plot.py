@@ -2,15 +2,18 @@
 
 import hashlib
 import importlib.util
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import seeless as sl
+from seeless.errors import brief, shortened
 from seeless.eval.errors import InvalidRequest
 from seeless.eval.front import pareto_front
 from seeless.eval.points import AGREEMENT, NONE, Point, metrics, points
-from seeless.eval.rows import Row
+from seeless.eval.rows import Row, has_scores
+from seeless.outputs import check_file, replace_file
 
 MADE_OF = "seeless-made-of"  # the entry of a PNG that says from what it was drawn
 COLOURS = ("#3b6fb6", "#f28e2b", "#c8202f", "#3fb8b0", "#3f8f3a", "#b5a11c", "#7a4fb5", "#f08fc0", "#84512f", "#6b6b6b")
@@ -36,18 +39,19 @@ def plot(rows: Sequence[Row], output: Path, metric: str | None = None, made_of: 
     Raises:
         InvalidRequest: there is nothing to draw, or the kind of file is unknown.
         MissingExtra: matplotlib is not installed.
+        UnwritableFile: the picture cannot be written.
     """
     if importlib.util.find_spec("matplotlib") is None:
         raise sl.MissingExtra('plots need matplotlib: pip install "seeless[plot]"')
     from matplotlib.figure import Figure
 
+    if output.suffix not in (".png", ".svg", ".pdf"):
+        raise InvalidRequest(f"a plot is written as .png, .svg or .pdf, not as {brief(output.name)}")
+    check_file(output)
     found = points(rows, metric)
     panels = list(dict.fromkeys((point.model, point.task) for point in found))
     if not panels:
-        known = ", ".join(metrics(rows))
-        raise InvalidRequest(f"there is no run with the metric {metric!r} to draw; there are {known}")
-    if output.suffix not in (".png", ".svg", ".pdf"):
-        raise InvalidRequest(f"a plot is written as .png, .svg or .pdf, not as {output.name!r}")
+        raise InvalidRequest(_nothing(rows, metric))
     styles = _styles(found)
     figure = Figure(figsize=(13, 5.6 * len(panels)), layout="constrained")
     axes = figure.subplots(len(panels), len(AXES), squeeze=False, sharey="row")
@@ -56,12 +60,33 @@ def plot(rows: Sequence[Row], output: Path, metric: str | None = None, made_of: 
         for axis, (cost, label) in zip(pair, AXES, strict=True):
             _panel(axis, own, cost, styles)
             axis.set_xlabel(label)
-        pair[0].set_ylabel(f"{'agreement with the untouched model' if metric == AGREEMENT else own[0].metric}, %")
-        pair[0].set_title(f"{task}, {model}", loc="left", color=INK)
+        named = "agreement with the untouched model" if metric == AGREEMENT else _plain(own[0].metric)
+        pair[0].set_ylabel(f"{named}, %")
+        pair[0].set_title(_plain(f"{task}, {model}"), loc="left", color=INK)
     handles, names = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right center", frameon=False, fontsize=9, handlelength=4)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=130, metadata={MADE_OF: made_of} if output.suffix == ".png" else None)
+    drawn = io.BytesIO()
+    metadata = {MADE_OF: made_of} if output.suffix == ".png" else None
+    figure.savefig(drawn, format=output.suffix[1:], dpi=130, metadata=metadata)
+    replace_file(output, drawn.getvalue())
+
+
+def _plain(text: str) -> str:
+    """A name as matplotlib draws it without taking it for a formula, or for something to hide from the legend."""
+    text = shortened(text, 80).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
+def _nothing(rows: Sequence[Row], metric: str | None) -> str:
+    """Why there is no point to draw."""
+    without = sum(not has_scores(row) for row in rows)
+    if not rows:
+        return "there is nothing to draw: no row of a sweep is there"
+    if without == len(rows):
+        return f"there is nothing to draw: none of {without} runs has scores, all were refused or failed"
+    if metric is None:
+        return "there is nothing to draw: no run has a finite score at a finite cost"
+    return f"there is no run with the metric {brief(metric)} to draw; there are {', '.join(metrics(rows))}"
 
 
 def fingerprint(files: Sequence[Path], metric: str | None = None) -> str:
@@ -113,7 +138,7 @@ def _panel(axis: Any, found: Sequence[Point], cost: str, styles: dict[str, dict[
             bars.append([high - v for v, (_, high) in zip(values, ends, strict=True)])
             places = [getattr(point, cost) for point in own]
             axis.errorbar(places, values, bars, fmt="none", ecolor=style["color"], alpha=0.28, elinewidth=1.2, zorder=2)
-            axis.plot(places, values, label=name, linewidth=1.3, markersize=5.5, zorder=3, **style)
+            axis.plot(places, values, label=_plain(name), linewidth=1.3, markersize=5.5, zorder=3, **style)
     ring = {"facecolors": "none", "edgecolors": INK, "linewidths": 1.3, "s": 95, "zorder": 4}
     axis.scatter(across, up, label="Pareto front", **ring)
     if cost == "flops":

@@ -1,10 +1,11 @@
 """What a plot and a table of a sweep show: one point per strategy and budget, over all its seeds."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean
 
-from seeless.eval.rows import Row, headline, key_of
+from seeless.eval.rows import Row, has_scores, headline, latest
 
 AGREEMENT = "agreement"
 NONE = "none"
@@ -39,15 +40,15 @@ class Point:
 
 
 def points(rows: Iterable[Row], metric: str | None = None) -> list[Point]:
-    """The points of some rows, in their order; refused runs have none, and of runs made twice the last counts.
+    """The points of some rows, in their order; of runs made twice the last counts. Runs without scores have no point,
+    nor have those of which a number is infinite or none.
 
     Args:
         metric: by name; "agreement" for the one with the untouched model; unless told the first of each task.
     """
-    latest = {key_of(row): row for row in rows}
     groups: dict[tuple, list[Row]] = {}
-    for row in latest.values():
-        if "refused" not in row:
+    for row in latest(rows):
+        if has_scores(row):
             for task in row["scores"]:
                 groups.setdefault((row["model"], task, row["strategy"], row["keep"]), []).append(row)
     found = []
@@ -55,23 +56,22 @@ def points(rows: Iterable[Row], metric: str | None = None) -> list[Point]:
         values = [_value(row, task, metric) for row in own]
         if any(value is None for value in values):
             continue
-        lows, highs = ([value[end] for value in values if value and value[end] is not None] for end in ("low", "high"))
-        found.append(
-            Point(
-                model=model,
-                task=task,
-                strategy=strategy,
-                keep=keep,
-                tokens=fmean(row["tokens"]["average"] for row in own),
-                flops=fmean(row["flops"]["share"] for row in own),
-                metric=metric or next(iter(own[0]["scores"][task])),
-                value=fmean(value["value"] for value in values if value),
-                low=fmean(lows) if lows else None,
-                high=fmean(highs) if highs else None,
-                agreement=_mean(same and same["value"] for same in (row["loyalty"]["agreement"] for row in own)),
-                kl=_mean(row["loyalty"]["kl"] for row in own),
-            )
+        point = Point(
+            model=model,
+            task=task,
+            strategy=strategy,
+            keep=keep,
+            tokens=fmean(row["tokens"]["average"] for row in own),
+            flops=fmean(row["flops"]["share"] for row in own),
+            metric=metric or next(iter(own[0]["scores"][task])),
+            value=fmean(value["value"] for value in values if value),
+            low=_mean(value["low"] for value in values if value),
+            high=_mean(value["high"] for value in values if value),
+            agreement=_mean(same and same["value"] for same in (row["loyalty"]["agreement"] for row in own)),
+            kl=_mean(row["loyalty"]["kl"] for row in own),
         )
+        if all(map(math.isfinite, (point.tokens, point.flops, point.value))):
+            found.append(point)
     return found
 
 
@@ -88,5 +88,5 @@ def _value(row: Row, task: str, metric: str | None) -> dict | None:
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
+    known = [value for value in values if value is not None and math.isfinite(value)]
     return fmean(known) if known else None

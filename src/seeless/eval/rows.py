@@ -1,16 +1,34 @@
 """Result files of sweeps: one JSON object per line, only ever added to."""
 
 import json
-import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from seeless.errors import brief, system_reason
 from seeless.eval.errors import InvalidRequest
+from seeless.jsonl import NoJSON, read_lines
 
 Row = dict[str, Any]
 # What makes a run the same run, so that a resumed sweep knows it.
 KEY = ("model", "weights", "strategy", "fields", "keep", "seed", "tasks", "limit")
+REFUSED, FAILED = "refused", "failed"  # why a run has no scores: it cannot work, or it ended in an error
+
+NUMBER = (int, float)
+LARGEST = 10**300  # of whole numbers that are floats, too
+EVERY = ""  # stands for all keys of an object
+SCORE = {"value": NUMBER, "low": (*NUMBER, None), "high": (*NUMBER, None)}
+IDENTITY = {
+    **{"model": str, "weights": str, "strategy": str, "fields": (dict, None), "keep": NUMBER, "seed": (int, None)},
+    **{"tasks": list, "limit": (*NUMBER, None)},
+}
+NUMBERS = {
+    "scores": {EVERY: {EVERY: SCORE}},
+    "loyalty": {"agreement": (SCORE, None), "kl": (*NUMBER, None)},
+    "tokens": {"average": NUMBER},
+    "flops": {"share": NUMBER},
+}
 
 
 @dataclass(frozen=True)
@@ -35,30 +53,37 @@ def key_of(row: Row) -> str:
     return json.dumps({name: row[name] for name in KEY}, sort_keys=True)
 
 
+def has_scores(row: Row) -> bool:
+    """Whether the run came to its end."""
+    return REFUSED not in row and FAILED not in row
+
+
+def latest(rows: Iterable[Row]) -> list[Row]:
+    """The last row of every run, in the order of the first ones."""
+    return list({key_of(row): row for row in rows}.values())
+
+
 def read_rows(file: Path) -> tuple[list[Row], list[BrokenLine]]:
-    """All rows of a result file, and the lines that are none. A file that is not there has neither."""
+    """All rows of a result file, and the lines that are none. A file that is not there has neither.
+
+    Raises:
+        InvalidRequest: the file cannot be read.
+    """
     rows: list[Row] = []
     broken: list[BrokenLine] = []
-    data = file.read_bytes() if file.exists() else b""
-    for number, line in enumerate(data.split(b"\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:  # bad JSON and bad UTF-8
-            broken.append(BrokenLine(file, number, f"no JSON ({error})"))
-            continue
-        missing = [name for name in KEY if name not in row] if isinstance(row, dict) else list(KEY)
-        if not missing and "refused" not in row and "scores" not in row:
-            missing = ["scores"]
-        if missing:
-            broken.append(BrokenLine(file, number, f"no row of a sweep, it lacks {', '.join(missing)}"))
-        else:
-            rows.append(row)
+    try:
+        for number, value in read_lines(file):
+            reason = f"no JSON ({value})" if isinstance(value, NoJSON) else _flaw(value)
+            if reason:
+                broken.append(BrokenLine(file, number, reason))
+            else:
+                rows.append(value)
+    except OSError as error:
+        raise InvalidRequest(f"cannot read {brief(file)}: {system_reason(error)}") from error
     return rows, broken
 
 
-def check_file(file: Path, resume: bool) -> None:
+def check_rows(file: Path, resume: bool) -> None:
     """Raise `InvalidRequest` if a sweep would add to a file that has lines and does not `resume` it."""
     if not resume and file.is_file() and file.stat().st_size:
         raise InvalidRequest(f"{file} has rows already; go on with --resume, or choose another --output")
@@ -73,14 +98,48 @@ def headline(scores: dict[str, Any]) -> dict[str, Any]:
     return next(iter(scores.values()))
 
 
-def append_row(file: Path, row: Row) -> None:
-    """Add one row: a single write, on disk when this returns. An unfinished last line stays a line of its own."""
-    line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a+b", buffering=0) as out:
-        if out.seek(0, os.SEEK_END) > 0:
-            out.seek(-1, os.SEEK_END)
-            if out.read(1) != b"\n":
-                line = b"\n" + line
-        out.write(line)
-        os.fsync(out.fileno())
+def _flaw(value: Any) -> str:
+    """Why a value is no row; "" if it is one."""
+    if not isinstance(value, dict):
+        return "no row of a sweep, but " + brief(value, 40)
+    if missing := [name for name in KEY if name not in value]:
+        return f"no row of a sweep, it lacks {', '.join(missing)}"
+    for reason in (REFUSED, FAILED):
+        if reason in value:
+            return _misfit(value, {**IDENTITY, reason: str}, "")
+    if missing := [name for name in NUMBERS if name not in value]:
+        return f"no row of a sweep, it lacks {', '.join(missing)}"
+    if reason := _misfit(value, {**IDENTITY, **NUMBERS}, ""):
+        return reason
+    empty = [task for task, scores in value["scores"].items() if not scores]
+    return f"scores.{empty[0]} is empty" if empty else ""
+
+
+def _misfit(value: Any, shape: Any, name: str) -> str:
+    """What does not have the shape it should have: a type, several, or an object of such; "" if all has."""
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            return f"{name} is {brief(value, 40)}, not an object"
+        for key, own in shape.items():
+            for each in value if key == EVERY else [key]:
+                inner = f"{name}.{each}".strip(".")
+                if each not in value:
+                    return f"{inner} is missing"
+                if reason := _misfit(value[each], own, inner):
+                    return reason
+        return ""
+    shapes = shape if isinstance(shape, tuple) else (shape,)
+    if value is None and None in shapes:
+        return ""
+    if objects := [each for each in shapes if isinstance(each, dict)]:
+        return _misfit(value, objects[0], name)
+    types = tuple(each for each in shapes if isinstance(each, type))
+    huge = isinstance(value, int) and abs(value) > LARGEST
+    if isinstance(value, types) and not isinstance(value, bool) and not huge:
+        return ""
+    return f"{name} is {brief(value, 40)}, not {_words(types)}"
+
+
+def _words(types: tuple[type, ...]) -> str:
+    words = {float: "a number", int: "a whole number", str: "text", dict: "an object", list: "a list"}
+    return next(word for kind, word in words.items() if kind in types)

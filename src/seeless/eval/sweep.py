@@ -14,13 +14,17 @@ from torch import nn
 
 import seeless as sl
 from seeless import models
+from seeless.errors import one_line, with_kind
+from seeless.eval.budgets import check_count, show_one_picture
+from seeless.eval.errors import FailedEvaluation
 from seeless.eval.inprocess import Evaluated, evaluate
 from seeless.eval.loyalty import Answers, agreement, divergence, load_answers, save_answers
 from seeless.eval.nominal import at_budget, takes_seed
-from seeless.eval.rows import Row, append_row, check_file, key_of, read_rows
-from seeless.named.errors import one_line
+from seeless.eval.rows import FAILED, REFUSED, Row, check_rows, key_of, latest, read_rows
+from seeless.jsonl import append_lines
 from seeless.named.knobs import Values
 from seeless.named.strategies import choose
+from seeless.outputs import claimed
 from seeless.provenance import provenance
 from seeless.strategy import Recipe
 from seeless.vtr import VTRConfig
@@ -85,8 +89,13 @@ class Outcome:
 
     @property
     def rows(self) -> list[Row]:
-        """All of them."""
-        return [*self.old, *self.new]
+        """All of them, of a run that was made again the last one."""
+        return latest([*self.old, *self.new])
+
+    @property
+    def failed(self) -> list[Row]:
+        """The rows of runs that ended in an error."""
+        return [row for row in self.rows if FAILED in row]
 
 
 def plan(
@@ -123,31 +132,50 @@ def sweep(
     notice: Callable[[str], None] = warnings.warn,
     starts: Callable[[Planned, int, int], None] = lambda run, number, total: None,
     ends: Callable[[Planned, Row], None] = lambda run, row: None,
+    answered: Callable[[int, int], None] = lambda done, known: None,
 ) -> Outcome:
     """Make the runs whose rows are not in `output` yet, and add a row for each as soon as it is done.
 
     The untouched model's answers are kept beside the file (`reference_of`), so that a sweep that goes on need not ask
-    it again; where they belong to something else, it is asked again.
+    it again; where they belong to something else, it is asked again. A run that ends in an error (of a plug-in, say)
+    has a row that says why, and the sweep goes on; a sweep that goes on later tries it again.
 
     Args:
         resume: go on with a file that has rows.
         notice: told what is worth knowing, lines of the file that are no rows for one.
         starts: called before each run, with its number, from 0, and how many there are.
         ends: called after it, with its row.
+        answered: called while a run goes on, with how many questions it has answered, and of how many it knows.
 
     Raises:
         InvalidRequest: the file has rows and `resume` is not set.
+        UnwritableFile: the file cannot be written to, or no longer. FileInUse: another sweep adds to it.
         BadDocuments: records of a task that cannot be read, each named.
-        FailedEvaluation: lmms-eval failed.
+        FailedEvaluation: lmms-eval failed on the untouched model.
     """
-    check_file(output, resume)
+    with claimed(output):
+        check_rows(output, resume)
+        return _sweep(model, processor, runs, asked, output, notice, starts, ends, answered)
+
+
+def _sweep(
+    model: nn.Module,
+    processor: Any,
+    runs: Iterable[Planned],
+    asked: Asked,
+    output: Path,
+    notice: Callable[[str], None],
+    starts: Callable[[Planned, int, int], None],
+    ends: Callable[[Planned, Row], None],
+    answered: Callable[[int, int], None],
+) -> Outcome:
     rows, broken = read_rows(output)
     for line in broken:
         notice(str(line))
-    session = _Session(model, processor, asked, output)
+    session = _Session(model, processor, asked, answered)
     if others := [row for row in rows if row.get("commit") != session.about["commit"]]:
         notice(f"{len(others)} of {len(rows)} rows were made at another commit and are kept")
-    done = {key_of(row) for row in rows}
+    done = {key_of(row) for row in rows if FAILED not in row}
     todo = [run for run in runs if key_of(session.identity(run)) not in done]
     reference: Answers | None = None
     if any(not run.refused for run in todo) and all(run.name != NONE for run in todo):
@@ -166,7 +194,7 @@ def sweep(
             reference = answers
             save_answers(answers, reference_of(output), session.reference_identity())
         if key_of(row) not in done:
-            append_row(output, row)
+            append_lines(output, row)
             new.append(row)
         ends(run, row)
     return Outcome(rows, new)
@@ -197,11 +225,10 @@ def _code() -> str:
 class _Session:
     """A model at hand, and the times it took while untouched."""
 
-    def __init__(self, model: nn.Module, processor: Any, asked: Asked, output: Path) -> None:
-        self.model, self.processor, self.asked = model, processor, asked
+    def __init__(self, model: nn.Module, processor: Any, asked: Asked, answered: Callable[[int, int], None]) -> None:
+        self.model, self.processor, self.asked, self.answered = model, processor, asked, answered
         self.about, self.weights = provenance(), fingerprint(model)
         self.untouched: dict[str, float] | None = None
-        output.parent.mkdir(parents=True, exist_ok=True)
 
     def identity(self, run: Planned) -> Row:
         """What the row of a run is known by."""
@@ -223,7 +250,7 @@ class _Session:
         return {**own, "code": _code(), "versions": self.about["versions"]}
 
     def run(self, run: Planned, reference: Answers | None) -> tuple[Row, Answers | None]:
-        """The row of a run, and its answers; none where it is refused."""
+        """The row of a run, and its answers; none where it is refused or fails."""
         row = self.identity(run)
         tail = {**self.about, "command": self.asked.command, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
         refused, done = run.refused, None
@@ -231,11 +258,17 @@ class _Session:
             try:
                 done = self._evaluate(run)
             except REFUSALS as error:
+                if run.name == NONE:
+                    raise
                 refused = one_line(error)
+            except Exception as error:  # of a plug-in, say
+                if run.name == NONE:  # then all others fail, too
+                    raise
+                return {**row, FAILED: _reason(error), **tail}, None
         if done is not None and run.keep != 1 and not any(_fewer(measure) for measure in done.measures):
             refused = f"{run.name} dropped nothing: every question was answered from all its visual tokens"
         if refused or done is None:
-            return {**row, "refused": refused, **tail}, None
+            return {**row, REFUSED: refused, **tail}, None
         found = done.answers
         row |= {"scores": done.scores, "loyalty": _loyalty(found, found if reference is None else reference)}
         row |= {**_costs(done.measures), "seconds": self._times(run, done), "peak_bytes": self._peak()}
@@ -244,6 +277,7 @@ class _Session:
     def _evaluate(self, run: Planned) -> Evaluated:
         if run.strategy is not None:
             models.check_strategy(self.model, run.strategy)
+            check_count(self.model, run.strategy, show_one_picture(self.asked.tasks))
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         return evaluate(
@@ -255,6 +289,7 @@ class _Session:
             limit=self.asked.limit,
             seed=run.seed or 0,
             include_path=self.asked.include_path,
+            answered=self.answered,
         )
 
     def _times(self, run: Planned, done: Evaluated) -> dict[str, float | None]:
@@ -271,6 +306,13 @@ class _Session:
     @staticmethod
     def _peak() -> int | None:
         return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+
+
+def _reason(error: Exception) -> str:
+    """Why a run failed: the error itself, without what lmms-eval printed before it."""
+    cause = error.__cause__ if isinstance(error, FailedEvaluation) and error.__cause__ is not None else error
+    own = isinstance(cause, sl.SeelessError)
+    return one_line(cause) if own else with_kind(cause)
 
 
 def _fewer(measure: Any) -> bool:

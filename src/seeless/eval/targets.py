@@ -1,10 +1,12 @@
 """The models `seeless eval` knows by a short name, and what `--model` and `--pretrained` stand for."""
 
 import difflib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from seeless import models
+from seeless.errors import brief
 from seeless.eval.errors import InvalidRequest
 
 PLUGIN = "seeless"
@@ -38,7 +40,7 @@ class Target:
     @property
     def on_disk(self) -> bool:
         """Whether its config can be read without a network."""
-        return self.embedded or Path(self.pretrained).exists()
+        return self.embedded or os.path.exists(self.pretrained)
 
 
 SHORT = {
@@ -86,20 +88,26 @@ def target(name: str, pretrained: str | None = None) -> Target:
             raise InvalidRequest("--model tiny is the embedded model; give another checkpoint as --model")
         return Target(name, _checkpoint(pretrained), short.guest_id)
     if pretrained is not None:
-        raise InvalidRequest(f"--pretrained replaces the checkpoint of a short name ({', '.join(SHORT)}), not {name!r}")
-    if "/" not in name and not Path(name).exists():
+        raise InvalidRequest(
+            f"--pretrained replaces the checkpoint of a short name ({', '.join(SHORT)}), not {brief(name)}"
+        )
+    if "/" not in name and not os.path.exists(name):
         near = difflib.get_close_matches(name.lower(), SHORT, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}" if near else f"short names are {', '.join(SHORT)}"
-        raise InvalidRequest(f"no model is called {name!r}; {hint}. A hub id (owner/name) or a folder will do, too")
+        raise InvalidRequest(
+            f"no model is called {brief(name)}; {hint}. A hub id (owner/name) or a folder will do, too"
+        )
     return Target(Path(name).name, _checkpoint(name))
 
 
 def _checkpoint(name: str) -> str:
     if "," in name or "=" in name:
-        raise InvalidRequest(f"lmms-eval cannot take {name!r}: no comma and no '=' may be in the name of a checkpoint")
+        raise InvalidRequest(
+            f"lmms-eval cannot take {brief(name)}: no comma and no '=' may be in the name of a checkpoint"
+        )
     path = Path(name)
-    if path.exists():
+    if os.path.exists(path):
         return str(path.resolve())
     if name.startswith((".", "/", "~")):
-        raise InvalidRequest(f"cannot load {name!r}: no such folder")
+        raise InvalidRequest(f"cannot load {brief(name)}: no such folder")
     return models.converted_name(name)

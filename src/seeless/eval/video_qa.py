@@ -1,7 +1,6 @@
 """Questions about videos as PriorTR's and FasterVLM's Video-LLaVA scripts take them, and files of predictions."""
 
 import hashlib
-import json
 import math
 import os
 from collections.abc import Iterable
@@ -9,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seeless.errors import InputError
+from seeless.datafile import UnreadableFile, read_records
+from seeless.errors import InputError, brief, shortened
 from seeless.eval.errors import InvalidRequest
 from seeless.eval.matching import alike, exact
-from seeless.pixels import shorten
+from seeless.jsonl import NoJSON, append_lines, decode, encode, read_lines
+from seeless.outputs import replace_file, writing
 
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv")
 
@@ -48,20 +49,23 @@ class Score:
 def read_questions(questions: Path, answers: Path) -> list[VideoQuestion]:
     """The questions with their answers: `[{"video_name", "question_id", "question"}]` and `[{"answer"}]`.
 
-    Answers go with questions by their `question_id`, else by their place.
+    The files may be JSON lists, have one entry a line, or hold one list inside an object. Answers go with questions by
+    their `question_id`, else by their place.
 
     Raises:
         InvalidRequest: a file cannot be read, an entry lacks something, an id occurs twice.
     """
-    asked, given = _entries(questions), _entries(answers)
-    ids = [_text(entry, "question_id", questions, place) for place, entry in enumerate(asked)]
+    asked, given = _entries(questions, "question"), _entries(answers, "answer")
+    ids = [_text(entry, "question_id", questions, where) for where, entry in asked]
     if twice := sorted({each for each in ids if ids.count(each) > 1} if len(set(ids)) < len(ids) else []):
-        raise InvalidRequest(f"{questions} has several questions with the id {twice[0]}")
-    known = [_text(entry, "answer", answers, place) for place, entry in enumerate(given)]
-    if all("question_id" in entry for entry in given):
-        by_id = {str(entry["question_id"]): answer for entry, answer in zip(given, known, strict=True)}
+        raise InvalidRequest(f"{questions} has several questions with the id {shortened(twice[0])}")
+    known = [_text(entry, "answer", answers, where) for where, entry in given]
+    if all("question_id" in entry for _, entry in given):
+        by_id = {_text(e, "question_id", answers, w): answer for (w, e), answer in zip(given, known, strict=True)}
         if missing := [each for each in ids if each not in by_id]:
-            raise InvalidRequest(f"{answers} has no answer to {len(missing)} questions, {missing[0]} for one")
+            raise InvalidRequest(
+                f"{answers} has no answer to {len(missing)} questions, {shortened(missing[0])} for one"
+            )
     elif len(known) == len(ids):
         by_id = dict(zip(ids, known, strict=True))
     else:
@@ -70,9 +74,9 @@ def read_questions(questions: Path, answers: Path) -> list[VideoQuestion]:
         )
     return [
         VideoQuestion(
-            each, _text(entry, "video_name", questions, place), _text(entry, "question", questions, place), by_id[each]
+            each, _text(entry, "video_name", questions, where), _text(entry, "question", questions, where), by_id[each]
         )
-        for place, (each, entry) in enumerate(zip(ids, asked, strict=True))
+        for each, (where, entry) in zip(ids, asked, strict=True)
     ]
 
 
@@ -84,12 +88,12 @@ def find_video(folder: Path, name: str) -> Path:
     """
     inside = os.path.normpath(name)
     if os.path.isabs(name) or inside.split(os.sep)[0] == os.pardir or os.path.splitdrive(name)[0]:
-        raise InputError(f"the video name {shorten(name)!r} leads out of {folder}; name a video in it")
+        raise InputError(f"the video name {brief(name)} leads out of {folder}; name a video in it")
     for stem in (name, f"v_{name}"):
         for suffix in SUFFIXES:
             if os.path.isfile(file := folder / f"{stem}{suffix}"):
                 return file
-    raise InputError(f"no video {shorten(name)} ({', '.join(SUFFIXES)}; with or without v_ before it) in {folder}")
+    raise InputError(f"no video {shortened(name)} ({', '.join(SUFFIXES)}; with or without v_ before it) in {folder}")
 
 
 def chunk(questions: list[VideoQuestion], count: int, index: int) -> list[VideoQuestion]:
@@ -121,6 +125,7 @@ class Predictions:
 
     Raises:
         InvalidRequest: the file was made with other settings, or a line of it is broken.
+        UnwritableFile: it cannot be written, now or when an answer is added.
     """
 
     def __init__(self, file: Path, settings: dict[str, Any]) -> None:
@@ -131,21 +136,22 @@ class Predictions:
         if file.exists():
             self._read()
         self.failed: list[dict[str, Any]] = []
-        file.parent.mkdir(parents=True, exist_ok=True)
-        self._beside("settings.json").write_text(json.dumps(settings, indent=2) + "\n")
-        self._beside("errors.jsonl").unlink(missing_ok=True)
+        with writing(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self._beside("errors.jsonl").unlink(missing_ok=True)
+        replace_file(self._beside("settings.json"), encode(settings, indent=2) + b"\n")
 
     def add(self, question: VideoQuestion, prediction: str) -> None:
         """Write an answer down, at once."""
         line = {"id": question.id, "question": question.question, "answer": question.answer, "pred": prediction}
         self.found[question.id] = line
-        self._append(self.file, line)
+        append_lines(self.file, line)
 
     def add_error(self, question: VideoQuestion, error: str) -> None:
         """Write down why a question could not be asked; the next run tries again."""
         line = {"id": question.id, "video": question.video, "question": question.question, "error": error}
         self.failed.append(line)
-        self._append(self.errors, line)
+        append_lines(self.errors, line)
 
     @property
     def errors(self) -> Path:
@@ -155,15 +161,15 @@ class Predictions:
     def _beside(self, ending: str) -> Path:
         return self.file.with_suffix("." + ending)
 
-    def _append(self, file: Path, line: dict[str, Any]) -> None:
-        with file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
-
     def _check_settings(self) -> None:
         kept = self._beside("settings.json")
-        if not self.file.exists():
+        if not (self.file.exists() and self.file.stat().st_size):
             return
-        before = json.loads(kept.read_text()) if kept.exists() else {}
+        try:
+            before = decode(kept.read_bytes()) if kept.exists() else {}
+        except (OSError, NoJSON) as error:
+            raise InvalidRequest(f"{kept} cannot be read: {error}; give another --output") from error
+        before = before if isinstance(before, dict) else {}
         for name in (*self.settings, *before):
             if before.get(name) != self.settings.get(name):
                 raise InvalidRequest(
@@ -172,15 +178,27 @@ class Predictions:
                 )
 
     def _read(self) -> None:
-        whole, newline, self.broken = self.file.read_text(encoding="utf-8", errors="replace").rpartition("\n")
-        for number, line in enumerate(whole.split("\n") if whole else [], 1):
-            try:
-                entry = json.loads(line)
-                self.found[entry["id"]] = entry
-            except (ValueError, KeyError, TypeError) as error:
-                raise InvalidRequest(f"line {number} of {self.file} is no prediction; take it out") from error
+        whole, newline, rest = self.file.read_bytes().rpartition(b"\n")
+        self.broken = rest.decode(errors="replace")
         if self.broken:
-            self.file.write_text(whole + newline, encoding="utf-8")
+            replace_file(self.file, whole + newline)
+        self.found = read_predictions(self.file)
+
+
+def read_predictions(file: Path) -> dict[str, dict[str, Any]]:
+    """The predictions of a file by their id, a last line that another process is writing left out.
+
+    Raises:
+        InvalidRequest: another line is no prediction.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    lines = list(read_lines(file))
+    ended = not lines or file.read_bytes().endswith(b"\n")
+    for number, entry in lines if ended else lines[:-1]:
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("id", "pred")):
+            raise InvalidRequest(f"line {number} of {file} is no prediction; take it out")
+        found[entry["id"]] = entry
+    return found
 
 
 def score(questions: list[VideoQuestion], found: dict[str, dict[str, Any]]) -> Score:
@@ -193,18 +211,25 @@ def _count(right: Iterable[bool]) -> int:
     return sum(right)
 
 
-def _entries(file: Path) -> list[dict[str, Any]]:
+def _entries(file: Path, mark: str) -> list[tuple[str, dict[str, Any]]]:
+    """Where every entry stands, and what it is."""
     try:
-        entries = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidRequest(f"cannot read {file}: {error}") from error
-    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
-        raise InvalidRequest(f"{file} is no JSON list of objects")
+        entries = list(read_records(file, mark))
+    except UnreadableFile as error:
+        raise InvalidRequest(str(error)) from error
+    for where, entry in entries:
+        if not isinstance(entry, dict):
+            reason = f"no JSON: {entry}" if isinstance(entry, NoJSON) else "no JSON object"
+            raise InvalidRequest(f"{where} of {file} is {reason}")
+    if not entries:
+        raise InvalidRequest(f"{file} is no JSON list of objects: it has none")
     return entries
 
 
-def _text(entry: dict[str, Any], key: str, file: Path, place: int) -> str:
+def _text(entry: dict[str, Any], key: str, file: Path, where: str) -> str:
     value = entry.get(key)
     if not isinstance(value, str | int):
-        raise InvalidRequest(f"entry {place} of {file} has no {key!r}")
-    return str(value)
+        raise InvalidRequest(f"{where} of {file} has no {key!r}")
+    if shortened(text := str(value), len(text)) != text:
+        raise InvalidRequest(f"{key!r} in {where} of {file} has characters that are none (half of a surrogate pair)")
+    return text

@@ -10,8 +10,8 @@ import torch
 
 import seeless as sl
 from seeless import models
-from seeless.errors import InputError
-from seeless.integrations.batches import Batches
+from seeless.errors import brief
+from seeless.integrations.batches import Batches, UnusablePrompts
 from seeless.integrations.prompts import Prompt
 from seeless.named.errors import naming_strategies
 from seeless.strategy import Recipe
@@ -100,6 +100,9 @@ class Answerer:
 
         Args:
             options: of `generate` (`max_new_tokens=16`, `num_beams=3`); greedy unless told.
+
+        Raises:
+            UnusablePrompts: some prompts are refused.
         """
         options = {"max_new_tokens": MAX_NEW_TOKENS, **GREEDY, **options}
         run = self._generate(prompts, options, self.keep_first_token)
@@ -117,9 +120,11 @@ class Answerer:
             batch_size: rows of a batch.
 
         Raises:
-            InputError: an answer without a token.
+            UnusablePrompts: some prompts are refused, or answers to them have no token.
         """
         answers = [self._tokens(prompt, text) for prompt, text in questions]
+        if mute := [number for number, ids in enumerate(answers) if not ids]:
+            raise UnusablePrompts({n: f"the answer {brief(questions[n][1])} has no token" for n in mute})
         rows: dict[tuple, list[int]] = {}
         for number, ((prompt, _), ids) in enumerate(zip(questions, answers, strict=True)):
             rows.setdefault((id(prompt), *ids[:-1]), []).append(number)
@@ -129,7 +134,11 @@ class Answerer:
             fed = [answers[numbers[0]] for numbers in batch]
             steps = max(map(len, fed))
             options = {"max_new_tokens": steps, **GREEDY, "logits_processor": [_Force(fed, self._end)]}
-            run = self._generate([questions[numbers[0]][0] for numbers in batch], options, True)
+            try:
+                run = self._generate([questions[numbers[0]][0] for numbers in batch], options, True)
+            except UnusablePrompts as error:  # of a row: of all questions that share it
+                reasons = {number: reason for row, reason in error.reasons.items() for number in batch[row]}
+                raise UnusablePrompts(reasons) from error
             efforts = run.efforts([0] * len(batch), self.keep_first_token)
             for row, (numbers, effort) in enumerate(zip(batch, efforts, strict=True)):
                 logs = torch.stack([logits[row].float().log_softmax(-1) for logits in run.logits[: len(fed[row])]])
@@ -152,8 +161,6 @@ class Answerer:
         whole = tokenizer(text + answer, add_special_tokens=special)["input_ids"]
         if whole[: len(before)] != before:  # a token across the seam
             whole = [*before, *tokenizer(answer, add_special_tokens=False)["input_ids"]]
-        if len(whole) == len(before):
-            raise InputError(f"the answer {answer!r} has no token whose likelihood could be given")
         return whole[len(before) :]
 
     def _length(self, ids: torch.Tensor) -> int:

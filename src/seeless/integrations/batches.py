@@ -4,7 +4,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from seeless import models
+from seeless.errors import InputError, with_kind
 from seeless.integrations.prompts import Message, Prompt
+
+
+class UnusablePrompts(InputError):
+    """Prompts that the processor, or the chat template, refuses; `reasons` says why, by their places in the batch."""
+
+    def __init__(self, reasons: dict[int, str]) -> None:
+        self.reasons = reasons
+        super().__init__("; ".join(dict.fromkeys(reasons.values())))
 
 
 class Batches:
@@ -56,7 +65,31 @@ class Batches:
         return pictures
 
     def __call__(self, prompts: Sequence[Prompt]) -> Any:
-        """The inputs of `generate`, on the model's device and in its precision."""
+        """The inputs of `generate`, on the model's device and in its precision.
+
+        Raises:
+            UnusablePrompts: some are refused, each by itself too (a picture of odd shape, a text with a placeholder).
+        """
+        try:
+            inputs = self._processed(prompts)
+        except ImportError:  # no fault of a prompt
+            raise
+        except Exception as error:
+            reasons = {place: reason for place, prompt in enumerate(prompts) if (reason := self._refusal(prompt))}
+            if not reasons:
+                raise
+            raise UnusablePrompts(reasons) from error
+        return inputs.to(self.model.device, self.model.dtype)
+
+    def _refusal(self, prompt: Prompt) -> str:
+        """Why a prompt by itself is refused; "" if it is not."""
+        try:
+            self._processed([prompt])
+        except Exception as error:
+            return f"the processor refuses it: {with_kind(error)}"
+        return ""
+
+    def _processed(self, prompts: Sequence[Prompt]) -> Any:
         texts = [self.text(prompt) for prompt in prompts]
         pictures = [self._pictures(prompt) for prompt in prompts]
         options: dict[str, Any] = {"images_kwargs": dict(self.images)} if self.images else {}
@@ -70,7 +103,7 @@ class Batches:
                 {"total_num_frames": video.numbers[-1] + 1, "fps": video.rate, "frames_indices": video.numbers}
                 for video in videos
             ]
-        inputs = self.processor(
+        return self.processor(
             images=pictures if any(pictures) else None,
             text=texts,
             padding=True,
@@ -79,7 +112,6 @@ class Batches:
             return_tensors="pt",
             **options,
         )
-        return inputs.to(self.model.device, self.model.dtype)
 
     def adds_special(self, text: str) -> bool:
         """Whether the tokenizer must add the start token to a text of `text`."""

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import seeless as sl
+from seeless.errors import one_line
 from seeless.integrations.lmms_eval.arguments import Door, read_arguments
 from seeless.named.checkpoints import load_model, resolve_name
-from seeless.named.errors import one_line
 from seeless.named.plugins import load_plugins
 
 NAME = "seeless"

@@ -1,13 +1,14 @@
 """Load models and their configs."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from seeless.named.errors import UnloadableModel, one_line
+from seeless.errors import brief, one_line
+from seeless.named.errors import UnloadableModel
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ def resolve_name(model: str | None) -> str:
 
     if model is None:
         return str(tiny_path())
-    name = model if Path(model).exists() else models.converted_name(model)
+    name = model if os.path.exists(model) else models.converted_name(model)
     if name != model:
         print(f"{model} is the original release; using its conversion {name}", file=sys.stderr)
     return name
@@ -46,13 +47,13 @@ def load_config(name: str, **options: Any) -> Any:
 
     from seeless import models
 
-    if name.startswith((".", "/", "~")) and not Path(name).exists():
-        raise UnloadableModel(f"cannot load {name!r}: no such folder")
+    if name.startswith((".", "/", "~")) and not os.path.exists(name):
+        raise UnloadableModel(f"cannot load {brief(name)}: no such folder")
     _silence_transformers()
     with _refusing(name):
         data = PretrainedConfig.get_config_dict(name, **options)[0]
     if "model_type" not in data:
-        raise UnloadableModel(f"cannot load {name!r}: it has no config.json with a model_type")
+        raise UnloadableModel(f"cannot load {brief(name)}: it has no config.json with a model_type")
     models.check_model_type(data["model_type"])
     with _refusing(name):
         return AutoConfig.from_pretrained(name, **options)
@@ -117,7 +118,7 @@ def _load(name: str, dtype: Any, processing: dict[str, Any], options: dict[str, 
         )
     model, loading = loaded
     if missing := sorted(loading["missing_keys"]):
-        raise UnloadableModel(f"cannot load {name!r}: it lacks {len(missing)} weights, {missing[0]} for one")
+        raise UnloadableModel(f"cannot load {brief(name)}: it lacks {len(missing)} weights, {missing[0]} for one")
     return processor, model
 
 
@@ -126,7 +127,7 @@ def _refusing(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # whatever is wrong with a checkpoint, it cannot be loaded
-        raise UnloadableModel(f"cannot load {name!r}: {one_line(error)}") from error
+        raise UnloadableModel(f"cannot load {brief(name)}: {one_line(error)}") from error
 
 
 def _silence_transformers() -> None:

@@ -1,11 +1,12 @@
 """Strategies from their names and the values of their fields, written as text."""
 
+import math
 from collections.abc import Callable
 from dataclasses import MISSING, Field
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import seeless as sl
-from seeless.errors import did_you_mean
+from seeless.errors import did_you_mean, shortened
 from seeless.fields import OFF_LIMITS, field_types, members_of, takes
 from seeless.named.strategies import Choice, choose, guest_names
 
@@ -72,9 +73,11 @@ def parse_value(text: str, annotation: Any) -> Any:
             return text.lower() == "true"
         elif choice in (int, float, str):
             try:
-                return choice(text)
+                value = choice(text)
             except ValueError:
                 continue
+            if choice is not float or math.isfinite(value):
+                return value
     raise ValueError(f"it takes {takes(annotation)}")
 
 
@@ -118,7 +121,7 @@ def _value(spelling: str, text: str | None, annotation: Any, spell: Spell) -> An
     try:
         return parse_value(text, annotation)
     except ValueError as error:
-        raise sl.BudgetError(f"{spell(spelling, text)} is not possible; {error}") from error
+        raise sl.BudgetError(f"{spell(spelling, shortened(text))} is not possible; {error}") from error
 
 
 def _refuse(flag: str, choices: list[Choice], spell: Spell) -> None:

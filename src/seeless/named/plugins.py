@@ -1,12 +1,14 @@
 """Import Python files that register strategies."""
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from traceback import walk_tb
 
-from seeless.named.beside import package_of
-from seeless.named.errors import UnusablePlugin, with_kind
+from seeless.errors import brief, with_kind
+from seeless.named.beside import PREFIX, package_of
+from seeless.named.errors import UnusablePlugin
 
 
 def load_plugins(files: list[Path]) -> None:
@@ -15,16 +17,23 @@ def load_plugins(files: list[Path]) -> None:
     Relative imports, as files of PriorTR's framework have them, are answered by `seeless.named.beside`.
 
     Raises:
-        UnusablePlugin: a file is missing, or fails while it is imported.
+        UnusablePlugin: a file is missing, fails while it is imported, or registers a name that another plugin has.
     """
     for file in files:
+        before = _guests()
         _load(file)
+        for name, cls in _guests().items():
+            if name in before and before[name].__module__ != cls.__module__:
+                other = sys.modules[before[name].__module__].__file__
+                raise UnusablePlugin(
+                    f"plugin {file} cannot be used beside {other}: both register {name!r}; give one another name"
+                )
 
 
 def _load(file: Path) -> None:
-    if not file.is_file():
-        raise UnusablePlugin(f"plugin {file} does not exist")
-    name = f"{package_of(file)}.{file.stem.replace('.', '_')}"
+    if not os.path.isfile(file):
+        raise UnusablePlugin(f"plugin {brief(file)} does not exist")
+    name = f"{package_of(file)}.{file.resolve().stem.replace('.', '_')}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise UnusablePlugin(f"plugin {file} is no Python file")
@@ -37,3 +46,10 @@ def _load(file: Path) -> None:
         lines = [line for frame, line in walk_tb(error.__traceback__) if frame.f_code.co_filename == spec.origin]
         line = f", line {lines[-1]}" if lines else ""
         raise UnusablePlugin(f"plugin {file} cannot be imported{line}: {with_kind(error)}") from error
+
+
+def _guests() -> dict[str, type]:
+    """The guests that plugins have registered."""
+    from seeless.vtr import VTR_REGISTRY
+
+    return {name: cls for name, cls in VTR_REGISTRY.items() if cls.__module__.startswith(PREFIX)}

@@ -4,7 +4,7 @@ Whatever comes in, what goes out is upright 8-bit RGB: `load_image` for a pictur
 `read_video` for a video file. docs/pixels.md says what happens to which kind.
 """
 
-from seeless.pixels.errors import UnreadableImage, UnreadableVideo, shorten
+from seeless.pixels.errors import UnreadableImage, UnreadableVideo
 from seeless.pixels.images import load_image
 from seeless.pixels.kinds import is_animation, is_video
 from seeless.pixels.rgb import to_rgb
@@ -22,7 +22,6 @@ __all__ = [
     "load_image",
     "local_file",
     "read_video",
-    "shorten",
     "spread",
     "to_rgb",
     "whole_pictures",

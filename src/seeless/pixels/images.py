@@ -3,7 +3,8 @@
 import os
 from typing import TYPE_CHECKING, BinaryIO
 
-from seeless.pixels.errors import UnreadableImage, reason, shorten
+from seeless.errors import brief, system_reason
+from seeless.pixels.errors import UnreadableImage
 from seeless.pixels.kinds import check_kind
 from seeless.pixels.rgb import convert
 from seeless.pixels.signatures import HEAD, picture_kind
@@ -34,7 +35,7 @@ def load_image(source: str | os.PathLike[str] | bytes, *, allow_private: bool = 
         with open_source(source, allow_private) as file, whole_pictures():
             return _decode(file)
     except Exception as error:  # Pillow raises all kinds, depending on the format
-        raise UnreadableImage(f"cannot read the picture {shorten(source)!r}: {reason(error)}") from error
+        raise UnreadableImage(f"cannot read the picture {brief(source)}: {system_reason(error)}") from error
 
 
 def _decode(file: BinaryIO) -> "Image":
@@ -47,7 +48,7 @@ def _decode(file: BinaryIO) -> "Image":
         image = Image.open(file)
     except (OSError, SyntaxError) as error:
         unknown = isinstance(error, UnidentifiedImageError)
-        why = "Pillow cannot identify it as a picture" if unknown else reason(error)
+        why = "Pillow cannot identify it as a picture" if unknown else system_reason(error)
         kind = picture_kind(head)
         hint = f"; it begins as {kind} does, and is damaged or breaks off" if kind else ""
         raise ValueError(why + hint) from error

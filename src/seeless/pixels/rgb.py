@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from seeless.pixels.errors import UnreadableImage, reason, shorten
+from seeless.errors import brief, system_reason
+from seeless.pixels.errors import UnreadableImage
 from seeless.pixels.greys import grey_to_8_bits, grey_values, is_deep
 from seeless.pixels.whole import whole_pictures
 
@@ -33,7 +34,7 @@ def to_rgb(image: "Image") -> "Image":
         return convert(image)
     except Exception as error:  # Pillow raises all kinds, depending on the format
         name = getattr(image, "filename", "") or f"a Pillow image, {image.mode} {image.width}x{image.height}"
-        raise UnreadableImage(f"cannot read the picture {shorten(name)!r}: {reason(error)}") from error
+        raise UnreadableImage(f"cannot read the picture {brief(name)}: {system_reason(error)}") from error
 
 
 def convert(image: "Image") -> "Image":

@@ -4,9 +4,9 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from seeless.errors import MissingExtra
+from seeless.errors import MissingExtra, brief, system_reason
 from seeless.pixels.endings import missing_bytes
-from seeless.pixels.errors import UnreadableVideo, reason, shorten
+from seeless.pixels.errors import UnreadableVideo
 from seeless.pixels.rgb import convert
 from seeless.pixels.sources import local_file
 from seeless.pixels.turns import turn_of, turned
@@ -57,22 +57,22 @@ def read_video(source: str | os.PathLike[str], max_frames: int) -> Video:
         import av
     except ImportError as error:
         raise MissingExtra('reading a video file needs PyAV: pip install "seeless[video]"') from error
-    name = shorten(source)
+    name = brief(source)
     try:
         path = local_file(source)
         if path is None:
             raise ValueError("videos are read from files; download it and give the file")
         if not os.path.isfile(path):
-            raise UnreadableVideo(f"there is no video {name!r}")
+            raise UnreadableVideo(f"there is no video {name}")
         if missing := missing_bytes(path):
             raise ValueError(f"it breaks off: at least {missing:,} bytes are missing at its end; download it again")
         video = _animation(path, max_frames) if _is_webp(path) else _frames(av, path, max_frames)
     except UnreadableVideo:
         raise
     except Exception as error:  # PyAV and Pillow raise all kinds
-        raise UnreadableVideo(f"cannot read the video {name!r}: {reason(error)}") from error
+        raise UnreadableVideo(f"cannot read the video {name}: {system_reason(error)}") from error
     if not video.frames:
-        raise UnreadableVideo(f"the video {name!r} has no frames")
+        raise UnreadableVideo(f"the video {name} has no frames")
     return video
 
 

@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 
 from seeless.context import Context
+from seeless.errors import BudgetError, brief
 from seeless.registry import register
 from seeless.strategy import LayerStrategy, Scope
 
@@ -28,6 +29,11 @@ class Random(LayerStrategy):
     own_positions = "renumber"
     rounding = round
     tower = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not abs(self.seed) < 2**63:
+            raise BudgetError(f"seed={brief(self.seed)} is not possible; give a whole number of at most {2**63 - 1}")
 
     def score(self, ctx: Context) -> torch.Tensor:
         scores = torch.rand(ctx.n_original, generator=torch.Generator().manual_seed(self.seed))

@@ -6,7 +6,7 @@ import torch
 
 from seeless.context import Context
 from seeless.decision import Decision, Keep, Merge
-from seeless.errors import BudgetError, InputError
+from seeless.errors import BudgetError, InputError, brief
 from seeless.ops.clustering import density_peaks
 from seeless.ops.raters import text_raters
 from seeless.ops.topk import top_mask
@@ -69,8 +69,10 @@ class SparseVLM(LayerStrategy):
         object.__setattr__(self, "keep", self.keep if listed else self.keep[0])  # type: ignore[index]
         object.__setattr__(self, "layer", layer if layer is None else self.layer)
         for name, value, smallest in (("heads", self.heads, 1), ("seed", self.seed, 0)):
-            if value < smallest:
-                raise BudgetError(f"{name}={value!r} is not possible; give a whole number from {smallest} on")
+            if not smallest <= value < 2**63:
+                raise BudgetError(
+                    f"{name}={brief(value)} is not possible; give a whole number from {smallest} on, below 2^63"
+                )
         if self.threshold is not None:
             raise BudgetError("sparsevlm has a fixed budget for each stage, so it takes no threshold")
 

@@ -24,7 +24,9 @@ def load_tiny(**options: Any) -> "tuple[LlavaForConditionalGeneration, Any]":
     """
     import torch
     from transformers import AutoProcessor, LlavaForConditionalGeneration
+    from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
     options = {"dtype": torch.float32, **options}
     model = LlavaForConditionalGeneration.from_pretrained(tiny_path(), **options).eval()
+    maybe_install_capturing_hooks(model.model.vision_tower)  # else the first forward does: so that it changes nothing
     return model, AutoProcessor.from_pretrained(tiny_path())

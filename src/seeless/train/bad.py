@@ -1,10 +1,11 @@
 """The list of records that cannot be trained on."""
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from seeless.jsonl import append_lines, read_lines
+from seeless.outputs import writing
 from seeless.train.errors import BadRecords
 from seeless.train.records import BadRecord, Record
 
@@ -26,10 +27,8 @@ class BadRecordList:
     @property
     def count(self) -> int:
         """Records listed so far, by whichever process."""
-        if not self.file.is_file():
-            return 0
-        lines = map(json.loads, self.file.read_text(encoding="utf-8").splitlines())
-        return len({(line["file"], line["where"]) for line in lines})
+        lines = (line for _, line in read_lines(self.file))
+        return len({(str(line.get("file")), str(line.get("where"))) for line in lines if isinstance(line, dict)})
 
     def start(self, bad: list[BadRecord], total: int, write: bool) -> None:
         """Report what was found before training, in a fresh file.
@@ -40,13 +39,15 @@ class BadRecordList:
 
         Raises:
             BadRecords: there are some, and they are not to be skipped.
+            UnwritableFile: the file cannot be written.
         """
         if write:
-            self.file.unlink(missing_ok=True)
-            for record in bad:
-                self._append(record, "before training")
+            with writing(self.file):
+                self.file.unlink(missing_ok=True)
         if not bad:
             return
+        if write:
+            append_lines(self.file, *(_line(record, "before training") for record in bad))
         first = "; ".join(f"{record.file}, {record}" for record in bad[:SHOWN]) + (
             f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
         )
@@ -63,11 +64,12 @@ class BadRecordList:
 
         Raises:
             BadRecords: it is not to be skipped.
+            UnwritableFile: the file cannot be written.
         """
         bad = BadRecord(record.file, record.where, record.name, reason)
         if (bad.file, bad.where) not in self._known:
             self._known.add((bad.file, bad.where))
-            self._append(bad, "while training")
+            append_lines(self.file, _line(bad, "while training"))
             if self.skip:
                 print(f"cannot train on {bad.file}, {bad}; taking the next record instead", file=sys.stderr)
         if not self.skip:
@@ -75,8 +77,8 @@ class BadRecordList:
                 f"cannot train on {bad.file}, {bad}; mend it, or go on without such records with --skip-bad-records"
             )
 
-    def _append(self, bad: BadRecord, found: str) -> None:
-        line = {**asdict(bad), "found": found}
-        line["id"] = line.pop("name")
-        with self.file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+def _line(bad: BadRecord, found: str) -> dict[str, str | None]:
+    line = {**asdict(bad), "found": found}
+    line["id"] = line.pop("name")
+    return line

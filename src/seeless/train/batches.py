@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from seeless.errors import one_line, with_kind
 from seeless.pixels import UnreadableImage, load_image
 from seeless.train.bad import BadRecordList
 from seeless.train.chat import IGNORED, ChatFormat, Spans
@@ -33,9 +34,9 @@ class _Sample:
 class Batches:
     """Turns records into one batch of the model's inputs with `labels`, padded on the processor's side.
 
-    A record that turns out bad (a picture that is none, an answer beyond `max_length`) is reported and its place
-    taken by the next good one. Records longer than `max_length` lose their end, if their pictures and the beginning of
-    an answer are left; `cut` counts those.
+    A record that turns out bad is reported and its place taken by the next good one: a picture that is none, or that
+    the processor refuses; a conversation that the chat template refuses; an answer beyond `max_length`. Records longer
+    than `max_length` lose their end, if their pictures and the beginning of an answer are left; `cut` counts those.
 
     Args:
         processor: of the model; it needs a chat template.
@@ -69,10 +70,8 @@ class Batches:
     def __call__(self, places: Sequence[Place]) -> dict[str, torch.Tensor]:
         """Stack the records at some places."""
         samples = [self._sample(place) for place in places]
-        if self.always_a_picture and not any(sample.images for sample in samples):
-            samples.append(self._blank())
         while True:
-            inputs = self._process(samples)
+            inputs = self._processed(samples)
             too_long = [row for row in range(len(samples)) if self._too_long(inputs, row)]
             if not too_long:
                 return self._shortened(inputs)
@@ -96,7 +95,12 @@ class Batches:
             except UnreadableImage as error:
                 self._report(record, str(error))
                 continue
-            return _Sample((records, at), *self.chat.render(record.turns), images)
+            try:
+                text, spans = self.chat.render(record.turns)
+            except Exception as error:  # templates refuse what they do not provide for
+                self._report(record, f"cannot be put into the chat format: {one_line(error)}")
+                continue
+            return _Sample((records, at), text, spans, images)
         raise BadRecords(f"not one of {len(records)} records can be trained on; see {self.bad.file}")
 
     def _report(self, record: Record, reason: str) -> None:
@@ -108,6 +112,31 @@ class Batches:
 
         text = self.chat.prompt((("user", f"{PICTURE}\nWhat is this?"),))
         return _Sample(None, text, [], [Image.new("RGB", (BLANK_SIDE, BLANK_SIDE))])
+
+    def _processed(self, samples: list[_Sample]) -> dict[str, torch.Tensor]:
+        """What the processor makes of the samples; the places of those it refuses are taken by others."""
+        while True:
+            if self.always_a_picture and not any(sample.images for sample in samples):
+                samples.append(self._blank())
+            try:
+                return self._process(samples)
+            except Exception:  # a picture of odd shape, say
+                reasons = [sample.place and self._refusal(sample) for sample in samples]
+                if not any(reasons):
+                    raise
+            for row, reason in enumerate(reasons):
+                if not reason or (place := samples[row].place) is None:
+                    continue
+                self._report(place[0][place[1]], f"the processor refuses it: {reason}")
+                samples[row] = self._sample(place)
+
+    def _refusal(self, sample: _Sample) -> str:
+        """Why the processor refuses a sample by itself; "" if it does not."""
+        try:
+            self._process([sample])
+        except Exception as error:
+            return with_kind(error)
+        return ""
 
     def _process(self, samples: list[_Sample]) -> dict[str, torch.Tensor]:
         texts = [sample.text for sample in samples]

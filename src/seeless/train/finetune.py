@@ -1,8 +1,8 @@
 """Fine-tune a vision-language model with the Hugging Face Trainer, with or without reduction."""
 
-import json
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import fmean, median
@@ -13,11 +13,16 @@ from torch import nn
 
 from seeless.api import apply, resolved
 from seeless.errors import SeelessError
+from seeless.jsonl import encode
+from seeless.outputs import claimed_folder, replace_file
 from seeless.provenance import provenance
 from seeless.strategy import Recipe, Strategy
 from seeless.train.bad import BadRecordList
 from seeless.train.batches import Batches
+from seeless.train.checkpoints import newest_whole, saving
+from seeless.train.errors import BadRecords
 from seeless.train.parts import check_extras, choose_weights
+from seeless.train.processes import rank
 from seeless.train.records import Record
 from seeless.train.settings import BAD_RECORDS, Settings
 
@@ -88,11 +93,25 @@ def finetune(
         about: anything else for `run.json`.
 
     Raises:
-        BadRecords: a picture that is none, unless such records are to be skipped.
+        BadRecords: a record that turns out bad, unless such records are to be skipped.
+        UnwritableFile: the output cannot be written, or no longer. FileInUse: another run writes to it.
         MissingExtra: accelerate, or a package the settings ask for, is not installed.
         SeelessError: there is nothing to resume, several GPUs in one process, or whatever `sl.apply` refuses.
     """
     check_extras(lora=settings.lora is not None, deepspeed=settings.deepspeed is not None)
+    with claimed_folder(settings.output) if rank() == 0 else nullcontext(), saving(settings.output), _from_workers():
+        return _finetune(model, processor, records, settings, strategy, eval_records, about or {})
+
+
+def _finetune(
+    model: nn.Module,
+    processor: Any,
+    records: Sequence[Record],
+    settings: Settings,
+    strategy: Strategy | Recipe | None,
+    eval_records: Sequence[Record],
+    about: dict[str, Any],
+) -> Outcome:
     from transformers import PrinterCallback, Trainer, set_seed
 
     from seeless.train.metrics import Metrics
@@ -104,7 +123,6 @@ def finetune(
     set_seed(settings.seed)  # the same LoRA weights in every process, and on every run
     trained = choose_weights(model, settings.freeze, settings.lora)
     args = _arguments(settings, evaluate=bool(eval_records))
-    settings.output.mkdir(parents=True, exist_ok=True)
     bad = BadRecordList(settings.output / BAD_RECORDS, settings.skip_bad_records)
     several = args.world_size > 1
     pictures = any(record.images for record in (*records, *eval_records))
@@ -129,7 +147,7 @@ def finetune(
                 "weights": sum(p.numel() for p in trained.parameters()),
                 "weights_trained": sum(p.numel() for p in trained.parameters() if p.requires_grad),
             }
-            told = {**(about or {}), **provenance(), "processes": args.world_size, **weights}
+            told = {**about, **provenance(), "processes": args.world_size, **weights}
             told |= {"strategy": None if chosen is None else chosen.to_dict(), "settings": _plain(settings)}
             told |= {"records": len(records), "eval_records": len(eval_records)}
             if first:
@@ -222,17 +240,22 @@ def _arguments(settings: Settings, evaluate: bool) -> Any:
 
 def _checkpoint(settings: Settings) -> str | None:
     """Where to go on from; None at the beginning."""
-    from transformers.trainer_utils import get_last_checkpoint
-
     output = settings.output
     if not settings.resume:
         if (output / RUN).exists():
             raise SeelessError(f"{output} holds a run already; go on with it (--resume), or write to another folder")
         return None
-    found = get_last_checkpoint(str(output)) if output.is_dir() else None
+    found, flaws = newest_whole(output)
+    broken = "; ".join(f"{name} was not saved to its end ({flaw})" for name, flaw in flaws.items())
+    if found is None and broken:
+        raise SeelessError(
+            f"{output} has no whole checkpoint: {broken}; start again in another folder, without --resume"
+        )
     if found is None:
         raise SeelessError(f"{output} has no checkpoint to go on from; leave --resume out")
-    return found
+    if broken and rank() == 0:
+        print(f"{broken}; going on from {found.name}", file=sys.stderr)
+    return str(found)
 
 
 def _load_weights(model: Any, checkpoint: Path) -> None:
@@ -248,6 +271,17 @@ def _load_weights(model: Any, checkpoint: Path) -> None:
     if missing := sorted(loading["missing_keys"]):
         raise SeelessError(f"{checkpoint} lacks {len(missing)} weights, {missing[0]} for one; resume from another")
     model.load_state_dict(found.state_dict())
+
+
+@contextmanager
+def _from_workers() -> Iterator[None]:
+    """Inside, an error of a process that loads data comes as it was raised, without that process' traceback in it."""
+    try:
+        yield
+    except BadRecords as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise BadRecords(str(error).rpartition(f"{BadRecords.__name__}: ")[2]) from error
 
 
 @contextmanager
@@ -269,4 +303,4 @@ def _plain(settings: Settings) -> dict[str, Any]:
 
 
 def _write(file: Path, data: dict[str, Any]) -> None:
-    file.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    replace_file(file, encode(data, indent=2) + b"\n")

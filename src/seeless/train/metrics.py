@@ -1,6 +1,5 @@
 """What a training run writes down while it runs: one JSON line per step."""
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -11,8 +10,13 @@ from torch import nn
 from transformers import TrainerCallback
 
 from seeless.api import Handle
+from seeless.jsonl import append_lines, encode, read_lines
+from seeless.outputs import replace_file
 from seeless.report import Report
 from seeless.train.chat import IGNORED
+
+EVALUATION = {"step", "eval_loss"}
+STEP = {"step", "loss", "lr", "grad_norm", "seconds", "tokens", "visual_tokens", "peak_memory"}
 
 
 class Metrics(TrainerCallback):
@@ -47,9 +51,9 @@ class Metrics(TrainerCallback):
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         if state.is_world_process_zero:
-            before = self.file.read_text().splitlines() if state.global_step and self.file.exists() else []
-            self.lines = [line for line in map(json.loads, before) if line["step"] <= state.global_step]
-            self.file.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
+            before = [line for _, line in read_lines(self.file)] if state.global_step else []
+            self.lines = [line for line in before if _is_line(line) and line["step"] <= state.global_step]
+            replace_file(self.file, b"".join(encode(line) + b"\n" for line in self.lines))
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._started = _now()
@@ -77,8 +81,7 @@ class Metrics(TrainerCallback):
         else:
             return
         self.lines.append(line)
-        with self.file.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append_lines(self.file, line)
 
     def _count(self, model: nn.Module, args: tuple, inputs: dict[str, Any], output: Any) -> None:
         """Visual tokens per layer of the rows that are trained on."""
@@ -93,6 +96,12 @@ class Metrics(TrainerCallback):
                 self._visual.append(sum(layer[row] for layer in report.visual) / len(report.visual))
             else:
                 self._visual.append(float(visual[row]))
+
+
+def _is_line(value: Any) -> bool:
+    """Whether this is a line of such a file, which a kill may have cut off and people may have edited."""
+    whole = isinstance(value, dict) and (value.keys() >= STEP or value.keys() >= EVALUATION)
+    return whole and isinstance(value["step"], int)
 
 
 def peak_memory() -> int | None:

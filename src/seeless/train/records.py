@@ -1,14 +1,19 @@
 """Read conversations about pictures in LLaVA's format, and say what is wrong with which record."""
 
-import json
-from collections.abc import Collection, Iterator
+import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from seeless import datafile
+from seeless.errors import brief, shortened
+from seeless.jsonl import NoJSON
 from seeless.train.errors import BadRecords
 
 PICTURE = "<image>"
+DATA = "data:"  # begins a picture that stands in the record itself
+LONGEST_NAME = 255
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
 
@@ -19,14 +24,14 @@ class Record:
     Args:
         file, where: the file, and the "line 7" (JSONL) or "record 7" (JSON) of it, counted from one.
         name: its `id`, None without one.
-        images: files of its pictures, in the order of the `<image>` marks in its turns.
+        images: files of its pictures, or data: URIs as text, in the order of the `<image>` marks in its turns.
         turns: role ("system", "user" or "assistant") and text of each turn.
     """
 
     file: str
     where: str
     name: str | None
-    images: tuple[Path, ...]
+    images: tuple[Path | str, ...]
     turns: tuple[tuple[str, str], ...]
 
 
@@ -40,7 +45,8 @@ class BadRecord:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.where}{'' if self.name is None else f' ({self.name})'}: {self.reason}"
+        name = "" if self.name is None else f" ({shortened(self.name)})"
+        return f"{self.where}{name}: {self.reason}"
 
 
 class _Unusable(Exception):
@@ -52,10 +58,10 @@ def read_records(
 ) -> tuple[list[Record], list[BadRecord]]:
     """The records of a file, and those that cannot be trained on.
 
-    A record is `{"id", "image": file, list of files or absent, "conversations": [{"from": "human" or "gpt", "value":
-    text}]}`, the file a JSON list of records or JSONL with one record a line. Every picture has its `<image>` in a
-    human turn; turns alternate, a "system" turn may come first, the last is an answer. Pictures must exist; they are
-    opened only when they are needed.
+    A record is `{"id", "image": file or data: URI, list of them or absent, "conversations": [{"from": "human" or "gpt",
+    "value": text}]}`, the file a JSON list of records, JSONL with one record a line, a single record, or an object with
+    one list of records in it. Every picture has its `<image>` in a human turn; turns alternate, a "system" turn may
+    come first, the last is an answer. Pictures must exist; they are opened only when they are needed.
 
     Args:
         image_folder: what the pictures' paths are relative to; the file's own folder unless told.
@@ -68,43 +74,26 @@ def read_records(
     forbidden = [token for token in reserved if token != PICTURE]
     good: list[Record] = []
     bad: list[BadRecord] = []
-    for where, data in _entries(file):
-        name = str(data["id"]) if isinstance(data, dict) and "id" in data else None
-        try:
-            good.append(Record(str(file), where, name, *_contents(data, folder, forbidden)))
-        except _Unusable as reason:
-            bad.append(BadRecord(str(file), where, name, str(reason)))
+    try:
+        for where, data in datafile.read_records(file, mark="conversations"):
+            name = str(data["id"]) if isinstance(data, dict) and isinstance(data.get("id"), str | int | float) else None
+            try:
+                good.append(Record(str(file), where, name, *_contents(data, folder, forbidden)))
+            except _Unusable as reason:
+                bad.append(BadRecord(str(file), where, name, str(reason)))
+    except datafile.UnreadableFile as error:
+        raise BadRecords(str(error)) from error
     if not good and not bad:
         raise BadRecords(f"{file} holds no records")
     return good, bad
 
 
-def _entries(file: Path) -> Iterator[tuple[str, Any]]:
-    """Where every record stands, and what it is; an exception where it is no JSON."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadRecords(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from error
-    if text.lstrip().startswith("["):
-        try:
-            records = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise BadRecords(f"{file} is no JSON list: {error}") from error
-        for number, data in enumerate(records, 1):
-            yield f"record {number}", data
-        return
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                yield f"line {number}", json.loads(line)
-            except json.JSONDecodeError as error:
-                yield f"line {number}", error
-
-
-def _contents(data: Any, folder: Path, forbidden: list[str]) -> tuple[tuple[Path, ...], tuple[tuple[str, str], ...]]:
+def _contents(
+    data: Any, folder: Path, forbidden: list[str]
+) -> tuple[tuple[Path | str, ...], tuple[tuple[str, str], ...]]:
     """Pictures and turns of a record."""
-    if isinstance(data, json.JSONDecodeError):
-        raise _Unusable(f"no JSON: {data.msg} (column {data.colno})")
+    if isinstance(data, NoJSON):
+        raise _Unusable(f"no JSON: {data}")
     if not isinstance(data, dict):
         raise _Unusable("no JSON object")
     if data.get("video"):
@@ -130,8 +119,10 @@ def _turns(conversation: Any, forbidden: list[str]) -> tuple[tuple[str, str], ..
     for number, turn in enumerate(conversation, 1):
         if not isinstance(turn, dict) or not isinstance(turn.get("value"), str):
             raise _Unusable(f'turn {number} is no {{"from": ..., "value": text}}')
-        if turn.get("from") not in ROLES:
-            raise _Unusable(f"turn {number} is from {turn.get('from')!r}; possible are human and gpt")
+        if not isinstance(turn.get("from"), str) or turn["from"] not in ROLES:
+            raise _Unusable(f"turn {number} is from {brief(turn.get('from'))}; possible are human and gpt")
+        if not _is_text(turn["value"]):
+            raise _Unusable(f"turn {number} has characters that are none (half of a surrogate pair, or no UTF-8)")
         turns.append((ROLES[turn["from"]], turn["value"]))
     talk = turns[1:] if turns[0][0] == "system" else turns
     skipped = len(turns) - len(talk)
@@ -154,11 +145,27 @@ def _turns(conversation: Any, forbidden: list[str]) -> tuple[tuple[str, str], ..
     return tuple(turns)
 
 
-def _images(given: Any, folder: Path) -> tuple[Path, ...]:
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _images(given: Any, folder: Path) -> tuple[Path | str, ...]:
     names = [] if given in (None, "") else [given] if isinstance(given, str) else given
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise _Unusable("image is neither a file name nor a list of file names")
-    for name in names:
-        if not (folder / name).is_file():
-            raise _Unusable(f"no picture {folder / name}")
-    return tuple(folder / name for name in names)
+    return tuple(_image(name, folder) for name in names)
+
+
+def _image(name: str, folder: Path) -> Path | str:
+    if name[: len(DATA)].lower() == DATA:
+        return name
+    if os.path.isfile(folder / name):
+        return folder / name
+    hint = ""
+    if len(name) > LONGEST_NAME:
+        hint = "; a picture inside a record is a data: URI, as in data:image/png;base64,..."
+    raise _Unusable(f"no picture {brief(folder / name)}{hint}")

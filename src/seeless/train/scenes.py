@@ -4,11 +4,12 @@ The embedded model answers questions in one word; these answers are sentences of
 something to learn.
 """
 
-import json
 from pathlib import Path
 
 import torch
 
+from seeless.jsonl import encode
+from seeless.outputs import replace_file, writing
 from seeless.tiny.scenes import Question, draw_scenes
 from seeless.train.records import PICTURE
 
@@ -29,12 +30,17 @@ def write_scenes(folder: Path, count: int, seed: int = 0) -> Path:
 
     Returns:
         The JSON file.
+
+    Raises:
+        UnwritableFile: the folder cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     records = []
     for number, scene in enumerate(draw_scenes(count, torch.Generator().manual_seed(seed), held_out=False)):
         name = f"{number:04}.png"
-        scene.image.save(folder / name)
+        with writing(folder / name):
+            scene.image.save(folder / name)
         turns: list[dict[str, str]] = []
         for question in scene.questions:
             mark = "" if turns else f"{PICTURE}\n"
@@ -42,5 +48,5 @@ def write_scenes(folder: Path, count: int, seed: int = 0) -> Path:
             turns.append({"from": "gpt", "value": sentence(question)})
         records.append({"id": f"scene-{number}", "image": name, "conversations": turns})
     file = folder / "scenes.json"
-    file.write_text(json.dumps(records, indent=1), encoding="utf-8")
+    replace_file(file, encode(records, indent=1))
     return file

@@ -1,11 +1,15 @@
 """What a training run can be told."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from seeless.errors import BudgetError, brief
+
 Part = Literal["tower", "projector", "decoder"]
 BAD_RECORDS = "bad_records.jsonl"  # in the output
+SEEDS = 2**32  # NumPy takes no larger ones
 LEARNING_RATE, LORA_LEARNING_RATE = 2e-5, 2e-4  # LLaVA-1.5's, full and LoRA
 
 
@@ -29,6 +33,9 @@ class Settings:
         skip_bad_records: go on without records that cannot be trained on; they are listed all the same.
         workers: processes that load pictures beside this one.
         deepspeed, fsdp: files with a DeepSpeed or FSDP config, passed on to the Trainer.
+
+    Raises:
+        BudgetError: a learning rate, warm-up or number of epochs that is negative or no number, or a seed too large.
     """
 
     output: Path
@@ -50,6 +57,14 @@ class Settings:
     workers: int = 0
     deepspeed: Path | None = None
     fsdp: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "warmup", "epochs"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise BudgetError(f"{name}={value} is not possible; it takes a number from 0 on")
+        if not 0 <= self.seed < SEEDS:
+            raise BudgetError(f"seed={brief(self.seed)} is not possible; it takes a whole number from 0 to {SEEDS - 1}")
 
     @property
     def learning_rate(self) -> float:

@@ -10,7 +10,7 @@ SHOWN = 20
 
 @dataclass(frozen=True)
 class BadDocument:
-    """A document of a task that gives no prompt, and why."""
+    """A document of a task that cannot be asked about, and why."""
 
     task: str
     doc_id: int
@@ -21,7 +21,7 @@ class BadDocument:
 
 
 class BadDocuments(sl.SeelessError):
-    """Documents of a run that gave no prompt, so that there is no result over all of them."""
+    """Documents of a run that could not be asked about, so that there is no result over all of them."""
 
     def __init__(self, bad: Sequence[BadDocument]) -> None:
         self.bad = sorted(set(bad), key=lambda each: (each.task, each.doc_id))

@@ -4,8 +4,9 @@ import inspect
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -16,18 +17,20 @@ from loguru import logger
 from tqdm import tqdm
 
 import seeless as sl
+from seeless.errors import with_kind
 from seeless.integrations.answering import Answerer, Effort
+from seeless.integrations.batches import UnusablePrompts
 from seeless.integrations.lmms_eval.arguments import Door, check_processing, read_arguments
 from seeless.integrations.lmms_eval.documents import BadDocument, BadDocuments
 from seeless.integrations.lmms_eval.measures import Measure, figures
 from seeless.integrations.lmms_eval.options import cut, generate_options
 from seeless.integrations.prompts import Prompt, prompt_of_messages, prompt_of_text
 from seeless.named.checkpoints import load_model, resolve_name
-from seeless.named.errors import one_line
 from seeless.named.plugins import load_plugins
 from seeless.pixels import whole_pictures
 from seeless.strategy import Recipe
 
+T = TypeVar("T")
 MAX_FRAMES = 32
 PADDING = "__padding_only__"
 
@@ -80,6 +83,7 @@ class SeelessLM(lmms):
         batch_size: int = 1,
         keep_first_token: bool = False,
         max_frames: int = MAX_FRAMES,
+        answered: Callable[[int, int], None] = lambda done, known: None,
     ) -> "SeelessLM":
         """A model that is loaded already, for `lmms_eval.evaluator.simple_evaluate(model=...)`; it stays usable after.
 
@@ -87,11 +91,12 @@ class SeelessLM(lmms):
             strategy: None for the untouched model.
             keep_first_token: whether `measures` have the log-probabilities of every first token.
             max_frames: of a video file, evenly spread.
+            answered: called with how many documents are answered, and how many are known of.
         """
         self = cls.__new__(cls)
         name = str(getattr(model.config, "_name_or_path", ""))
         self._start(model, processor, strategy, batch_size, name, keep_first_token=keep_first_token)
-        self._max_frames = max_frames
+        self._max_frames, self._tell = max_frames, answered
         return self
 
     def _start(
@@ -113,6 +118,8 @@ class SeelessLM(lmms):
         self.measures: list[Measure] = []
         self._shown = f"{type(self).__name__}({name!r}, {strategy!r})"
         self._owned, self._max_frames, self._system = False, MAX_FRAMES, ""
+        self._tell: Callable[[int, int], None] = lambda done, known: None
+        self._done, self._known = 0, 0
         self._bad: list[BadDocument] = []
         self._seconds = 0.0
 
@@ -127,10 +134,8 @@ class SeelessLM(lmms):
         results: dict[int, GenerationResult] = {}
         for places, prompts in self._batches(requests):
             options = self._options(requests[places[0]])
-            started = time.perf_counter()
-            answers = self.answerer.answer(prompts, **generate_options(options))
-            self._seconds += time.perf_counter() - started
-            for place, answer in zip(places, answers, strict=True):
+            ask = partial(self.answerer.answer, **generate_options(options))
+            for place, answer in self._usable(requests, places, prompts, ask):
                 text = cut(answer.text, options.get("until"))
                 results[place] = self._measured(requests[place], text, answer.effort, None)
         return [results.get(place) for place in range(len(requests))]
@@ -148,11 +153,11 @@ class SeelessLM(lmms):
             )
         results: dict[int, GenerationResult] = {}
         for places, prompts in self._batches(requests, whole=True):
-            answers = [self._continuation(requests[place]) for place in places]
-            started = time.perf_counter()
-            ratings = self.answerer.rate(list(zip(prompts, answers, strict=True)), self.batch_size)
-            self._seconds += time.perf_counter() - started
-            for place, rating in zip(places, ratings, strict=True):
+            answers = [self._readable(requests[place], self._continuation) for place in places]
+            pairs = [pair for pair in zip(places, prompts, answers, strict=True) if pair[2] is not None]
+            questions = [(prompt, answer) for _, prompt, answer in pairs]
+            ask = partial(self.answerer.rate, batch_size=self.batch_size)
+            for place, rating in self._usable(requests, [place for place, _, _ in pairs], questions, ask):
                 request = requests[place]
                 text: Any = rating.loss, rating.greedy  # a bare tuple is turned into a string
                 results[place] = self._measured(request, text, rating.effort, request.idx)
@@ -201,31 +206,60 @@ class SeelessLM(lmms):
                 units = groups.setdefault(json.dumps(self._options(request), sort_keys=True, default=str), {})
                 key = (request.task_name, request.doc_id, request.args[0]) if whole else place
                 units.setdefault(key, []).append(place)
+        self._known += sum(map(len, groups.values()))
         bar = tqdm(total=len(requests), disable=self.rank != 0, desc="Answering")
         for group in groups.values():
             longest_first = sorted(group.values(), key=lambda places: -len(requests[places[0]].args[0]))
             for start in range(0, len(longest_first), self.batch_size):
                 chosen: list[tuple[int, Prompt]] = []
                 for places in longest_first[start : start + self.batch_size]:
-                    prompt = self._readable(requests[places[0]])
+                    prompt = self._readable(requests[places[0]], self._written)
                     chosen += [(place, prompt) for place in places if prompt is not None]
                     bar.update(len(places))
                 if chosen:
                     yield [place for place, _ in chosen], [prompt for _, prompt in chosen]
+                self._done += len(longest_first[start : start + self.batch_size])
+                self._tell(self._done, self._known)
         bar.close()
 
-    def _readable(self, request: Instance) -> Prompt | None:
-        """The prompt of a request; None, and a note, if its document cannot be read."""
+    def _readable(self, request: Instance, read: Callable[[Instance], T]) -> T | None:
+        """What there is to read of a request; None, and a note, if its document does not let that be done."""
         try:
             with whole_pictures():
-                return self._prompt(request)
+                return read(request)
         except sl.MissingExtra:  # no fault of the document
             raise
-        except Exception as error:  # whatever a task's functions and Pillow raise about a document
-            bad = BadDocument(str(request.task_name), int(request.doc_id), f"{type(error).__name__}: {one_line(error)}")
-            logger.error(f"cannot be read: {bad}")
-            self._bad.append(bad)
+        except Exception as error:  # whatever a task's functions, Pillow and chat templates raise about a document
+            self._note(request, with_kind(error))
             return None
+
+    def _written(self, request: Instance) -> Prompt:
+        """The prompt of a request, which the chat template does not refuse."""
+        prompt = self._prompt(request)
+        self.answerer.batches.text(prompt)
+        return prompt
+
+    def _usable(
+        self, requests: Sequence[Instance], places: list[int], asked: list[Any], ask: Callable[[list[Any]], list[T]]
+    ) -> Iterator[tuple[int, T]]:
+        """Places and answers; documents that the processor refuses are noted and left out."""
+        started = time.perf_counter()
+        answers: list[T] = []
+        while asked and not answers:
+            try:
+                answers = ask(asked)
+            except UnusablePrompts as error:
+                for number, reason in error.reasons.items():
+                    self._note(requests[places[number]], reason)
+                left = [number for number in range(len(asked)) if number not in error.reasons]
+                places, asked = [places[number] for number in left], [asked[number] for number in left]
+        self._seconds += time.perf_counter() - started
+        return zip(places, answers, strict=True)
+
+    def _note(self, request: Instance, reason: str) -> None:
+        bad = BadDocument(str(request.task_name), int(request.doc_id), reason)
+        logger.error(f"cannot be used: {bad}")
+        self._bad.append(bad)
 
     def _doc(self, request: Instance) -> Any:
         doc_id, task, split = request.args[-3:]
