@@ -51,16 +51,16 @@ def test_the_same_pixels_everywhere(tmp_path, monkeypatch, seeless, tiny, name, 
     file.write_bytes(data)
     seen = {}
 
-    from seeless.cli import run
+    from seeless.cli import asking
 
-    real = run.build_inputs
+    real = asking.build_inputs
 
     def build(*arguments):
         inputs = real(*arguments)
         seen["run"] = inputs["pixel_values"]
         return inputs
 
-    monkeypatch.setattr(run, "build_inputs", build)
+    monkeypatch.setattr(asking, "build_inputs", build)
     assert seeless("run", "--image", file, "--repeats", 0, "--max-new-tokens", 1, "--json").code == 0
 
     talk = [{"from": "human", "value": "<image>what?"}, {"from": "gpt", "value": "7"}]

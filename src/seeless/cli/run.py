@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from seeless.cli.results import Result
     from seeless.strategy import Recipe
 
+LONGEST_SOURCE = 300  # characters; a data: URI has thousands
 DEFAULT_STRATEGY = "fastv"
 DEFAULT_OVERLAY = Path("seeless-overlay.png")
 QUESTIONS = {True: "how many digits are there?", False: "What is shown in this picture?"}  # by: embedded model?
@@ -140,7 +141,8 @@ def _task(images: list[str], allow_private: bool, ask: str | None, seed: int, em
 
     if images:
         pictures = [load_image(source, allow_private=allow_private) for source in images]
-        return Task(pictures, [shortened(source) for source in images], ask or QUESTIONS[embedded], None)
+        names = [source if len(source) <= LONGEST_SOURCE else shortened(source) for source in images]
+        return Task(pictures, names, ask or QUESTIONS[embedded], None)
     scene = draw_scene(seed)
     question = scene.questions[0].text if ask is None else ask
     answers = {q.text: q.answer for q in scene.questions}
