@@ -143,9 +143,9 @@ class Answers:
         session, units = self.session, self.group.units
         prompt = session.prompt
         if isinstance(queries, torch.Tensor):
-            self.group.need_alike("row")
-            own = self.group.host([session.asking_slots(unit.row) for unit in units])
-            return own[:, queries.to(own.device)], None
+            own, asked = self._row_slots, queries.to(self.group.rows.device)
+            asking = len(session.asking_slots(units[0].row))
+            return own[:, torch.where(asked < 0, asked + asking, asked)], None
         if queries == "last":
             return self._carried([prompt.columns_asking(unit.row)[-1:] for unit in units]), None
         if queries == "text":

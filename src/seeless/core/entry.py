@@ -5,12 +5,11 @@ from functools import cached_property, partial
 from typing import Any
 
 import torch
-from transformers import GenerationMixin
 
 from seeless.core.cache import CacheRecord, Keeper, cached_keys, cached_length, check_cache, record_of
 from seeless.core.continuing import Continuing
 from seeless.core.family import ModelView
-from seeless.core.frame import Frame, Running, named, refuse_tracing
+from seeless.core.frame import PASSED_BY, Frame, Running, named, named_output, new_frame, refuse_replicas
 from seeless.core.generating import apart, drafted, note_prompt, with_plain_mask
 from seeless.core.hooks import HookSet, hook_layers, is_bare, without_seams
 from seeless.core.host import cache_in
@@ -33,11 +32,6 @@ from seeless.errors import InputError, UnsupportedModel
 from seeless.flops import Dimensions
 from seeless.report import Report
 from seeless.strategy import Strategy, TowerStrategy
-
-PASSED_BY = (
-    "the forward of {part} no longer goes through seeless: something took the place of this module or of its forward "
-    "while the handle was active (device hooks put on or taken off, another patch); remove the handle, and apply again"
-)
 
 
 class Reducer:
@@ -79,14 +73,14 @@ class Reducer:
                 self.hooks.around(base, f"get_{kind}_features", partial(self._run_features, noting, kind))
             if model is not base:
                 self.hooks.around(model, "forward", self._run_model)
-            if isinstance(model, GenerationMixin):
+            if callable(getattr(model, "generate", None)):
                 self.hooks.around(model, "generate", partial(note_prompt, self.running))
                 self.hooks.around(model, "prepare_inputs_for_generation", self._prepare_inputs)
             self.hooks.around(base, "forward", self._run_base)
             self.hooks.around(decoder, "forward", self._run_decoder)
             for module in {id(module): module for module in (model, base, decoder)}.values():
                 self.hooks.around(module, "__reduce_ex__", without_seams)
-                self.hooks.around(module, "_replicate_for_data_parallel", _refuse_replicas)
+                self.hooks.around(module, "_replicate_for_data_parallel", refuse_replicas)
         except BaseException:
             self.hooks.remove()
             raise
@@ -119,7 +113,7 @@ class Reducer:
 
     def _run_whole(self, below: Callable, args: tuple, kwargs: dict, labels: torch.Tensor | None) -> Any:
         outer = self.running.frame
-        frame = self.running.frame = _new_frame(labels)
+        frame = self.running.frame = new_frame(labels)
         try:
             output = below(*args, **kwargs)
         finally:
@@ -136,9 +130,9 @@ class Reducer:
     def _run_base(self, below: Callable, args: tuple, kwargs: dict) -> Any:
         outer, frame = self.running.frame, self.running.current()
         if frame is None or frame.given is not None:
-            frame = _new_frame()
+            frame = new_frame()
         else:
-            kwargs = _named_output(self.view.base, kwargs)
+            kwargs = named_output(self.view.base, kwargs)
         frame.given = given = named(self.view.base.forward, args, kwargs)
         self._adopt(cache_in(given))
         frame.pictures = find_pictures(given)
@@ -180,11 +174,11 @@ class Reducer:
     def _run_decoder(self, below: Callable, args: tuple, kwargs: dict) -> Any:
         frame = self.running.current()
         if frame is None:
-            frame = _new_frame()
+            frame = new_frame()
         elif frame.entered:  # a second prompt, run by a strategy
             return below(*args, **kwargs)
         else:
-            kwargs = _named_output(self.view.language_model, kwargs)
+            kwargs = named_output(self.view.language_model, kwargs)
         frame.entered = True
         pictures, frame.pictures = frame.pictures, None
         if self.self_check:
@@ -394,21 +388,3 @@ class Reducer:
             restored = [back(x, max(0, i - 1)) for i, x in enumerate(states[:-1])]
             output.hidden_states = (*restored, output.last_hidden_state)
         return output
-
-
-def _new_frame(labels: torch.Tensor | None = None) -> Frame:
-    refuse_tracing()
-    HookSet.sweep()
-    return Frame(labels)
-
-
-def _refuse_replicas(below: Callable, args: tuple, kwargs: dict) -> Any:
-    raise UnsupportedModel(
-        "DataParallel copies the model for every forward, and copies carry no handle; use DistributedDataParallel or "
-        "one device, or remove the handle"
-    )
-
-
-def _named_output(module: Any, kwargs: dict) -> dict:
-    """Arguments with which the module gives its output by name, whatever its config says."""
-    return kwargs if getattr(module.config, "return_dict", True) else {**kwargs, "return_dict": True}

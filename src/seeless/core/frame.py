@@ -15,6 +15,11 @@ from seeless.core.prompt import PromptLength
 from seeless.core.session import Session
 from seeless.errors import UnsupportedModel
 
+PASSED_BY = (
+    "the forward of {part} no longer goes through seeless: something took the place of this module or of its forward "
+    "while the handle was active (device hooks put on or taken off, another patch); remove the handle, and apply again"
+)
+
 
 @dataclass(eq=False)
 class Frame:
@@ -80,3 +85,23 @@ def named(function: Callable, args: tuple, kwargs: dict) -> dict[str, Any]:
     """The arguments of a call by name."""
     names = list(inspect.signature(function).parameters) if args else []
     return {**dict(zip(names, args, strict=False)), **kwargs}
+
+
+def new_frame(labels: torch.Tensor | None = None) -> Frame:
+    """The frame of a forward that begins."""
+    refuse_tracing()
+    HookSet.sweep()
+    return Frame(labels)
+
+
+def refuse_replicas(below: Callable, args: tuple, kwargs: dict) -> Any:
+    """Around the making of a replica."""
+    raise UnsupportedModel(
+        "DataParallel copies the model for every forward, and copies carry no handle; use DistributedDataParallel or "
+        "one device, or remove the handle"
+    )
+
+
+def named_output(module: Any, kwargs: dict) -> dict:
+    """Arguments with which the module gives its output by name, whatever its config says."""
+    return kwargs if getattr(module.config, "return_dict", True) else {**kwargs, "return_dict": True}
