@@ -134,7 +134,8 @@ def test_a_streamed_answer():
 @pytest.mark.parametrize("reentrant", [True, False], ids=["reentrant", "not-reentrant"])
 def test_a_backward_that_recomputes_layers_while_another_thread_prefills(reentrant):
     model = LLAVA.build("sdpa", torch.float64).train()
-    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": reentrant})
     model.enable_input_require_grads()
     question, other = asked(model, LLAVA, 0), asked(model, LLAVA, 1)
     question["pixel_values"], other["pixel_values"] = (x["pixel_values"].double() for x in (question, other))
