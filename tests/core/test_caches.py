@@ -459,7 +459,7 @@ def test_a_prefix_without_the_question_is_refused_where_it_is_read(tiny):
     model = tiny(LLAVA, "sdpa")
     inputs = make_inputs(model, LLAVA, [[5, "image:0"]])
     for strategy in (sl.PriorTR(keep=3), sl.SparseVLM(keep=[0.6, 0.4, 0.2])):
-        with sl.apply(model, strategy), pytest.raises(sl.SeelessError, match="text"):
+        with sl.apply(model, strategy), pytest.raises(sl.InputError, match="no token follows"):
             model(**inputs)
 
 

@@ -5,7 +5,6 @@ from functools import cached_property, partial
 from typing import Any
 
 import torch
-from transformers import GenerationMixin
 
 from seeless.core.cache import CacheRecord, Keeper, cached_keys, cached_length, check_cache, record_of
 from seeless.core.continuing import Continuing
@@ -16,8 +15,8 @@ from seeless.core.hooks import HookSet, hook_layers, is_bare, without_seams
 from seeless.core.host import cache_in
 from seeless.core.injection import following
 from seeless.core.layers import PrefillLayers
-from seeless.core.masks import ready_mask, token_blocks
-from seeless.core.noting import Noting
+from seeless.core.masks import prompt_blocks, ready_mask
+from seeless.core.noting import Noting, check_merged
 from seeless.core.past import Past
 from seeless.core.pictures import Kind, Note, Pictures, find_pictures
 from seeless.core.positions import gather_tokens, take_positions
@@ -79,7 +78,7 @@ class Reducer:
                 self.hooks.around(base, f"get_{kind}_features", partial(self._run_features, noting, kind))
             if model is not base:
                 self.hooks.around(model, "forward", self._run_model)
-            if isinstance(model, GenerationMixin):
+            if hasattr(type(model), "generate"):
                 self.hooks.around(model, "generate", partial(note_prompt, self.running))
                 self.hooks.around(model, "prepare_inputs_for_generation", self._prepare_inputs)
             self.hooks.around(base, "forward", self._run_base)
@@ -288,8 +287,8 @@ class Reducer:
         embeds, family = kwargs["inputs_embeds"], self.view.family
         length = embeds.shape[1]
         valid = None if mask is None or prompt.valid is None else mask[:, -length:].to(embeds.device).bool()
-        self._check_merged(pictures)
-        blocks = self._blocks(frame.argument("token_type_ids"), valid, past.tokens, length)
+        check_merged(pictures, self.tower)
+        blocks = prompt_blocks(self.view.family, frame.argument("token_type_ids"), valid, past.tokens, length)
         session = Session(self.view, prompt, pictures.vision, embeds, valid, blocks, past, self.self_check)
         frame.session = session
         injected = kwargs.get("deepstack_visual_embeds")
@@ -333,25 +332,6 @@ class Reducer:
         if any(stage.layer == self.view.depth for stage in later):
             frame.hooks.before(self.view.final_norm, layers.after)
         return kwargs
-
-    def _check_merged(self, pictures: Pictures) -> None:
-        for tap in pictures.vision.taps:
-            made = None if tap.merged is None else tap.merged.strategy
-            if made != self.tower:
-                raise InputError(
-                    f"these image features were made with {made or 'nothing'} inside the vision tower, but this handle "
-                    f"has {self.tower or 'nothing'} there; pass pixel_values, or call get_image_features again"
-                )
-
-    def _blocks(
-        self, types: torch.Tensor | None, valid: torch.Tensor | None, before: int, length: int
-    ) -> torch.Tensor | None:
-        """Which tokens see each other both ways, `[batch, seq]`; None if attention is plainly causal."""
-        family = self.view.family
-        if not family.bidirectional or types is None or (family.prefix and before > 0):
-            return None
-        blocks = token_blocks(types[:, -length:], family.prefix)
-        return blocks if valid is None else torch.where(valid.to(blocks.device), blocks, -1)
 
     def _leave(self, frame: Frame, output: Any) -> Any:
         session = frame.session
