@@ -79,7 +79,7 @@ class Reducer:
             if model is not base:
                 self.hooks.around(model, "forward", self._run_model)
             if hasattr(type(model), "generate"):
-                self.hooks.around(model, "generate", partial(note_prompt, self.running))
+                self.hooks.around(model, "generate", partial(note_prompt, self.running, model))
                 self.hooks.around(model, "prepare_inputs_for_generation", self._prepare_inputs)
             self.hooks.around(base, "forward", self._run_base)
             self.hooks.around(decoder, "forward", self._run_decoder)
