@@ -286,10 +286,28 @@ def test_no_decoder_layer_can_be_read_at_the_entry(tiny):
 
 
 @torch.no_grad()
+@torch.no_grad()
 def test_newlines_have_no_vision_attention(tiny):
+    """What reads the tower says so in `tower`; then all tiles' patches are ranked together, and newlines leave."""
     model = tiny(NEXT, "sdpa")
     inputs = make_inputs(model, NEXT, [RAGGED[0]])
-    with sl.apply(model, "fastervlm", keep=4, scope="image"), pytest.raises(sl.InputError, match="use scope='crop'"):
+    with sl.apply(model, "fastervlm", keep=4, scope="image") as run:
+        model(**inputs)
+    assert run.report.n_after == [4]
+    with sl.apply(model, "fastervlm", keep=1.0, scope="crop") as run:
+        model(**inputs)
+    whole = run.report.stages[0]
+    with sl.apply(model, "fastervlm", keep=10**6, scope="image") as run:
+        model(**inputs)
+    scores = run.report.stages[0].scores[0]
+    newlines = scores.isnan()
+    assert 0 < int(newlines.sum()) == whole.n_before[0] - run.report.n_after[0]
+
+    class Undeclared(sl.EntryStrategy):
+        def score(self, ctx):
+            return ctx.vision_attention().mean(1)
+
+    with sl.apply(model, Undeclared(keep=4)), pytest.raises(sl.InputError, match="use scope='crop'"):
         model(**inputs)
 
 

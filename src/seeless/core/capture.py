@@ -112,6 +112,12 @@ class Capture:
         return output
 
 
+def forget() -> None:
+    """Leave the captures of this thread: for where none can be running, so that an interrupt has left them behind."""
+    for capture in list(_entered()):
+        capture.__exit__(None, None, None)
+
+
 class _Interception:
     """Stands before the look-up of kernels by name while any thread has entered a capture."""
 

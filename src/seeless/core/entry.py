@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from seeless.core.cache import CacheRecord, Keeper, cached_keys, cached_length, check_cache, record_of
+from seeless.core.capture import forget
 from seeless.core.continuing import Continuing
 from seeless.core.family import ModelView
 from seeless.core.frame import PASSED_BY, Frame, Running, named, named_output, new_frame, refuse_replicas
@@ -15,8 +16,8 @@ from seeless.core.hooks import HookSet, hook_layers, is_bare, without_seams
 from seeless.core.host import cache_in
 from seeless.core.injection import following
 from seeless.core.layers import PrefillLayers
-from seeless.core.masks import ready_mask, token_blocks
-from seeless.core.noting import Noting
+from seeless.core.masks import prompt_blocks, ready_mask
+from seeless.core.noting import Noting, check_merged
 from seeless.core.past import Past
 from seeless.core.pictures import Kind, Note, Pictures, find_pictures
 from seeless.core.positions import gather_tokens, take_positions
@@ -73,8 +74,8 @@ class Reducer:
                 self.hooks.around(base, f"get_{kind}_features", partial(self._run_features, noting, kind))
             if model is not base:
                 self.hooks.around(model, "forward", self._run_model)
-            if callable(getattr(model, "generate", None)):
-                self.hooks.around(model, "generate", partial(note_prompt, self.running))
+            if hasattr(type(model), "generate"):
+                self.hooks.around(model, "generate", partial(note_prompt, self.running, model))
                 self.hooks.around(model, "prepare_inputs_for_generation", self._prepare_inputs)
             self.hooks.around(base, "forward", self._run_base)
             self.hooks.around(decoder, "forward", self._run_decoder)
@@ -90,6 +91,7 @@ class Reducer:
         self.active = False
         self.hooks.remove()
         HookSet.sweep()
+        self._begin()
 
     def _prepare_inputs(self, below: Callable, args: tuple, kwargs: dict) -> Any:
         self._adopt(cache_in(kwargs))
@@ -102,6 +104,10 @@ class Reducer:
             record.keeper = Keeper(self)
         return record
 
+    def _begin(self) -> None:
+        if self.running.current() is None:
+            forget()
+
     # The model with its head: what is to be learnt.
 
     def _run_model(self, below: Callable, args: tuple, kwargs: dict) -> Any:
@@ -112,6 +118,7 @@ class Reducer:
         return self._run_whole(below, args, kwargs, given.get("labels"))
 
     def _run_whole(self, below: Callable, args: tuple, kwargs: dict, labels: torch.Tensor | None) -> Any:
+        self._begin()
         outer = self.running.frame
         frame = self.running.frame = new_frame(labels)
         try:
@@ -128,6 +135,7 @@ class Reducer:
     # The base model: which tokens are visual.
 
     def _run_base(self, below: Callable, args: tuple, kwargs: dict) -> Any:
+        self._begin()
         outer, frame = self.running.frame, self.running.current()
         if frame is None or frame.given is not None:
             frame = new_frame()
@@ -160,6 +168,7 @@ class Reducer:
         return output
 
     def _run_features(self, noting: Noting, kind: Kind, below: Callable, args: tuple, kwargs: dict) -> Any:
+        self._begin()
         if self.running.current() is None and is_bare(self.view.base, "forward"):
             raise UnsupportedModel(PASSED_BY.format(part=type(self.view.base).__name__))
         return noting.run(kind, below, args, kwargs)
@@ -282,8 +291,8 @@ class Reducer:
         embeds, family = kwargs["inputs_embeds"], self.view.family
         length = embeds.shape[1]
         valid = None if mask is None or prompt.valid is None else mask[:, -length:].to(embeds.device).bool()
-        self._check_merged(pictures)
-        blocks = self._blocks(frame.argument("token_type_ids"), valid, past.tokens, length)
+        check_merged(pictures, self.tower)
+        blocks = prompt_blocks(self.view.family, frame.argument("token_type_ids"), valid, past.tokens, length)
         session = Session(self.view, prompt, pictures.vision, embeds, valid, blocks, past, self.self_check)
         frame.session = session
         injected = kwargs.get("deepstack_visual_embeds")
@@ -327,25 +336,6 @@ class Reducer:
         if any(stage.layer == self.view.depth for stage in later):
             frame.hooks.before(self.view.final_norm, layers.after)
         return kwargs
-
-    def _check_merged(self, pictures: Pictures) -> None:
-        for tap in pictures.vision.taps:
-            made = None if tap.merged is None else tap.merged.strategy
-            if made != self.tower:
-                raise InputError(
-                    f"these image features were made with {made or 'nothing'} inside the vision tower, but this handle "
-                    f"has {self.tower or 'nothing'} there; pass pixel_values, or call get_image_features again"
-                )
-
-    def _blocks(
-        self, types: torch.Tensor | None, valid: torch.Tensor | None, before: int, length: int
-    ) -> torch.Tensor | None:
-        """Which tokens see each other both ways, `[batch, seq]`; None if attention is plainly causal."""
-        family = self.view.family
-        if not family.bidirectional or types is None or (family.prefix and before > 0):
-            return None
-        blocks = token_blocks(types[:, -length:], family.prefix)
-        return blocks if valid is None else torch.where(valid.to(blocks.device), blocks, -1)
 
     def _leave(self, frame: Frame, output: Any) -> Any:
         session = frame.session

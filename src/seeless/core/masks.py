@@ -7,7 +7,7 @@ from torch import nn
 from transformers.masking_utils import create_causal_mask
 
 from seeless.core.cache import cached_length
-from seeless.core.family import ModelView
+from seeless.core.family import Family, ModelView
 from seeless.core.host import CACHE
 from seeless.errors import UnsupportedModel
 
@@ -77,6 +77,22 @@ def ready_mask(view: ModelView, hidden: torch.Tensor, mask: Any, cache: Any, blo
     kinds = {view.layer_kind(index): index for index in reversed(range(view.depth))}
     made = {kind: causal_mask(view, hidden, mask, cache, index, blocks) for kind, index in kinds.items()}
     return made if len(made) > 1 else next(iter(made.values()))
+
+
+def prompt_blocks(
+    family: Family, types: torch.Tensor | None, valid: torch.Tensor | None, past: int, length: int
+) -> torch.Tensor | None:
+    """Which tokens of a forward see each other both ways, `[batch, length]`; None if attention is plainly causal.
+
+    Args:
+        types: `token_type_ids`, of this forward or of the whole conversation.
+        valid: `[batch, length]` bool, False on padding; None if there is none.
+        past: tokens of the conversation before.
+    """
+    if not family.bidirectional or types is None or (family.prefix and past > 0):
+        return None
+    blocks = token_blocks(types[:, -length:], family.prefix)
+    return blocks if valid is None else torch.where(valid.to(blocks.device), blocks, -1)
 
 
 def token_blocks(types: torch.Tensor, prefix: bool) -> torch.Tensor:

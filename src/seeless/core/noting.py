@@ -13,11 +13,23 @@ from seeless.context import TowerSignal
 from seeless.core.capture import Capture
 from seeless.core.family import ModelView
 from seeless.core.hooks import HookSet
-from seeless.core.pictures import NOTE, Kind, Note, Packing, carriers, geometry, given_grids, lengths, same_sized
+from seeless.core.pictures import (
+    NOTE,
+    Kind,
+    Note,
+    Packing,
+    Pictures,
+    carriers,
+    geometry,
+    given_grids,
+    lengths,
+    same_sized,
+)
 from seeless.core.tower import Merging, merging_layers
 from seeless.core.tower_attention import AttentionTap
 from seeless.core.transfer import fetch
 from seeless.core.vision import VisionTap
+from seeless.errors import InputError
 from seeless.strategy import TowerStrategy
 
 
@@ -159,3 +171,14 @@ def _tap_packer(view: ModelView, name: str, found: Callable[[Packing], None], ho
         return pack(*args, **kwargs)
 
     hooks.override(view.base, name, packing)
+
+
+def check_merged(pictures: Pictures, tower: TowerStrategy | None) -> None:
+    """Refuse features that were made under another strategy inside the tower than this handle's."""
+    for tap in pictures.vision.taps:
+        made = None if tap.merged is None else tap.merged.strategy
+        if made != tower:
+            raise InputError(
+                f"these image features were made with {made or 'nothing'} inside the vision tower, but this handle "
+                f"has {tower or 'nothing'} there; pass pixel_values, or call get_image_features again"
+            )
