@@ -116,7 +116,7 @@ def test_a_sweep_goes_on(seeless, write, tmp_path):
         "sweep", "--plugin", file, "--strategies", "mine,uniform", "--keep", 0.5, "--limit", 1, "--output", "s.jsonl"
     )
     rows = {row["strategy"]: row for row in map(json.loads, (tmp_path / "s.jsonl").read_text().splitlines())}
-    assert outcome.code == 0 and set(rows) == {"none", "mine", "uniform"} and "scores" in rows["uniform"]
-    assert rows["mine"]["refused"] == (
+    assert outcome.code == 1 and set(rows) == {"none", "mine", "uniform"} and "scores" in rows["uniform"]
+    assert rows["mine"]["failed"] == (
         f"{file}:{line_of(file, '# here')}, in score of Mine, stage 0, before layer 2: ArithmeticError: no"
     )

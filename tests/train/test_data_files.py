@@ -4,11 +4,13 @@ import base64
 import json
 
 import pytest
+import torch
 
 from seeless.datafile import UnreadableFile
 from seeless.datafile import read_records as entries
-from seeless.train import BadRecordList, BadRecords, read_records
-from training_data import entry
+from seeless.tiny import draw_scene
+from seeless.train import BadRecordList, BadRecords, Batches, read_records
+from training_data import entry, llava_processor
 
 GOOD = [entry("a", ["which?", "7"]), entry("b", ["what \u2028 is \x85 it?", "ü"])]
 LINES = "\n".join(json.dumps(each, ensure_ascii=False) for each in GOOD)
@@ -86,7 +88,10 @@ ODD = {
     "deep objects": (odd('{"}": ' * 100_000 + '"]"' + "}" * 100_000), "nest too deeply"),
     "half a pair": (json.dumps(entry("x", ["\ud800?", "7"])), "turn 1 has characters that are none"),
     "half a pair in the answer": (json.dumps(entry("x", ["?", "7\udfff"])), "turn 2 has characters that are none"),
-    "bare base64": (json.dumps(entry("x", ["<image>?", "7"], PHOTO)), r"no picture .*data:image/png;base64"),
+    "base64 of no picture": (json.dumps(entry("x", ["<image>?", "7"], PHOTO)), "no picture"),
+    "address": (json.dumps(entry("x", ["<image>?", "7"], "http://x.org/a.png")), "fetch it first"),
+    "unknown address": (json.dumps(entry("x", ["<image>?", "7"], "ftp://x.org/a.png")), "no way to fetch ftp://"),
+    "file of an address": (json.dumps(entry("x", ["<image>?", "7"], "file:///missing.png")), "no picture"),
     "long name": (json.dumps(entry("x", ["<image>?", "7"], "x" * 256 + ".png")), "no picture"),
     "long path": (json.dumps(entry("x", ["<image>?", "7"], "x/" * 3000 + ".png")), "no picture"),
     "nul": (json.dumps(entry("x", ["<image>?", "7"], "a\0.png")), "no picture"),
@@ -136,11 +141,19 @@ def test_ids_that_are_no_names_are_none(tmp_path, name):
     assert read_records(tmp_path / "x.jsonl")[1][0].name is None
 
 
-def test_a_picture_in_the_record_itself_is_taken_as_it_is(tmp_path):
-    uri = "data:image/png;base64," + PHOTO
-    (tmp_path / "x.json").write_text(json.dumps([entry("a", ["<image>?", "7"], uri)]))
-    (record,), bad = read_records(tmp_path / "x.json")
-    assert bad == [] and record.images == (uri,)
+def test_pictures_by_name_by_address_and_in_the_record_itself_are_one(tmp_path):
+    picture = draw_scene(0).image
+    (tmp_path / "pictures").mkdir()
+    picture.save(tmp_path / "pictures" / "a b.png")
+    text = base64.b64encode((tmp_path / "pictures" / "a b.png").read_bytes()).decode()
+    names = ["a b.png", (tmp_path / "pictures/a b.png").as_uri(), "data:image/png;base64," + text, text]
+    file = tmp_path / "x.json"
+    file.write_text(json.dumps([entry(str(number), ["<image>?", "7"], name) for number, name in enumerate(names)]))
+    records, bad = read_records(file, tmp_path / "pictures")
+    assert bad == [] and [record.name for record in records] == ["0", "1", "2", "3"]
+    batches = Batches(llava_processor(), BadRecordList(tmp_path / "bad.jsonl", skip=False))
+    pixels = batches([(records, number) for number in range(4)])["pixel_values"]
+    assert len(pixels) == 4 and all(torch.equal(each, pixels[0]) for each in pixels)
 
 
 def test_the_reader_serves_other_records_too(tmp_path):

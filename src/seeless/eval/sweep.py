@@ -257,14 +257,12 @@ class _Session:
         if not refused:
             try:
                 done = self._evaluate(run)
-            except REFUSALS as error:
-                if run.name == NONE:
+            except Exception as error:
+                if run.name == NONE:  # then none of the others can run, either
                     raise
+                if isinstance(error, sl.StrategyError) or not isinstance(error, REFUSALS):
+                    return {**row, FAILED: _reason(error), **tail}, None
                 refused = one_line(error)
-            except Exception as error:  # of a plug-in, say
-                if run.name == NONE:  # then all others fail, too
-                    raise
-                return {**row, FAILED: _reason(error), **tail}, None
         if done is not None and run.keep != 1 and not any(_fewer(measure) for measure in done.measures):
             refused = f"{run.name} dropped nothing: every question was answered from all its visual tokens"
         if refused or done is None:

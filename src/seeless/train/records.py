@@ -9,11 +9,10 @@ from typing import Any
 from seeless import datafile
 from seeless.errors import brief, shortened
 from seeless.jsonl import NoJSON
+from seeless.pixels import is_inline, local_file
 from seeless.train.errors import BadRecords
 
 PICTURE = "<image>"
-DATA = "data:"  # begins a picture that stands in the record itself
-LONGEST_NAME = 255
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
 
@@ -24,7 +23,8 @@ class Record:
     Args:
         file, where: the file, and the "line 7" (JSONL) or "record 7" (JSON) of it, counted from one.
         name: its `id`, None without one.
-        images: files of its pictures, or data: URIs as text, in the order of the `<image>` marks in its turns.
+        images: files of its pictures, or pictures as text (data: URIs, base64), in the order of the `<image>` marks in
+            its turns.
         turns: role ("system", "user" or "assistant") and text of each turn.
     """
 
@@ -58,10 +58,11 @@ def read_records(
 ) -> tuple[list[Record], list[BadRecord]]:
     """The records of a file, and those that cannot be trained on.
 
-    A record is `{"id", "image": file or data: URI, list of them or absent, "conversations": [{"from": "human" or "gpt",
-    "value": text}]}`, the file a JSON list of records, JSONL with one record a line, a single record, or an object with
-    one list of records in it. Every picture has its `<image>` in a human turn; turns alternate, a "system" turn may
-    come first, the last is an answer. Pictures must exist; they are opened only when they are needed.
+    A record is `{"id", "image": one picture, a list of them or absent, "conversations": [{"from": "human" or "gpt",
+    "value": text}]}`; a picture is a file, or text that holds it (a data: URI, base64). The file is a JSON list of
+    records, JSONL with one record a line, a single record, or an object with one list of records in it. Every picture
+    has its `<image>` in a human turn; turns alternate, a "system" turn may come first, the last is an answer. Pictures
+    must exist; they are opened only when they are needed.
 
     Args:
         image_folder: what the pictures' paths are relative to; the file's own folder unless told.
@@ -161,11 +162,14 @@ def _images(given: Any, folder: Path) -> tuple[Path | str, ...]:
 
 
 def _image(name: str, folder: Path) -> Path | str:
-    if name[: len(DATA)].lower() == DATA:
+    if is_inline(name):
         return name
-    if os.path.isfile(folder / name):
-        return folder / name
-    hint = ""
-    if len(name) > LONGEST_NAME:
-        hint = "; a picture inside a record is a data: URI, as in data:image/png;base64,..."
-    raise _Unusable(f"no picture {brief(folder / name)}{hint}")
+    try:
+        own = local_file(name)
+    except ValueError as error:
+        raise _Unusable(str(error)) from error
+    if own is None:
+        raise _Unusable(f"no picture {brief(name)}: pictures are files or data: URIs here, so fetch it first")
+    if not os.path.isfile(path := folder / own):
+        raise _Unusable(f"no picture {brief(path)}")
+    return path
