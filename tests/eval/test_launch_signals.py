@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from heeding import heed
 
 from seeless.eval import launch as launch_module
 from seeless.eval.launch import launch
@@ -56,6 +57,7 @@ def started(tmp_path, manners="pass", *prefix):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heed,
     )
     assert wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 2)
     return process, [int(pid) for pid in pids.read_text().split()]

@@ -11,6 +11,7 @@ import time
 
 import pytest
 import torch
+from heeding import heed
 from test_sweep_command import run  # noqa: F401  (a fixture)
 
 import seeless.tiny
@@ -231,7 +232,8 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
 
 def test_ctrl_c_says_how_to_go_on(tmp_path):
     command = [sys.executable, "-m", "seeless.cli.main", "sweep", "--strategies", "pool,uniform", "--output", "x.jsonl"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed)
     ends = time.monotonic() + 120
     while time.monotonic() < ends and not (tmp_path / "x.jsonl").exists():
         time.sleep(0.05)
