@@ -168,7 +168,8 @@ class Reducer:
         return output
 
     def _run_features(self, noting: Noting, kind: Kind, below: Callable, args: tuple, kwargs: dict) -> Any:
-        self._begin()
+        if not noting.here.busy:
+            self._begin()
         if self.running.current() is None and is_bare(self.view.base, "forward"):
             raise UnsupportedModel(PASSED_BY.format(part=type(self.view.base).__name__))
         return noting.run(kind, below, args, kwargs)
