@@ -234,3 +234,16 @@ def test_what_is_not_declared_is_not_shown(tiny):
     wanted = r"Forgetful asks the vision tower for 'keys'.*write tower = \('attention', 'keys'\) in the class"
     with torch.no_grad(), sl.apply(model, Forgetful(keep=4)), pytest.raises(sl.InputError, match=wanted):
         model(**given)
+
+
+@pytest.mark.parametrize("name", ["qwen3_vl", "qwen2_5_vl", "qwen2_vl", "llava_onevision"])
+@torch.no_grad()
+def test_videos_encoded_by_the_images_method_outside_a_forward(name):
+    model = next(variant for variant in tinies.TINIES if variant.name == name).build("eager")
+    inputs = tinies.make_inputs(model, NAMES[name], [tinies.RAGGED_VIDEO[0]])
+    inner = model.model
+    given = {key: value for key, value in inputs.items() if "video" in key}
+    with sl.apply(model, FasterVLM(keep=0.5)) as run:
+        features = inner.get_video_features(**given).pooler_output
+        out = model.generate(**inputs, max_new_tokens=2, do_sample=False)
+        assert len(features) and out.shape[0] == 1 and run.report.n_after < run.report.n_before
