@@ -67,6 +67,12 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _heard():
+    """Loading a model on the command line quiets transformers, whose log says what is deprecated."""
+    transformers.utils.logging.set_verbosity_warning()
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _no_guests_of_others(request):
     """Outside tests/vtr, whose modules register guests as they are imported, only built-in ones are known."""
