@@ -2,12 +2,12 @@
 
 import copy
 import inspect
-import io
 import logging
 import pickle
 
 import pytest
 import torch
+from saving import through_torch
 from transformers import DynamicCache, GenerationConfig, LlamaConfig, LlamaForCausalLM, QuantizedCache, StaticCache
 from transformers.cache_utils import QuantizedLayer, StaticLayer
 from transformers.generation.candidate_generator import PromptLookupCandidateGenerator
@@ -383,13 +383,6 @@ def test_drafts_come_with_their_states(tiny, quiet, monkeypatch):
 
 
 # Copies.
-
-
-def through_torch(cache):
-    file = io.BytesIO()
-    torch.save(cache, file)
-    file.seek(0)
-    return torch.load(file, weights_only=False)
 
 
 COPIES = {

@@ -1,12 +1,12 @@
 """Copies of a model that carries a handle: independent, untouched, right; and other people's changes under a handle."""
 
 import copy
-import io
 import pickle
 import warnings
 
 import pytest
 import torch
+from saving import through_torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -17,13 +17,6 @@ LLAVA, NEXT = VARIANTS[1], VARIANTS[4]
 STRATEGIES = {"entry": sl.FasterVLM(keep=5), "layers": sl.PyramidDrop(), "tower": sl.ToMe(keep=0.5)}
 OURS = ("forward", "get_image_features", "__reduce_ex__", "_replicate_for_data_parallel")
 every = pytest.mark.parametrize("name", STRATEGIES)
-
-
-def through_torch(model):
-    file = io.BytesIO()
-    torch.save(model, file)
-    file.seek(0)
-    return torch.load(file, weights_only=False)
 
 
 WAYS = {

@@ -6,6 +6,7 @@ import pytest
 from lmms_runs import run_here
 from lmms_tasks import documents, png, write_tasks
 from PIL import Image
+from refusing import Refusing
 
 import seeless as sl
 from seeless.integrations.answering import Answerer
@@ -14,21 +15,6 @@ from seeless.integrations.lmms_eval.documents import BadDocuments
 from seeless.integrations.lmms_eval.model import SeelessLM, SeelessLMChat
 from seeless.integrations.prompts import prompt_of_text
 from seeless.tiny import load_tiny
-
-
-class Refusing:
-    """A processor that refuses tall pictures, as Qwen's does."""
-
-    def __init__(self, own):
-        self.own = own
-
-    def __getattr__(self, name):
-        return getattr(self.own, name)
-
-    def __call__(self, images=None, **options):
-        if any(image.height > 200 * image.width for own in images or [] for image in own):
-            raise ValueError("absolute aspect ratio must be smaller than 200")
-        return self.own(images=images, **options)
 
 
 def refusing():

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from PIL import Image
+from refusing import Refusing
 
 from seeless.train import BadRecordList, BadRecords, Batches, Settings, finetune, read_records
 from training_data import CHATML, PROCESSORS, entry, llava_processor, small_model, write_data
@@ -75,29 +76,16 @@ def test_what_no_record_alone_is_to_blame_for_is_raised_as_it_is(tmp_path, recor
     assert not (tmp_path / "bad.jsonl").exists()
 
 
-class Refusing:
-    """A processor that refuses tall pictures, as Qwen's does."""
-
-    def __init__(self):
-        self.own = llava_processor()
-
-    def __getattr__(self, name):
-        return getattr(self.own, name)
-
-    def __call__(self, images=None, **options):
-        if any(image.height > 200 * image.width for own in images or [] for image in own):
-            raise ValueError("absolute aspect ratio must be smaller than 200")
-        return self.own(images=images, **options)
-
-
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_run(tmp_path, records, workers):
     settings = {"steps": 8, "batch": 2, "workers": workers}
     with pytest.raises(BadRecords) as error:
-        finetune(small_model(), Refusing(), records, Settings(tmp_path / "a", **settings))
+        finetune(small_model(), Refusing(llava_processor()), records, Settings(tmp_path / "a", **settings))
     assert str(error.value).startswith(
         f"cannot train on {tmp_path / 'data.json'}, record 3 (one turn 2): the processor"
     )
     assert "Traceback" not in str(error.value)
-    outcome = finetune(small_model(), Refusing(), records, Settings(tmp_path / "b", skip_bad_records=True, **settings))
+    outcome = finetune(
+        small_model(), Refusing(llava_processor()), records, Settings(tmp_path / "b", skip_bad_records=True, **settings)
+    )
     assert outcome.bad == 1 and len(outcome.lines) == 8

@@ -32,6 +32,7 @@ class Continuing:
         self.spans, self.kernel = record.spans, view.language_model.config._attn_implementation
         self.positions: torch.Tensor | None = kwargs.get("position_ids")
         self.one = self.queries == 1 and not is_static(record.cache)
+        self.plain = self.one and self.kernel in ("sdpa", "eager")  # these take a mask of one query, made here
         self.flash = self.kernel.startswith("flash_attention")
         self.padded = any(span.valid is not None for span in self.spans)
         self.start = record.length  # layers grow while they run
@@ -42,7 +43,7 @@ class Continuing:
         """The language model's arguments; layers that need others get seams."""
         hook_layers(self.view.layers, self._needed(), self._before, hooks)
         first = self.spans[0]
-        if self.one and self.kernel in ("sdpa", "eager"):
+        if self.plain:
             mask = self._of_one_query(first, self.view.language_model.dtype, self.device)
         else:
             mask = self._shown(first, self.device)
@@ -54,7 +55,7 @@ class Continuing:
         """Layers whose mask or rotary embedding is not what the model gives to all of them, that is, to the first."""
         if len(self.spans) == 1:
             return []
-        alike = not self.padded and ((self.one and self.kernel in ("sdpa", "eager")) or self.flash)
+        alike = not self.padded and (self.plain or self.flash)
         needed: list[int] = []
         ends = [*(span.first for span in self.spans[1:]), self.view.depth]
         for span, end in zip(self.spans[1:], ends[1:], strict=True):
@@ -72,7 +73,7 @@ class Continuing:
 
     def _changes(self, index: int, span: Span, hidden: torch.Tensor, kwargs: dict) -> dict[str, Any]:
         changes: dict[str, Any] = {}
-        if self.one and self.kernel in ("sdpa", "eager"):
+        if self.plain:
             changes["attention_mask"] = self._of_one_query(span, hidden.dtype, hidden.device)
         elif self.flash:
             changes["attention_mask"] = self._shown(span, hidden.device)

@@ -9,7 +9,7 @@ import torch
 from seeless.core.cache import CacheRecord, Keeper, cached_keys, cached_length, check_cache, record_of
 from seeless.core.capture import forget
 from seeless.core.continuing import Continuing
-from seeless.core.family import ModelView
+from seeless.core.family import Kind, ModelView
 from seeless.core.frame import PASSED_BY, Frame, Running, named, named_output, new_frame, refuse_replicas
 from seeless.core.generating import apart, drafted, note_prompt, with_plain_mask
 from seeless.core.hooks import HookSet, hook_layers, is_bare, without_seams
@@ -19,7 +19,7 @@ from seeless.core.layers import PrefillLayers
 from seeless.core.masks import prompt_blocks, ready_mask
 from seeless.core.noting import Noting, check_merged
 from seeless.core.past import Past
-from seeless.core.pictures import Kind, Note, Pictures, find_pictures
+from seeless.core.pictures import Note, Pictures, find_pictures
 from seeless.core.positions import gather_tokens, take_positions
 from seeless.core.prompt import Prompt, PromptLength, read_prompt
 from seeless.core.reporting import build_report
@@ -68,9 +68,8 @@ class Reducer:
         HookSet.sweep()
         model, base, decoder = self.view.model, self.view.base, self.view.language_model
         noting = Noting(self.view, self.tower, tower_reads(self.stages), self.self_check, self._note)
-        kinds: list[Kind] = ["image", "video"] if self.view.takes_videos else ["image"]
         try:
-            for kind in kinds:
+            for kind in self.view.kinds:
                 self.hooks.around(base, f"get_{kind}_features", partial(self._run_features, noting, kind))
             if model is not base:
                 self.hooks.around(model, "forward", self._run_model)

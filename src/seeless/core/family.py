@@ -10,6 +10,7 @@ from torch import nn
 
 from seeless.errors import UnsupportedModel
 
+Kind = Literal["image", "video"]
 Merged = Literal["blocks", "consecutive"]
 
 
@@ -269,6 +270,11 @@ class ModelView:
     @property
     def takes_videos(self) -> bool:
         return self.family.video_token is not None
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """What the model takes in."""
+        return ("image", "video") if self.takes_videos else ("image",)
 
     def placeholder(self, kind: str) -> int:
         """The id of the placeholder of images or videos."""

@@ -11,11 +11,10 @@ from torch import nn
 
 from seeless.context import TowerSignal
 from seeless.core.capture import Capture
-from seeless.core.family import ModelView
+from seeless.core.family import Kind, ModelView
 from seeless.core.hooks import HookSet
 from seeless.core.pictures import (
     NOTE,
-    Kind,
     Note,
     Packing,
     Pictures,

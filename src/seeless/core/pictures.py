@@ -6,19 +6,18 @@ notes live on the outputs of `get_image_features` and `get_video_features` thems
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
-from seeless.core.family import ModelView
+from seeless.core.family import Kind, ModelView
 from seeless.core.images import NO_PATCH, Image, Side, packed_image
 from seeless.core.units import Layout, Placeholders
 from seeless.core.vision import Vision, VisionTap, token_side
 from seeless.errors import InputError
 
 NOTE = "_seeless_note"
-Kind = Literal["image", "video"]
 PIXELS: dict[Kind, tuple[str, ...]] = {
     "image": ("pixel_values", "pixel_values_images"),
     "video": ("pixel_values_videos",),
@@ -213,7 +212,7 @@ def geometry(view: ModelView, kind: Kind, given: dict) -> dict[str, torch.Tensor
 
 
 def given_grids(view: ModelView, kind: Kind, host: Mapping[str, np.ndarray]) -> tuple[Side, ...]:
-    """The patch grids of all pictures, from `_geometry`."""
+    """The patch grids of all pictures, from `geometry`."""
     if (name := view.family.grids.get(kind)) is not None:
         return tuple((h, w) for t, h, w in host[name].tolist() for _ in range(t))
     if (name := view.family.sizes) is not None and name in host:

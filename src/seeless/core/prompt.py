@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from seeless.core.family import ModelView
-from seeless.core.pictures import Kind, Pictures
+from seeless.core.family import Kind, ModelView
+from seeless.core.pictures import Pictures
 from seeless.core.transfer import fetch
 from seeless.core.units import Layout
 from seeless.errors import InputError

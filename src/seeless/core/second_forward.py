@@ -96,8 +96,9 @@ class SecondForward:
     def _text(self, ids: Sequence[int]) -> torch.Tensor:
         """Embeddings `[text, dim]` of some ids."""
         table = self.view.language_model.get_input_embeddings()
-        kinds = ("image", "video") if self.view.takes_videos else ("image",)
-        wrong = [i for i in ids if not 0 <= i < table.num_embeddings or i in map(self.view.placeholder, kinds)]
+        wrong = [
+            i for i in ids if not 0 <= i < table.num_embeddings or i in map(self.view.placeholder, self.view.kinds)
+        ]
         if wrong:
             raise InputError(
                 f"the ids {wrong} of the second prompt are no text: they must lie in 0 ... {table.num_embeddings - 1} "

@@ -104,7 +104,7 @@ class Session:
         """Rows `[units]` and columns `[units, visual]` of the original tokens of units of equal size."""
         key = tuple(map(id, units))
         if key not in self._places:
-            columns = np.stack([self.prompt.layout.columns[unit.row][unit.tokens] for unit in units])
+            columns = np.stack([self.prompt.layout.columns_of(unit) for unit in units])
             rows, places = upload([np.array([unit.row for unit in units]), columns], self.alive.device)
             self._places[key] = rows, places
         return self._places[key]
@@ -115,15 +115,14 @@ class Session:
         unknown = [i for i, count in enumerate(counts) if count is None]
         if unknown:
             alive = {
-                str(i): self.alive[units[i].row, upload([self._columns_of(units[i])], self.alive.device)[0]].sum()
+                str(i): self.alive[
+                    units[i].row, upload([self.prompt.layout.columns_of(units[i])], self.alive.device)[0]
+                ].sum()
                 for i in unknown
             }
             for i, count in fetch(alive).items():
                 counts[int(i)] = int(count)
         return [count or 0 for count in counts]
-
-    def _columns_of(self, unit: Unit) -> np.ndarray:
-        return self.prompt.layout.columns[unit.row][unit.tokens]
 
     # What has been cached, and what will be.
 

@@ -18,7 +18,7 @@ from seeless.core.groups import Group, Uneven, group_units
 from seeless.core.reporting import Before
 from seeless.core.session import Session
 from seeless.core.transfer import fetch, upload
-from seeless.core.units import Unit
+from seeless.core.units import Layout, Unit
 from seeless.decision import Decision, Extend, Merge
 from seeless.errors import BudgetError, InputError, StrategyError, UnsupportedModel
 from seeless.strategy import Strategy, TowerStrategy
@@ -48,6 +48,10 @@ class PlannedStage:
     def place(self) -> str:
         """Where it acts, in words."""
         return f"stage {self.index}, before layer {self.layer}"
+
+    def units(self, layout: Layout) -> list[Unit]:
+        """What its strategy ranks; patches alone if it reads the tower."""
+        return layout.units(self.strategy.scope, bool(self.strategy.tower))
 
 
 @dataclass
@@ -159,7 +163,7 @@ def _asked(
     """Every group of units with what a method of the strategy says of it."""
     strategy = stage.strategy
     with torch.no_grad():
-        units = session.prompt.layout.units(strategy.scope, bool(strategy.tower))
+        units = stage.units(session.prompt.layout)
         counts = session.counts(units)
         pending = group_units(session, units, counts, strategy.one_by_one, stage.alike)
         answered = []
@@ -230,7 +234,7 @@ def _check(session: Session, stage: PlannedStage, asked: Asked, dtype: torch.dty
             f"{type(strategy).__name__} merges what the tower gave, which only the first merging stage at the entry "
             "can do; put it first, and before layer 0"
         )
-    units = session.prompt.layout.units(strategy.scope, bool(strategy.tower))
+    units = stage.units(session.prompt.layout)
 
     def unit(number: int) -> str:
         return name_of(units, group.units[number], strategy.scope)
@@ -303,16 +307,16 @@ def _apply(
 
 def _drop_unranked(session: Session, stage: PlannedStage, alive: torch.Tensor) -> list[int]:
     """Visual tokens outside all units, which show no patch, leave; in which rows any did."""
-    layout, strategy = session.prompt.layout, stage.strategy
+    layout = session.prompt.layout
     outside = [np.ones(len(own), dtype=bool) for own in layout.columns]
-    for unit in layout.units(strategy.scope, bool(strategy.tower)):
+    for unit in stage.units(layout):
         outside[unit.row][unit.tokens] = False
     units = [Unit(row, np.flatnonzero(own), None) for row, own in enumerate(outside) if own.any()]
     left = session.counts(units)
     units, left = [u for u, n in zip(units, left, strict=True) if n], [n for n in left if n]
     if units:
         rows = np.concatenate([np.full(len(unit.tokens), unit.row) for unit in units])
-        columns = np.concatenate([layout.columns[unit.row][unit.tokens] for unit in units])
+        columns = np.concatenate([layout.columns_of(unit) for unit in units])
         places = upload([rows, columns], alive.device)
         alive[places[0], places[1]] = False
     for unit, n in zip(units, left, strict=True):

@@ -59,7 +59,7 @@ def merging_layers(view: ModelView, kind: str, strategy: TowerStrategy, choice: 
 
 def check_tower(view: ModelView, strategy: TowerStrategy) -> None:
     """Raise what `merging_layers` raises for any kind of input the model takes."""
-    for kind in ["image", "video"] if view.takes_videos else ["image"]:
+    for kind in view.kinds:
         merging_layers(view, kind, strategy)
 
 

@@ -85,6 +85,10 @@ class Layout:
                 start += len(image)
             self.images[row] += _joined(own, columns) if kind.runs else own
 
+    def columns_of(self, unit: Unit) -> np.ndarray:
+        """`[visual]`, columns of the input of a unit's tokens."""
+        return self.columns[unit.row][unit.tokens]
+
     def count(self, row: int) -> int:
         return len(self.columns[row])
 
