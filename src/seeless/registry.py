@@ -9,7 +9,7 @@ from dataclasses import fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from seeless.errors import BudgetError, StrategyError, UnknownStrategy, did_you_mean
+from seeless.errors import BudgetError, StrategyError, UnknownStrategy, brief, did_you_mean
 
 if TYPE_CHECKING:
     from seeless.strategy import Strategy
@@ -100,7 +100,7 @@ def strategy_class(name: str) -> "type[Strategy]":
         raise UnknownStrategy(f"{name!r} is no name of a strategy; there are {', '.join(available())}")
     if name not in _strategies:
         hint = did_you_mean(name.lower(), _strategies) or f"there are {', '.join(available())}"
-        raise UnknownStrategy(f"no strategy is called {name!r}; {hint}")
+        raise UnknownStrategy(f"no strategy is called {brief(name)}; {hint}")
     return _strategies[name]
 
 

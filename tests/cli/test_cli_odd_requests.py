@@ -175,6 +175,20 @@ def test_a_group_of_tasks_that_is_a_member_of_itself(seeless, stub, tmp_path):
     assert seeless(*call, "mme").code == 0
 
 
+@pytest.mark.parametrize("limit", ["inf", "nan", "-1", "0", "2.5", "many", "1" * 5000])
+def test_limits_that_are_no_numbers_of_questions(seeless, stub, limit):
+    outcome = seeless("eval", "--model", "tiny", "--limit", limit, "--dry-run")
+    assert outcome.code == 2 and outcome.out == "" and len(outcome.err) < 2000
+    assert "--limit" in outcome.err and "share below 1" in " ".join(outcome.err.replace("│", " ").split())
+    for limit in ("3", "0.5"):
+        assert f"--limit {limit}" in seeless("eval", "--model", "tiny", "--limit", limit, "--dry-run").out
+
+
+@pytest.mark.parametrize("arguments", [["run", "--strategy"], ["info"], ["eval", "--model", "tiny", "--method"]])
+def test_endless_names(seeless, arguments):
+    sentence(seeless(*arguments, "x" * 28_000), "28002 characters")
+
+
 @pytest.mark.parametrize("output", ["file", "file/x", "x" * 300])
 def test_an_evaluation_whose_output_cannot_be_written(seeless, stub, tmp_path, output):
     (tmp_path / "file").touch()

@@ -182,7 +182,7 @@ def test_texts_with_other_line_ends_come_back(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--limit", "inf"], "--limit inf: give a whole number"),
+        (["--limit", "inf"], "--limit inf is not possible; give a whole number"),
         (["--limit", "nan"], "--limit nan"),
         (["--limit", "-1"], "--limit -1"),
         (["--limit", "0"], "--limit 0"),

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from seeless.cli.catalogue import complete_name
+from seeless.cli.options import questions
 from seeless.cli.script_flags import Asked, without_prefix
 from seeless.named.plugins import load_plugins
 
@@ -64,7 +65,8 @@ def evaluate(
         Path | None, typer.Option(metavar="FOLDER", rich_help_panel=TASKS, help="A folder with task files of your own.")
     ] = None,
     limit: Annotated[
-        float | None, typer.Option(min=0, rich_help_panel=TASKS, help="Questions per task, below 1 their share.")
+        str | None,
+        typer.Option(metavar="N_OR_SHARE", rich_help_panel=TASKS, help="Questions per task, below 1 their share."),
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, rich_help_panel=TASKS, help="Questions per forward; 1, with tiny 16.")
@@ -174,13 +176,4 @@ def evaluate(
         return
     if num_samples is not None or num_chunks > 1:
         raise typer.BadParameter("--num-samples and --num-chunks are for questions about videos; tasks have --limit")
-    run_tasks(run, TaskRun(tasks, include_path, _questions(limit), batch_size, extra, port))
-
-
-def _questions(limit: float | None) -> float | None:
-    """A number of questions, or their share."""
-    if limit is None or 0 < limit < 1:
-        return limit
-    if limit == 0 or limit != int(limit):
-        raise typer.BadParameter(f"--limit {limit:g} is not possible; give a whole number, or a share below 1")
-    return int(limit)
+    run_tasks(run, TaskRun(tasks, include_path, questions(limit), batch_size, extra, port))

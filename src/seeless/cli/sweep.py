@@ -13,7 +13,7 @@ import seeless as sl
 from seeless.budget import check_budget
 from seeless.cli.console import notice, print_table, say
 from seeless.cli.flags import as_flag, read_flags
-from seeless.cli.options import Plugins
+from seeless.cli.options import Plugins, questions
 from seeless.errors import brief, shortened
 from seeless.eval.errors import FailedEvaluation, InvalidRequest
 from seeless.eval.rows import FAILED, REFUSED, check_rows, has_scores, headline
@@ -87,7 +87,7 @@ def sweep(
     asked = Asked(
         model=model if chosen.embedded or os.path.exists(model) else chosen.pretrained,
         tasks=full_names(_items(tasks)),
-        limit=None if limit is None else _limit(limit),
+        limit=questions(limit),
         batch_size=batch_size,
         include_path=tuple(include_path or []),
         command=shlex.join(["seeless", *sys.argv[1:]]),
@@ -233,16 +233,6 @@ def _budget(text: str) -> float | int:
     except (ValueError, sl.BudgetError) as error:
         raise typer.BadParameter(f"--keep {shortened(text)}: give shares (0.25) or numbers of tokens (64)") from error
     return budget
-
-
-def _limit(text: str) -> float | int:
-    try:
-        limit = parse_value(text, float | int)
-    except ValueError:
-        limit = 0
-    if limit <= 0 or (limit > 1 and limit != int(limit)):
-        raise typer.BadParameter(f"--limit {shortened(text)}: give a whole number of questions, or a share below 1")
-    return limit if limit < 1 else int(limit)
 
 
 def _seed(text: str) -> int:

@@ -4,7 +4,7 @@ from dataclasses import Field, dataclass
 from typing import Any
 
 import seeless as sl
-from seeless.errors import did_you_mean
+from seeless.errors import brief, did_you_mean
 from seeless.eval.errors import InvalidRequest
 from seeless.eval.targets import PLUGIN, Target
 from seeless.fields import field_types, takes
@@ -95,7 +95,7 @@ def guest(target: Target, method: str, budget: dict[str, str], params: list[str]
         InvalidRequest: an unknown method, a parameter that it does not have, a value that it cannot take.
     """
     if method not in methods():
-        raise InvalidRequest(f"no method is called {method!r}; {_near(method, methods())} {OF_YOUR_OWN}")
+        raise InvalidRequest(f"no method is called {brief(method)}; {_near(method, methods())} {OF_YOUR_OWN}")
     budget, values = dict(budget), _params(target, method, params)
     on_tower = method == "vispruner" and VTR_REGISTRY[method].__module__.startswith("seeless.")
     notices: tuple[str, ...] = ()

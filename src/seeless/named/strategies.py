@@ -6,6 +6,7 @@ from dataclasses import Field, dataclass
 from typing import TYPE_CHECKING, Any
 
 import seeless as sl
+from seeless.errors import brief
 
 if TYPE_CHECKING:
     from seeless.strategy import Recipe
@@ -92,7 +93,7 @@ def choose(name: str) -> Choice:
             known |= {known: known for known in sl.available()}
         near = [known[each] for each in difflib.get_close_matches(guest.lower(), known, n=3, cutoff=0.5)]
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known.values())}"
-        raise sl.UnknownStrategy(f"no strategy is called {name!r}; {hint} {OF_YOUR_OWN}")
+        raise sl.UnknownStrategy(f"no strategy is called {brief(name)}; {hint} {OF_YOUR_OWN}")
     config = config_class(guest)
     if "__dataclass_fields__" not in vars(config):
         raise sl.BudgetError(f"{config.__name__} is no dataclass, so its fields are no flags; put @dataclass above it")

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from seeless.errors import BudgetError
+from seeless.errors import BudgetError, brief
 from seeless.vtr.config import VTRConfig
 
 C = TypeVar("C", bound=type)
@@ -35,7 +35,7 @@ def guest_class(name: str) -> type:
     """
     if name not in VTR_REGISTRY:
         raise BudgetError(
-            f"no strategy is registered as {name!r}; there are {', '.join(sorted(VTR_REGISTRY))}. One of your "
+            f"no strategy is registered as {brief(name)}; there are {', '.join(sorted(VTR_REGISTRY))}. One of your "
             "own is known once the file that registers it is imported"
         )
     return VTR_REGISTRY[name]
