@@ -9,9 +9,11 @@ from seeless.budget import Budget
 from seeless.context import Context
 from seeless.decision import Decision, Keep, Merge
 from seeless.errors import BudgetError
-from seeless.ops.topk import top_mask
+from seeless.ops.topk import top_indices, top_mask
 from seeless.registry import register
 from seeless.strategy import EntryStrategy, Scope
+
+LIKENESSES_AT_ONCE = 2**22
 
 
 @register("prumerge")
@@ -101,9 +103,13 @@ class PruMerge(EntryStrategy):
     def _similar(self, keys: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """The neighbours of some `tokens` `[units, tokens]`, never they themselves, `[units, tokens, neighbours]`."""
         directions = F.normalize(keys.to(torch.promote_types(keys.dtype, torch.float32)), dim=-1)
-        own = directions.gather(1, tokens[..., None].expand(-1, -1, directions.shape[-1]))
-        likeness = (own @ directions.transpose(1, 2)).scatter(2, tokens[..., None], -torch.inf)
-        return likeness.argsort(dim=2, descending=True, stable=True)[..., : min(self.neighbours, keys.shape[1] - 1)]
+        units, visual = keys.shape[:2]
+        found, others = [], directions.transpose(1, 2)
+        for some in tokens.split(max(1, LIKENESSES_AT_ONCE // (units * visual)), dim=1):
+            own = directions.gather(1, some[..., None].expand(-1, -1, directions.shape[-1]))
+            likeness = (own @ others).scatter(2, some[..., None], -torch.inf)
+            found.append(top_indices(likeness, min(self.neighbours, visual - 1)))
+        return torch.cat(found, 1)
 
 
 @register("prumerge_plus")
