@@ -18,7 +18,8 @@ from PIL import Image, ImageDraw
 
 import seeless as sl
 import seeless.tiny
-from seeless.eval.plot import drawn_from, fingerprint, plot
+from seeless.eval.drawing import drawn_from
+from seeless.eval.plot import fingerprint, plot
 from seeless.eval.points import NONE, Point, points
 from seeless.eval.rows import read_rows
 from seeless.jsonl import read_lines

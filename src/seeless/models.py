@@ -12,10 +12,10 @@ from torch import nn
 from seeless.api import apply, resolved
 from seeless.context import Context
 from seeless.core.answers import NO_NULL_TOKEN, NO_PATCH_SHOWN
-from seeless.core.family import ModelView, unwrap
+from seeless.core.family import Kind, ModelView, unwrap
 from seeless.core.relevance import check_clip
 from seeless.core.sizes import dimensions
-from seeless.errors import BudgetError, SeelessError, UnsupportedModel
+from seeless.errors import BudgetError, InputError, SeelessError, UnsupportedModel
 from seeless.families import families, family_of
 from seeless.flops import prefill_cost
 from seeless.registry import available, get, strategy_class
@@ -123,6 +123,33 @@ def crop_tokens(model: nn.Module) -> int | None:
 def takes_videos(model: nn.Module) -> bool:
     """Whether it takes videos of their own, not only as a row of images."""
     return _view(model).takes_videos
+
+
+def placeholder(model: nn.Module, kind: Kind = "image") -> int:
+    """The id that stands in a prompt for one visual token of images, or of videos.
+
+    Raises:
+        InputError: the model takes no videos of their own.
+    """
+    view = _view(model)
+    name = view.family.image_token if kind == "image" else view.family.video_token
+    if name is None:
+        raise InputError(f"{view.family.title} takes no videos of their own; give their frames as images")
+    return int(getattr(view.config, name))
+
+
+def parts(model: nn.Module) -> dict[str, list[nn.Module]]:
+    """The modules that are the "tower" (two where videos have another), the "projector" and the "decoder".
+
+    A projector may lie inside the tower (the Qwen models').
+
+    >>> from seeless.tiny import load_tiny
+    >>> {part: [type(module).__name__ for module in modules] for part, modules in parts(load_tiny()[0]).items()}
+    {'tower': ['CLIPVisionModel'], 'projector': ['LlavaMultiModalProjector'], 'decoder': ['LlamaModel']}
+    """
+    view = _view(model)
+    towers = {id(tower): tower for tower in (view.tower("image"), view.tower("video"))}
+    return {"tower": list(towers.values()), "projector": [view.projector], "decoder": [view.language_model]}
 
 
 def text_flops(model: nn.Module, tokens: int) -> int:

@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
-from seeless.errors import shortened
+import seeless as sl
+from seeless.budget import check_budget
+from seeless.errors import brief, shortened
 from seeless.named.knobs import parse_value
 
 Plugins = Annotated[
@@ -24,3 +26,21 @@ def questions(limit: str | None) -> float | int | None:
     if number <= 0 or (number > 1 and number != int(number)):
         raise typer.BadParameter(f"--limit {shortened(limit)} is not possible; give a whole number, or a share below 1")
     return number if number < 1 else int(number)
+
+
+def items(text: str) -> list[str]:
+    """What a list with commas names, each once."""
+    items = list(dict.fromkeys(item.strip() for item in text.split(",") if item.strip()))
+    if not items:
+        raise typer.BadParameter(f"{brief(text)} names nothing")
+    return items
+
+
+def budget(text: str) -> float | int:
+    """What one of `--keep`'s budgets says."""
+    try:
+        found = parse_value(text, float | int)
+        check_budget(found)
+    except (ValueError, sl.BudgetError) as error:
+        raise typer.BadParameter(f"--keep {shortened(text)}: give shares (0.25) or numbers of tokens (64)") from error
+    return found

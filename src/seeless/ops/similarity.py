@@ -3,8 +3,8 @@
 import torch
 import torch.nn.functional as F
 
-TABLE = 2**26  # most similarities that are held at once, 256 MiB in float32
-PIECE = 2**24  # most that are worked on at once
+TABLE = 67_108_864  # most similarities that are held at once, 256 MiB in float32
+PIECE = 16_777_216  # most that are worked on at once
 
 
 def drop_duplicates(
