@@ -3,6 +3,8 @@
 import torch
 import torch.nn.functional as F
 
+from seeless.ops.ties import ranking
+
 
 def drop_duplicates(
     features: torch.Tensor, order: torch.Tensor, count: int, step: int = 8, ascending: bool = False
@@ -25,13 +27,13 @@ def drop_duplicates(
     """
     if count == 0:
         return order[:, :0]
-    normalized = F.normalize(features, dim=-1)
+    normalized = F.normalize(features.double(), dim=-1)  # near ties would change all later pairs
     while (listed := order.shape[1]) > count:
         a, b = order[:, 0::2], order[:, 1::2]
         removed = min(step, listed - count, a.shape[1])
         of_a, of_b = (normalized.gather(1, x[..., None].expand(-1, -1, features.shape[-1])) for x in (a, b))
         nearest = (of_a @ of_b.transpose(1, 2)).amax(2)
-        ranked = nearest.argsort(dim=1, descending=True, stable=True)[:, removed:]
+        ranked = ranking(nearest, size=1)[:, removed:]
         if ascending:
             ranked = ranked.flip(1)
         order = torch.cat([a.gather(1, ranked), b], dim=1)

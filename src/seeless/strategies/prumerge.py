@@ -9,6 +9,7 @@ from seeless.budget import Budget
 from seeless.context import Context
 from seeless.decision import Decision, Keep, Merge
 from seeless.errors import BudgetError
+from seeless.ops.ties import ranking, rounding
 from seeless.ops.topk import top_mask
 from seeless.registry import register
 from seeless.strategy import EntryStrategy, Scope
@@ -92,7 +93,8 @@ class PruMerge(EntryStrategy):
     def _standing_out(self, scores: torch.Tensor) -> torch.Tensor:
         """What stays where there is no budget, `[units, visual]` bool, the one more token left out."""
         low, high = scores.quantile(torch.tensor([0.25, 0.75], dtype=scores.dtype, device=scores.device), dim=1)
-        return (scores > (high + 1.5 * (high - low))[:, None]) | top_mask(scores, 1)
+        bound = (high + 1.5 * (high - low)) * (1 + rounding(scores.dtype))
+        return (scores > bound[:, None]) | top_mask(scores, 1)
 
     def _best(self, scores: torch.Tensor, count: int) -> torch.Tensor:
         """What stays of a budget of `count`, `[units, visual]` bool, the one more token left out."""
@@ -103,7 +105,7 @@ class PruMerge(EntryStrategy):
         directions = F.normalize(keys.to(torch.promote_types(keys.dtype, torch.float32)), dim=-1)
         own = directions.gather(1, tokens[..., None].expand(-1, -1, directions.shape[-1]))
         likeness = (own @ directions.transpose(1, 2)).scatter(2, tokens[..., None], -torch.inf)
-        return likeness.argsort(dim=2, descending=True, stable=True)[..., : min(self.neighbours, keys.shape[1] - 1)]
+        return ranking(likeness, size=1)[..., : min(self.neighbours, keys.shape[1] - 1)]
 
 
 @register("prumerge_plus")
