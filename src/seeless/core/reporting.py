@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from seeless.core.boxes import boxes_of
-from seeless.core.images import Image
+from seeless.core.boxes import Shown, boxes_of
 from seeless.core.positions import TokenRow
 from seeless.core.session import Session
 from seeless.core.transfer import fetch
+from seeless.errors import InputError
 from seeless.flops import Cost, Dimensions, decoder_layer_flops, kv_bytes, prefill_cost
 from seeless.report import Report, StageReport
 
@@ -70,7 +70,7 @@ class PrefillFacts:
         second: (row, operations) of second prompts.
         number: bytes of a number in the cache; 0 without one.
         class_token, centred: whether the tower has a class token, and saw the centre of the picture alone.
-        images: per row, those in it; `overview` is the crop that shows all of one.
+        rows: per row, the images in it.
     """
 
     size: Dimensions
@@ -87,8 +87,7 @@ class PrefillFacts:
     number: int
     class_token: bool
     centred: bool
-    images: list[list[Image]]
-    overview: int
+    rows: list[Shown]
 
     @property
     def _everything(self) -> list[list[int]]:
@@ -127,7 +126,14 @@ class PrefillFacts:
         )
 
     def boxes(self) -> list[list[torch.Tensor]]:
-        return [[torch.from_numpy(boxes_of(image, self.overview)) for image in row] for row in self.images]
+        return [[torch.from_numpy(boxes_of(p.image, row.family.overview)) for p in row.placed] for row in self.rows]
+
+    def picture(self, row: int, number: int, aspect: float) -> tuple[torch.Tensor, torch.Tensor]:
+        pictures = self.rows[row].pictures()
+        if not 0 <= number < len(pictures):
+            raise InputError(f"row {row} shows {len(pictures)} pictures, so there is no picture={number}")
+        placed, overview = pictures[number], self.rows[row].family.overview
+        return torch.from_numpy(placed.tokens), torch.from_numpy(boxes_of(placed.image, overview, aspect))
 
     def centre_crop(self) -> bool:
         return self.centred
@@ -159,11 +165,21 @@ def build_report(session: Session, size: Dimensions, cached: bool) -> Report:
         second=[(row, layers * decoder_layer_flops(size, n)) for row, n, layers in session.second_runs],
         number=session.number_bytes if cached else 0,
         class_token=view.has_class_token,
-        images=[[placed.image for placed in row] for row in layout.images],
-        overview=view.family.overview,
+        rows=[_shown(session, row) for row in range(len(original))],
         centred=view.family.packer is None and view.config.vision_config.model_type == "clip_vision_model",
     )
     return Report(session.stages, visual, text, facts)
+
+
+def _shown(session: Session, row: int) -> Shown:
+    """The images of a row, with the text before each."""
+    view, prompt = session.view, session.prompt
+    columns, placed, texts = prompt.layout.columns[row], prompt.layout.images[row], None
+    if prompt.ids is not None:
+        firsts = [int(columns[each.tokens[0]]) for each in placed]
+        ends = [0, *(int(columns[each.tokens[-1]]) + 1 for each in placed)]
+        texts = [prompt.ids[row, end:first].tolist() for end, first in zip(ends, firsts, strict=False)]
+    return Shown(placed, texts, view.family, str(getattr(view.config, "_name_or_path", "")))
 
 
 def _pictures_of(session: Session, row: int) -> list[int]:
