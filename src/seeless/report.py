@@ -103,7 +103,8 @@ class Report:
 
     @cached_property
     def row_flops(self) -> list[tuple[int, int]]:
-        """Per row, both totals if it were alone; a picture that several rows show (beams) counts for each."""
+        """Per row, both totals if it were alone; a picture that several rows show (beams) counts for each. They add up
+        to the totals but for towers that run the pictures of all rows as one sequence (Pixtral)."""
         return self.facts.row_flops()
 
     @cached_property

@@ -240,6 +240,13 @@ class ModelView:
         return [index % states - 1 for index in chosen]
 
     @property
+    def tower_readers(self) -> list[nn.Module]:
+        """Modules of the tower that take in what layers before the last give, for the decoder."""
+        if self.family.tower_readers is None:
+            return []
+        return list(self._part(self._towers["image"], self.family.tower_readers))
+
+    @property
     def final_norm(self) -> Any:
         """The norm before the head."""
         return self._part(self.language_model, self.family.final_norm)
