@@ -155,7 +155,7 @@ def parts(model: nn.Module) -> dict[str, list[nn.Module]]:
 def text_flops(model: nn.Module, tokens: int) -> int:
     """Floating-point operations of the prefill of a prompt of so many tokens without a picture (`seeless.flops`)."""
     view = _view(model)
-    return prefill_cost(dimensions(view), [[tokens]] * view.depth, [0] * view.depth, [], [], 0, False).total
+    return prefill_cost(dimensions(view), [[tokens]] * view.depth, [0] * view.depth, [], False).total
 
 
 def parameter_names(model: nn.Module) -> dict[str, list[str]]:

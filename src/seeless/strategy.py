@@ -163,7 +163,8 @@ class Strategy(ABC):
         raise NotImplementedError(f"{type(self).__name__} must define score, select or reduce")
 
     def select(self, ctx: "Context") -> Keep:
-        """Which tokens stay. By default the highest scores, or all above `threshold`."""
+        """Which tokens stay. By default the highest scores, or all above `threshold`; of scores that rounding alone may
+        set apart (`ops.ties`), those of the lower places."""
         scores = self._checked(self.score(ctx), ctx.index.shape)
         if self.threshold is None or not self.by_threshold(ctx.stage_index):
             return Keep(top_mask(scores, ctx.n_keep), scores, ctx.n_keep)

@@ -24,16 +24,6 @@ def test_every_count_with_many_ties(units):
         assert [row.nonzero()[:, 0].tolist() for row in mask] == [highest(unit, count) for unit in units]
 
 
-@settings(max_examples=30, deadline=None)
-@given(
-    st.lists(st.floats(allow_nan=False, width=32), min_size=1, max_size=40),
-    st.data(),
-)
-def test_any_floats(values, data):
-    count = data.draw(st.integers(0, len(values)))
-    assert top_mask(torch.tensor([values]), count)[0].nonzero()[:, 0].tolist() == highest(values, count)
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_long_rows_of_equal_scores_keep_the_first(dtype):
     mask = top_mask(torch.zeros(2, 600, dtype=dtype), 37)

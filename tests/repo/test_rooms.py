@@ -14,7 +14,7 @@ STANDARD = set(sys.stdlib_module_names)
 ROOMS = {"ops", "strategies", "families", "core", "pixels"}
 ABOVE = sorted({p.relative_to(PACKAGE).parts[0] for p in FILES if len(p.relative_to(PACKAGE).parts) > 1} - ROOMS)
 ALLOWED = {
-    "ops": ["torch"],
+    "ops": ["torch", "seeless.ops.ties"],
     "strategies": [
         "torch",
         *(f"seeless.{m}" for m in ("ops", "strategy", "context", "decision", "budget", "registry", "errors")),

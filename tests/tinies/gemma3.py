@@ -7,6 +7,8 @@ from transformers import Gemma3Config, Gemma3ForConditionalGeneration, Gemma3Tex
 
 from .base import END, IMAGE, START, Piece, Tiny, grids, normal, siglip, text_options, words
 
+CROPS_FOLLOW, BETWEEN, ADJACENT = 91, 92, 93  # what the text before the first crop says, and before the others
+
 
 class Gemma3(Tiny):
     name = "gemma3"
@@ -31,7 +33,8 @@ class Gemma3(Tiny):
         pictures = [1, 3, 1, 1][seed % 4]  # the second: an image and two crops of it
         ids = []
         for number in range(pictures):
-            ids += [*words(2, 10 * seed + number), START, *[IMAGE] * 16, END]
+            text = [*words(2, 10 * seed), ADJACENT] if number == 0 else [CROPS_FOLLOW] if number == 1 else [BETWEEN] * 2
+            ids += [*text, START, *[IMAGE] * 16, END]
         return Piece(ids, {"pixel_values": normal((pictures, 3, 32, 32), seed)}, grids(pictures, 4, 4))
 
     def collate(self, pieces, ids, mask) -> dict:

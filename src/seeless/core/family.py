@@ -12,6 +12,7 @@ from seeless.errors import UnsupportedModel
 
 Kind = Literal["image", "video"]
 Merged = Literal["blocks", "consecutive"]
+Crops = Literal["joined", "marked", "told"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,9 @@ class Family:
         unresampled: arguments with which the packer does not resample its canvas.
         runs: whether one image is one unbroken run of placeholders, however many crops it was cut into.
         overview: the crop that shows the whole picture, 0 or -1.
+        crops: how one knows the crops of a picture: they are "joined" to one image, or each is one of its own and the
+            one that shows the whole is "marked" by the token before it, or crops are "told" of by the text before them.
+        crops_told: what that text says before the first crop.
         image_token, video_token: attributes of the config with the placeholders' ids; `video_token` is None if the
             model takes no videos of their own.
         mrope: whether positions have three axes (time, height, width).
@@ -78,6 +82,8 @@ class Family:
     unresampled: dict[str, Any] = field(default_factory=dict)
     runs: bool = False
     overview: int = 0
+    crops: Crops = "joined"
+    crops_told: tuple[str, ...] = ()
     image_token: str = "image_token_id"
     video_token: str | None = None
     mrope: bool = False
@@ -232,6 +238,13 @@ class ModelView:
         choice = getattr(self.config, "vision_feature_layer", -1) if choice is None else choice
         chosen = [choice] if isinstance(choice, int) else choice
         return [index % states - 1 for index in chosen]
+
+    @property
+    def tower_readers(self) -> list[nn.Module]:
+        """Modules of the tower that take in what layers before the last give, for the decoder."""
+        if self.family.tower_readers is None:
+            return []
+        return list(self._part(self._towers["image"], self.family.tower_readers))
 
     @property
     def final_norm(self) -> Any:

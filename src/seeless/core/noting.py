@@ -146,12 +146,16 @@ def _tap_tower(
         if view.family.projected and vision.may_read("features"):
             vision.projected = projected
 
+    def see_projected(module: nn.Module, args: tuple, kwargs: dict, output: torch.Tensor) -> None:
+        vision.came_out += output.shape[:-1].numel()
+
     hooks.before(view.tower(kind), see_tower)
     if vision.made is not None:
         hooks.before(layers[made], see_layer)
     if view.has_class_token and vision.may_read("class_token"):
         hooks.after(view.tower(kind), see_class_token)
     hooks.before(view.projector, see_features)
+    hooks.after(view.projector, see_projected)
     owners = {number: layers[number] for number in read}
     return Capture(owners, lambda number, call: read[number].see(call), self_check)
 

@@ -59,8 +59,11 @@ def load_clip(clip: str) -> tuple[Any, Any]:
 
 
 @cache
-def load_tokenizer(name: str) -> Any:
+def load_tokenizer(name: str, undone: str, instead: str) -> Any:
     """The tokenizer of a vision-language model, by the name it was loaded from.
+
+    Args:
+        undone, instead: what cannot be done without, and what can be done, for the message.
 
     Raises:
         InputError: it has none.
@@ -68,17 +71,11 @@ def load_tokenizer(name: str) -> Any:
     from transformers import AutoTokenizer
 
     if not name:
-        raise InputError(
-            "the question cannot be read from the prompt, because the model was loaded from no checkpoint with a "
-            "tokenizer; give the text with question="
-        )
+        raise InputError(f"{undone}, because the model was loaded from no checkpoint with a tokenizer; {instead}")
     try:
         return AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"the question cannot be read from the prompt, because {name!r} has no tokenizer ({error}); "
-            "give the text with question="
-        ) from error
+        raise InputError(f"{undone}, because {name!r} has no tokenizer ({error}); {instead}") from error
 
 
 def read_question(name: str, ids: list[int]) -> str:
@@ -87,7 +84,8 @@ def read_question(name: str, ids: list[int]) -> str:
     Decoded without special tokens and cut where the answer begins: at "ASSISTANT:" (in any case), at a line that begins
     with "assistant" or "model", or at "[/INST]".
     """
-    return ANSWER_BEGINS.split(load_tokenizer(name).decode(ids, skip_special_tokens=True))[0]
+    undone, instead = "the question cannot be read from the prompt", "give the text with question="
+    return ANSWER_BEGINS.split(load_tokenizer(name, undone, instead).decode(ids, skip_special_tokens=True))[0]
 
 
 def without_short_answer(question: str) -> str:

@@ -28,14 +28,21 @@ def dimensions(view: ModelView) -> Dimensions:
         tower_hidden=getattr(tower, "embed_dim", None) or tower.hidden_size,
         tower_weights=_weights(layers[0]),
         patch_inputs=getattr(tower, "num_channels", 3) * patch,
-        projector_weights=_weights(view.projector),
+        projector_weights=_weights(view.projector) + sum(map(_weights, view.tower_readers)),
         windowed_layers=windowed,
-        window=(tower.window_size // tower.patch_size) ** 2 if view.family.windows else 0,
+        window=_window(tower) if view.family.windows else 0,
+        experts=text.num_experts if getattr(text, "moe_intermediate_size", None) is not None else 0,
     )
 
 
 def _area(size: int | list[int] | tuple[int, ...]) -> int:
     return size * size if isinstance(size, int) else size[0] * size[1]
+
+
+def _window(tower: Any) -> int:
+    """Patches per side of an attention window, which holds whole tokens."""
+    merge = tower.spatial_merge_size
+    return tower.window_size // merge // tower.patch_size * merge
 
 
 def _intermediate(text: Any) -> int:

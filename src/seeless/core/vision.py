@@ -63,6 +63,7 @@ class VisionTap:
         source: of every token that enters, the place among those of all pictures that show patches; `NO_PATCH`.
         merged: what became of the tokens, if they were merged inside the tower.
         width: of what the projector took in.
+        came_out: tokens that the projector gave.
         asked: whether the features were asked for.
         over: whether a prefill has used it, and states were given up.
         trained: whether those had a gradient.
@@ -83,6 +84,7 @@ class VisionTap:
     source: np.ndarray | None = field(default=None, repr=False)
     merged: Merged | None = field(default=None, repr=False)
     width: int = 0
+    came_out: int = 0
     asked: bool = False
     over: bool = False
     trained: bool = False
@@ -95,6 +97,18 @@ class VisionTap:
     def count(self) -> int:
         """Tokens of all pictures."""
         return sum(height * width for height, width in self.tokens)
+
+    @property
+    def projected_tokens(self) -> list[int]:
+        """Per picture, the tokens that the projector gave: class tokens, and tokens that are pooled later, included."""
+        own = [height * width for height, width in self.tokens]
+        return own if sum(own) == self.came_out else [self.came_out // len(own)] * len(own)
+
+    @property
+    def in_one_sequence(self) -> bool:
+        """Whether the attention of all pictures is computed together, with a mask between them."""
+        flash = "flash" in str(self.view.config.vision_config._attn_implementation)
+        return self.taken is not None and len(self.taken) == 3 and self.taken[0] < len(self.patches) and not flash
 
     def describe(self, images: list[Image]) -> None:
         """Note where the tokens of every picture are among what enters the decoder."""

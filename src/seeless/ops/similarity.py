@@ -16,8 +16,9 @@ def drop_duplicates(
     the rest of a, in descending order of that similarity, followed by b, is the next list (VisPruner, ICCV 2025,
     arXiv 2412.01818v2, section 3.3). Odd lists give a the extra token, and never more than all of a leaves at once.
 
-    All similarities are computed once, and each turn looks its own up; lists too long for that (8,192 tokens of one
-    unit) compute those of each turn. There are (listed - count) / step turns, one after the other.
+    All similarities are computed once, and each turn looks its own up; lists too long for that (more than 8,192 tokens
+    of one unit) compute those of each turn. Both are worked out in float64 and rounded to float32, so that equal tokens
+    are equally similar. There are (listed - count) / step turns, one after the other.
 
     Args:
         features: `[units, visual, dim]`.
@@ -32,8 +33,8 @@ def drop_duplicates(
     if count == 0:
         return order[:, :0]
     units, listed = order.shape
-    own = _rows(F.normalize(features, dim=-1), order)  # of the tokens listed, at their first places
-    table = own @ own.transpose(1, 2) if units * listed**2 <= TABLE else None
+    own = _rows(F.normalize(features.double(), dim=-1), order)  # of the tokens listed, at their first places
+    table = (own @ own.transpose(1, 2)).float() if units * listed**2 <= TABLE else None
     place = torch.arange(listed, device=order.device).expand(units, -1)
     while (left := place.shape[1]) > count:
         a, b = place[:, 0::2], place[:, 1::2]
@@ -63,4 +64,4 @@ def _nearest_of(own: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Te
     """The same, multiplied out."""
     others = _rows(own, b).transpose(1, 2)
     size = max(1, PIECE // b.numel())
-    return torch.cat([(_rows(own, some) @ others).amax(2) for some in a.split(size, dim=1)], 1)
+    return torch.cat([(_rows(own, some) @ others).float().amax(2) for some in a.split(size, dim=1)], 1)

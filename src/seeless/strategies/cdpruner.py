@@ -27,9 +27,9 @@ class CDPruner(EntryStrategy):
     into segments of 77 tokens. "Answer the question using a single word or phrase." at its end does not count. The
     budget holds for every crop; a share is rounded. Positions are contiguous. Reported scores are the above.
 
-    Deviations: all of it in float32, the released code normalises in the model's precision. Minimum and maximum are
-    those of each unit, there of all crops of a picture. Pictures are not forced to five crops. Where all r are equal,
-    the span counts as 1.
+    Deviations: relevance is in float32 and the choice in float64, the released code normalises in the model's
+    precision. Minimum and maximum are those of each unit, there of all crops of a picture. Pictures are not forced to
+    five crops. Where all r are equal, the span counts as 1.
 
     Args:
         clip: folder or hub name of the CLIP model the tower came from (its text tower is needed, and vision-language
@@ -66,8 +66,7 @@ class CDPruner(EntryStrategy):
 
     def select(self, ctx: Context) -> Keep:
         scores = self.score(ctx)
-        tokens = ctx.embeds.to(scores.device, torch.promote_types(ctx.embeds.dtype, torch.float32))
-        directions = F.normalize(tokens, dim=-1)
+        directions = F.normalize(ctx.embeds.to(scores.device, torch.float64), dim=-1)
         likeness = directions @ directions.transpose(1, 2)
         likeness.diagonal(dim1=1, dim2=2).fill_(1)  # rounding must not decide between equally relevant tokens
         kernel = scores[:, :, None] * likeness * scores[:, None, :]

@@ -9,6 +9,7 @@ from seeless.budget import Budget
 from seeless.context import Context
 from seeless.decision import Decision, Keep, Merge
 from seeless.errors import BudgetError
+from seeless.ops.ties import rounding
 from seeless.ops.topk import top_indices, top_mask
 from seeless.registry import register
 from seeless.strategy import EntryStrategy, Scope
@@ -94,7 +95,8 @@ class PruMerge(EntryStrategy):
     def _standing_out(self, scores: torch.Tensor) -> torch.Tensor:
         """What stays where there is no budget, `[units, visual]` bool, the one more token left out."""
         low, high = scores.quantile(torch.tensor([0.25, 0.75], dtype=scores.dtype, device=scores.device), dim=1)
-        return (scores > (high + 1.5 * (high - low))[:, None]) | top_mask(scores, 1)
+        bound = (high + 1.5 * (high - low)) * (1 + rounding(scores.dtype))
+        return (scores > bound[:, None]) | top_mask(scores, 1)
 
     def _best(self, scores: torch.Tensor, count: int) -> torch.Tensor:
         """What stays of a budget of `count`, `[units, visual]` bool, the one more token left out."""
