@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from seeless.api import Handle, apply
     from seeless.context import Context
+    from seeless.core.family import Family
     from seeless.decision import Decision, Keep, Merge
     from seeless.errors import (
         AlreadyApplied,
@@ -48,6 +49,7 @@ else:  # with them come torch and transformers: seconds that `seeless --help` ne
         {
             "seeless.api": ("Handle", "apply"),
             "seeless.context": ("Context",),
+            "seeless.core.family": ("Family",),
             "seeless.decision": ("Decision", "Keep", "Merge"),
             "seeless.errors": (
                 "AlreadyApplied",
@@ -97,6 +99,7 @@ __all__ = [  # noqa: RUF022 (plain order; ruff takes CLSE and EVS for constants)
     "DivPrune",
     "EVS",
     "EntryStrategy",
+    "Family",
     "FastV",
     "FasterVLM",
     "Handle",

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from seeless.core.rotary import Rotary
 from seeless.errors import UnsupportedModel
 
 Kind = Literal["image", "video"]
@@ -126,10 +127,11 @@ class ModelView:
             raise UnsupportedModel(f"{type(model).__name__} has no {family.base!r}; is it a {family.title} model?")
         self.base: Any = base
         self.language_model: Any = self._part(base, family.language_model)
-        if not hasattr(self.language_model, family.layers):  # a causal LM with a head instead of the bare decoder
-            self.language_model = self._part(self.language_model, "model")
-        self.layers: Any = self._part(self.language_model, family.layers)
-        self.rotary: Any = self._part(self.language_model, family.rotary)
+        inner = _follow(self.language_model, "model")  # a causal LM with a head instead of the bare decoder
+        if not hasattr(self.language_model, family.layers) and inner is not None:
+            self.language_model = inner
+        self.layers: Any = self._part_of_decoder(family.layers)
+        self.rotary: Any = self._part_of_decoder(family.rotary)
         self._towers = {"image": self._part(base, family.tower)}
         self._towers["video"] = self._part(base, family.video_tower) if family.video_tower else self._towers["image"]
         self.projector: Any = self._part(base, family.projector)
@@ -154,6 +156,16 @@ class ModelView:
             raise UnsupportedModel(
                 f"{type(owner).__name__} has no {path!r}, which every {self.family.title} model of the supported "
                 "transformers versions (5.18 to 5.24) has"
+            )
+        return part
+
+    def _part_of_decoder(self, path: str) -> Any:
+        part = _follow(self.language_model, path)
+        if part is None:
+            raise UnsupportedModel(
+                f"the decoder of this {self.family.title} model, {type(self.language_model).__name__}, has no "
+                f"{path!r}; tokens can be dropped from decoders with a list of layers and one rotary embedding for "
+                "all of them"
             )
         return part
 
@@ -185,7 +197,7 @@ class ModelView:
         kinds = getattr(self.language_model.config, "layer_types", None)
         return kinds[index] if kinds else "full_attention"
 
-    def rotate(self, hidden: torch.Tensor, positions: torch.Tensor, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def rotate(self, hidden: torch.Tensor, positions: torch.Tensor, index: int) -> Rotary:
         """The rotary embedding of a decoder layer at some positions."""
         if "layer_type" in inspect.signature(self.rotary.forward).parameters:
             return self.rotary(hidden, positions, self.layer_kind(index))
