@@ -18,6 +18,7 @@ import torch
 import transformers
 
 import seeless
+from seeless import families
 from seeless.vtr import VTR_REGISTRY
 
 seeless.available()  # tests that put the registry back as it was must find it full
@@ -71,6 +72,15 @@ def _one_thread():
 def _heard():
     """Loading a model on the command line quiets transformers, whose log says what is deprecated."""
     transformers.utils.logging.set_verbosity_warning()
+
+
+@pytest.fixture(autouse=True)
+def _no_families_of_others():
+    """What a test registers, a page of the documentation for one, nobody else sees."""
+    known = dict(families._registered)
+    yield
+    families._registered.clear()
+    families._registered.update(known)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         UnknownStrategy,
         UnsupportedModel,
     )
+    from seeless.families import register_family
     from seeless.registry import available, from_dict, get, register
     from seeless.report import Report, StageReport
     from seeless.strategies.cdpruner import CDPruner
@@ -61,6 +62,7 @@ else:  # with them come torch and transformers: seconds that `seeless --help` ne
                 "UnknownStrategy",
                 "UnsupportedModel",
             ),
+            "seeless.families": ("register_family",),
             "seeless.registry": ("available", "from_dict", "get", "register"),
             "seeless.report": ("Report", "StageReport"),
             "seeless.strategies.cdpruner": ("CDPruner",),
@@ -136,5 +138,6 @@ __all__ = [  # noqa: RUF022 (plain order; ruff takes CLSE and EVS for constants)
     "from_dict",
     "get",
     "register",
+    "register_family",
 ]
 __version__ = "0.1.0"

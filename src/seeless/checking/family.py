@@ -1,6 +1,5 @@
 """Whether what a family says of its models is true: methods of every kind, against the mask oracle."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -53,6 +52,23 @@ def check_family(config: Any, model_class: Any) -> list[Outcome]:
     family = family_named(config.model_type)
     model = build(config, model_class, family.mrope)
     return Check(model, family).outcomes()
+
+
+def class_of(config: Any) -> Any:
+    """The class of `transformers` that makes a model of a config.
+
+    Raises:
+        UnsupportedModel: its mapping of pictures and text to text has none.
+    """
+    from transformers import AutoModelForImageTextToText
+
+    mapping: Any = AutoModelForImageTextToText._model_mapping  # type: ignore[attr-defined]
+    if type(config) not in mapping:
+        raise sl.UnsupportedModel(
+            f"AutoModelForImageTextToText makes no model of a {type(config).__name__}; register it in a plug-in: "
+            f"AutoModelForImageTextToText.register({type(config).__name__}, ...)"
+        )
+    return mapping[type(config)]
 
 
 def build(config: Any, model_class: Any, mrope: bool) -> Any:
@@ -109,6 +125,7 @@ class Check:
             if not (self.family.mrope and what in RENUMBERED):
                 found.append(self._told(what, lambda s=strategy: self._equals_the_oracle(s)))
         found.append(self._told("a row of a batch is the row alone", self._rows_alone))
+        found.append(self._told("merging inside the tower runs", self._merges))
         return found
 
     def _told(self, what: str, check: Any) -> Outcome:
@@ -174,6 +191,11 @@ class Check:
                     return f"logits of row {number} are {far:.1e} of their size away from those of the row alone"
         return ""
 
+    def _merges(self) -> str:
+        with sl.apply(self.model, sl.ToMe(keep=0.5)):
+            logits = self.model(**self.batch.inputs).logits
+        return "" if logits.isfinite().all() else "not all logits are finite"
+
     def _refuses(self, strategy: sl.Strategy) -> bool:
         try:
             with sl.apply(self.model, strategy):
@@ -186,14 +208,3 @@ class Check:
 def _far(here: torch.Tensor, there: torch.Tensor) -> float:
     """The largest difference, as a share of the largest number; nan if there is one."""
     return float((here - there).abs().max() / there.abs().max())
-
-
-def all_hold(outcomes: list[Outcome]) -> bool:
-    """Whether nothing fails."""
-    return all(outcome.state != "fails" for outcome in outcomes)
-
-
-def lines(outcomes: list[Outcome]) -> Iterator[str]:
-    """The outcomes, a line each."""
-    for outcome in outcomes:
-        yield f"{outcome.state:8} {outcome.what}" + (f": {outcome.detail}" if outcome.detail else "")

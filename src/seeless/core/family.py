@@ -1,15 +1,15 @@
 """What a family must say about its models, and how its modules are found on one."""
 
 import inspect
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 import torch
 from torch import nn
 
 from seeless.core.rotary import Rotary
-from seeless.errors import UnsupportedModel
+from seeless.errors import UnsupportedModel, did_you_mean
 
 Kind = Literal["image", "video"]
 Merged = Literal["blocks", "consecutive"]
@@ -52,10 +52,13 @@ class Family:
         anchor: distance of the null token from the first token after the image.
         checkpoints: names of the original release and of the converted checkpoint that `transformers` loads.
         note: anything a user should know, shown by `seeless info`.
+
+    Raises:
+        UnsupportedModel: `title` or `model_types` is missing, there is no such field, or it cannot take the value.
     """
 
-    title: str
-    model_types: tuple[str, ...]
+    title: str = ""
+    model_types: tuple[str, ...] = ()
     base: str = "model"
     language_model: str = "language_model"
     tower: str = "vision_tower"
@@ -88,6 +91,41 @@ class Family:
     anchor: int = 0
     checkpoints: dict[str, str] = field(default_factory=dict)
     note: str = ""
+
+    def __new__(cls, *given: Any, **named: Any) -> "Family":
+        known = [own.name for own in fields(cls)]
+        for name in named:
+            if name not in known:
+                near = did_you_mean(name, known) or f"its fields are {', '.join(known)}"
+                raise UnsupportedModel(f"a Family has no field {name!r}; {near}")
+        return super().__new__(cls)
+
+    def __post_init__(self) -> None:
+        if not self.title or not self.model_types:
+            raise UnsupportedModel(
+                "a Family needs a title, what people call its models, and model_types, as in their config.json: "
+                'Family(title="My VLM", model_types=("my_vlm",))'
+            )
+        for own in fields(self):
+            value = getattr(self, own.name)
+            if not _fits(value, own.type):
+                kind = inspect.formatannotation(own.type).replace("typing.", "")
+                raise UnsupportedModel(
+                    f"{own.name}={value!r} of the family {self.title!r} is not possible; it takes {kind}"
+                )
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    """Whether a value is of the kind that a field of `Family` takes."""
+    if value is None:
+        return "None" in str(annotation)
+    if "tuple" in str(annotation):
+        return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+    if annotation is Merged:
+        return value in get_args(Merged)
+    if isinstance(value, bool):
+        return annotation is bool
+    return isinstance(value, dict if get_origin(annotation) is dict else annotation)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
