@@ -36,6 +36,17 @@ DECODERS = (
 REFUSED_DECODERS = ("opt", "biogpt", "bloom", "gpt2", "mamba2", "jamba", "rwkv", "xglm", "bert", "doge")
 
 
+# What the checkpoints say and the classes of configs do not.
+SAID = {
+    name: {"vision_start_token_id": 151652, "vision_end_token_id": 151653}
+    for name in ("qwen2_5_omni_thinker", "qwen3_omni_moe_thinker")
+}
+
+
+def config_of(name):
+    return CONFIG_MAPPING[name](**SAID.get(name, {}))
+
+
 def model_class(name):
     return getattr(transformers, CLASSES[name])
 
@@ -57,7 +68,7 @@ def refusal(act):
 def test_what_is_supported_equals_the_oracle(name):
     """Merging in the tower meets its oracle in the contracts; here it runs, or is refused."""
     family = family_of(name)
-    check = Check(build(CONFIG_MAPPING[name](), model_class(name), family.mrope), family)
+    check = Check(build(config_of(name), model_class(name), family.mrope), family)
     outcomes = check.outcomes()
     assert failures(outcomes) == []
     assert {outcome.what for outcome in outcomes if outcome.state == "holds"} >= {"a cut at the entry"}
@@ -97,10 +108,10 @@ def with_decoder(kind, family="internvl"):
 @pytest.mark.parametrize(
     ("family", "kind"),
     [
-        *(("internvl", kind) for kind in DECODERS),
-        *(("mistral3", kind) for kind in ("ministral3", "mistral4")),
-        *(pytest.param("llava", kind, marks=FULL) for kind in DECODERS),
-        *(pytest.param("mistral3", kind, marks=FULL) for kind in DECODERS if kind != "ministral3"),
+        *(("internvl", kind) for kind in DECODERS if kind in CONFIG_MAPPING),
+        *(("mistral3", kind) for kind in ("ministral3", "mistral4") if kind in CONFIG_MAPPING),
+        *(pytest.param("llava", kind, marks=FULL) for kind in DECODERS if kind in CONFIG_MAPPING),
+        *(pytest.param("mistral3", kind, marks=FULL) for kind in DECODERS[:-1] if kind in CONFIG_MAPPING),
     ],
 )
 def test_families_around_other_decoders(family, kind):

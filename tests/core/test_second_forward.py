@@ -11,7 +11,8 @@ from tinies import IMAGE, RAGGED, RAGGED_VIDEO, TINIES, VIDEO, make_inputs, make
 from tiny_models import BACKENDS
 
 BEFORE, BETWEEN, AFTER = [7, 8, 9, 10], [21, 22], [31, 32, 33]
-CASES = [(own, kind) for own in TINIES for kind in own.kinds]
+# Qwen3-Omni looks for pictures by the marker before them, which is no part of a second prompt, to number positions.
+CASES = [(own, kind) for own in TINIES for kind in own.kinds if own.name != "qwen3_omni_moe_thinker"]
 EVERY_CROP_AN_IMAGE = ("smolvlm", "idefics3", "gemma3")
 CHOSEN = [own for own in TINIES if own.name in ("qwen2_vl", "qwen3_vl", "internvl")]
 CHOSEN.insert(0, TINIES[0])  # LLaVA

@@ -134,7 +134,10 @@ def origin(tiny, piece, gradient):
     energy = gradient.square()
     if grid is None:
         return energy.flatten(0, -4).sum(1)
-    t, h, w = grid  # Qwen's order of patches: 2 x 2 of them side by side
+    t, h, w = grid
+    if energy.ndim == 4:  # patches as pixels, in the order of the picture
+        return energy.flatten(1).sum(1).reshape(t, h, w)
+    # Qwen's order of patches: 2 x 2 of them side by side
     energy = energy.sum(1).reshape(t, h // 2, w // 2, 2, 2)
     return energy.permute(0, 1, 3, 2, 4).reshape(t, h, w)
 

@@ -114,6 +114,14 @@ class Check:
         self.decoder, self.base = Decoder(model, family), base
         self.pictures = Pictures(model, base, family)
         self.batch = self._prompts(ROWS)
+        try:
+            with torch.no_grad():
+                model(**self.batch.inputs)
+        except Exception as error:
+            raise sl.UnsupportedModel(
+                f"the stock {type(model).__name__} does not run on the prompt made for it here: {with_kind(error)}; "
+                "look at the config, and at image_token, grids, sizes and packer of the family"
+            ) from error
 
     def _prompts(self, rows: Any) -> Prompts:
         return make_prompts(self.model, self.base, self.family, self.pictures, rows)

@@ -53,9 +53,14 @@ SIZES: dict[str, tuple[int, int | None]] = {
     "decoder_attention_heads": (HEADS, HEADS),
     "encoder_ffn_dim": (48, 48),
     "decoder_ffn_dim": (48, 48),
+    "base_channels": (32, 32),
+    "latent_channels": (32, 32),
+    "num_embeddings": (16, 16),
+    "image_token_embed_dim": (HIDDEN, HIDDEN),
 }
 LEFT_TO_CHECKPOINTS = ("num_experts_per_tok", "head_dim")  # no number in some classes of configs
 LISTS_OF_LAYERS = ("layer_types", "mlp_layer_types", "no_rope_layers")
+FEATURE_LAYERS = (-2, -3, -1, 1, 2)  # of a tower of three
 # Numbers of layers among the tower's.
 LAYERS_OF_THE_TOWER = {
     "deepstack_visual_indexes": [0, 1],
@@ -110,6 +115,8 @@ def _part(given: dict[str, Any], widths: dict[int, int], tower: bool) -> dict[st
             result[name] = value[: TOWER_LAYERS if tower else LAYERS]
         elif name in LAYERS_OF_THE_TOWER:
             result[name] = LAYERS_OF_THE_TOWER[name]
+        elif name in ("vision_feature_layer", "vision_feature_layers"):
+            result[name] = list(FEATURE_LAYERS[: len(value)]) if isinstance(value, list | tuple) else _layer(value)
         elif name == "first_k_dense_replace":
             result[name] = min(value, 1)
         elif name == "window_size" and tower and isinstance(value, int):
@@ -126,6 +133,10 @@ def _part(given: dict[str, Any], widths: dict[int, int], tower: bool) -> dict[st
         ):
             result[name] = widths[value]
     return result
+
+
+def _layer(number: int | None) -> int | None:
+    return None if number is None else max(-TOWER_LAYERS, min(number, TOWER_LAYERS))
 
 
 def _rope(given: dict[str, Any], turned: float) -> dict[str, Any]:

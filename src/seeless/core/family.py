@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 import torch
 from torch import nn
 
+from seeless.core.host import FEATURE_LAYERS, feature_layer_in
 from seeless.core.rotary import Rotary
 from seeless.errors import UnsupportedModel, did_you_mean
 
@@ -279,7 +280,9 @@ class ModelView:
             choice: indices among the tower's hidden states, `vision_feature_layer`; None = the config's.
         """
         states = len(self.tower_layers(kind)) + 1
-        choice = getattr(self.config, "vision_feature_layer", -1) if choice is None else choice
+        if choice is None:
+            choice = feature_layer_in({name: getattr(self.config, name, None) for name in FEATURE_LAYERS})
+        choice = -1 if choice is None else choice
         chosen = [choice] if isinstance(choice, int) else choice
         return [index % states - 1 for index in chosen]
 
