@@ -12,9 +12,14 @@ import torch
 MERGED = (
     *("internvl", "smolvlm", "idefics3", "gemma3", "mistral3", "lighton_ocr", "paddleocr_vl", "ovis2"),
     *("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen2_5_omni_thinker", "qwen3_omni_moe_thinker"),
+    *("cosmos3_omni", "cosmos3_edge", "kimi_k25"),
     *("glm4v", "glm4v_moe", "glm46v", "glmga", "glm_ocr"),
 )
-CONSECUTIVE = ("qwen", "glm")  # beginnings of types whose tower has the patches of a token one behind the other
+CONSECUTIVE = (
+    "qwen",
+    "glm",
+    "cosmos3",
+)  # beginnings of types whose tower has the patches of a token one behind the other
 POOLED_VIDEOS = ("llava_onevision", "llava_next_video")
 
 
@@ -23,8 +28,8 @@ def first_of(module, *names):
 
 
 def layers_of(tower):
-    if hasattr(tower, "blocks"):
-        return tower.blocks
+    if (own := getattr(tower, "blocks", getattr(tower, "layers", None))) is not None:
+        return own
     inner = first_of(tower, "encoder", "transformer", "vision_model")
     return first_of(inner.encoder if hasattr(inner, "encoder") else inner, "layers", "layer")
 

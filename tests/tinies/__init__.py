@@ -43,6 +43,9 @@ NEWER = {
     "vipllava": ("VipLlava",),
     "deepseek_vl": ("DeepseekVL", "Janus"),
     "lighton_ocr": ("LightOnOcr",),
+    "cosmos3": ("Cosmos3Omni", "Cosmos3Edge"),
+    "kimi_k25": ("KimiK25",),
+    "video_llama_3": ("VideoLlama3",),
 }
 
 

@@ -50,6 +50,11 @@ class Glm4VMoe(Glm4V):
     name = "glm4v_moe"
     model_class = Glm4vMoeForConditionalGeneration
     config_class = Glm4vMoeConfig
+
+    def kernels(self, backend: str):
+        # its layers hand coordinates to their kernel, which flash attention takes for packed sequences, cut or not
+        return "sdpa" if backend == "fused" else backend
+
     text = {
         "rope_parameters": HALF,
         "n_routed_experts": 4,

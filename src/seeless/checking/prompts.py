@@ -108,6 +108,7 @@ class Pictures:
         value: Any = self.config
         for name in path.split("."):
             value = getattr(value, name)
+        value = value[0] if isinstance(value, list | tuple) else value
         return 1 / value if value < 1 else value
 
     def _patches(self, numbers: list[int], *shape: int) -> dict[str, Any]:
@@ -115,8 +116,8 @@ class Pictures:
         pixels = [_noise((h * w, *shape), number) for (h, w), number in zip(sides, numbers, strict=True)]
         grids = {self.family.grids["image"]: torch.tensor([(1, *side) for side in sides])}
         more = {}
-        if "image_merge_sizes" in self.asked and self.family.merge:
-            more["image_merge_sizes"] = torch.full((len(numbers),), int(self._number(self.family.merge)))
+        if "image_merge_sizes" in self.asked:  # patches per side that make a token, picture by picture
+            more["image_merge_sizes"] = torch.ones(len(numbers), dtype=torch.long)
         return {"pixel_values": torch.cat(pixels), **grids, **more}
 
     def _flat_patches(self, numbers: list[int]) -> dict[str, Any]:

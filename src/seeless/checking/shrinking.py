@@ -43,6 +43,7 @@ SIZES: dict[str, tuple[int, int | None]] = {
     "patch_size": (PATCH, PATCH),
     "image_size": (SIDE, SIDE),
     "projection_dim": (HIDDEN, HIDDEN),
+    "projection_hidden_size": (TOWER_HIDDEN, TOWER_HIDDEN),
     "out_hidden_size": (HIDDEN, HIDDEN),
     "output_dim": (HIDDEN, HIDDEN),
     "mm_tokens_per_image": ((SIDE // PATCH // 2) ** 2, None),
@@ -142,11 +143,19 @@ def _layer(number: int | None) -> int | None:
 def _rope(given: dict[str, Any], turned: float) -> dict[str, Any]:
     turned = given.get("partial_rotary_factor") or turned
     result = {key: _rope(value, turned) if isinstance(value, dict) else value for key, value in given.items()}
-    if (parts := result.get("mrope_section")) is not None:
-        angles = int(HIDDEN // HEADS * turned) // 2
-        others = [angles // 4] * (len(parts) - 1)
-        result["mrope_section"] = [angles - sum(others), *others]
+    parts: Any = result.get("mrope_section")
+    if parts is not None:
+        result["mrope_section"] = _shares(parts, int(HIDDEN // HEADS * turned) // 2)
     return result
+
+
+def _shares(parts: list[int], total: int) -> list[int]:
+    """Whole numbers in the proportions of `parts` that add up to a total."""
+    exact = [part * total / sum(parts) for part in parts]
+    whole = [int(share) for share in exact]
+    for place in sorted(range(len(parts)), key=lambda i: whole[i] - exact[i])[: total - sum(whole)]:
+        whole[place] += 1
+    return whole
 
 
 def _name_tokens(given: dict[str, Any]) -> None:

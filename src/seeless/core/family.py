@@ -309,6 +309,12 @@ class ModelView:
         value = self.config
         for name in path.split("."):
             value = getattr(value, name)
+        if isinstance(value, list | tuple):  # of height and width
+            if len(set(value)) > 1:
+                raise UnsupportedModel(
+                    f"{path} of this {self.family.title} model is {list(value)}, but tokens are squares"
+                )
+            value = value[0]
         return round(1 / value) if value < 1 else int(value)
 
     def block(self, kind: str, patches: int) -> int:
