@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "contracts"))
 
 import torch
 from matrix import CASES, STRATEGIES, gap, rows_of
+from model_types import model_types_summary, model_types_table, newest
 from PIL import Image, ImageDraw
 
 import seeless as sl
@@ -30,6 +31,7 @@ from tiny_models import BACKENDS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+MODELS = ROOT / "docs" / "models.md"
 GUESTS = ROOT / "docs" / "add-a-method.md"
 SWEPT = ROOT / "docs" / "sweep.md"
 SWEEP = ROOT / "results" / "sweep.jsonl"
@@ -299,12 +301,16 @@ def fill(text: str, name: str, table: str) -> str:
     return f"{before}{start}\n{table}\n{end}{after}"
 
 
-PAGES = {
+PAGES: dict[Path, dict[str, Callable[[], str]]] = {
     README: {"support": support_table, "accuracy": accuracy_table, "selectors": selectors_table},
     SWEPT: {"kinds": kinds_table},
     GUESTS: {"backbones": backbones_table},
+    MODELS: {},
     TRAINING: {"step": train_step_table, "finetune": finetune_table},
 }
+if newest():  # other releases of transformers have other types of models
+    PAGES[README]["summary of model types"] = model_types_summary
+    PAGES[MODELS]["model types"] = model_types_table
 
 
 def main() -> None:

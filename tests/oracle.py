@@ -257,6 +257,11 @@ def tower_signals(model, inputs):
     return seen
 
 
+def projector_of(model):
+    """The part that takes in one vector per token; None if there is none."""
+    return getattr(model.model, "multi_modal_projector", None) or getattr(model.model, "aligner", None)
+
+
 class TowerWatch:
     """What an untouched model's projectors took in and gave, call after call, and the towers' class tokens."""
 
@@ -264,8 +269,8 @@ class TowerWatch:
         self.calls, self.leads, base = [], [], model.model
         self.clip = model.config.vision_config.model_type == "clip_vision_model"
         self.layer = getattr(model.config, "vision_feature_layer", None)
-        self.projector = base.multi_modal_projector
-        names = ("vision_tower", "image_tower", "video_tower")
+        self.projector = projector_of(model)
+        names = ("vision_tower", "vision_model", "image_tower", "video_tower")
         towers = [getattr(base, name) for name in names if hasattr(base, name)]
         self.watches = [(self.projector, self._projected)]
         self.watches += [(tower, self._encoded) for tower in towers if self.clip]
@@ -274,7 +279,8 @@ class TowerWatch:
         self.calls.append((args[0], output))
 
     def _encoded(self, module, args, output):
-        self.leads.append(output.hidden_states[self.layer][:, 0])
+        layers = [self.layer] if isinstance(self.layer, int) else self.layer
+        self.leads.append(torch.cat([output.hidden_states[layer][:, 0] for layer in layers], -1))
 
     def take(self):
         """All features `[tokens, dim]`, what came of them `[tokens, hidden]`, and each one's class token or None."""
@@ -297,7 +303,7 @@ def summed(strategy, turn, model, untouched, inputs):
     Which tokens are summed is worked out again from the tower's signals. Which features belong to a token is found by
     what became of them.
     """
-    whole = not hasattr(untouched.model, "multi_modal_projector") or untouched.config.model_type in WHOLE
+    whole = projector_of(untouched) is None or untouched.config.model_type in WHOLE
     watch = None if whole else TowerWatch(untouched)
     crops = tower_signals(model, inputs)
 

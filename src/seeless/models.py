@@ -12,7 +12,7 @@ from torch import nn
 from seeless.api import apply, resolved
 from seeless.context import Context
 from seeless.core.answers import NO_NULL_TOKEN, NO_PATCH_SHOWN
-from seeless.core.family import Kind, ModelView, unwrap
+from seeless.core.family import Family, Kind, ModelView, unwrap
 from seeless.core.relevance import check_clip
 from seeless.core.sizes import dimensions
 from seeless.errors import BudgetError, InputError, SeelessError, UnsupportedModel
@@ -100,6 +100,15 @@ def converted_name(name: str) -> str:
 def check_model_type(model_type: str) -> None:
     """Raise `UnsupportedModel` with a list of the supported ones unless some family has this `model_type`."""
     family_of(model_type)
+
+
+def family_named(model_type: str) -> Family:
+    """The family of a `config.model_type`.
+
+    Raises:
+        UnsupportedModel: none has it.
+    """
+    return family_of(model_type)
 
 
 def skeleton(config: Any) -> nn.Module:

@@ -70,7 +70,7 @@ CUT_AFTER_THE_TOWER = ("llava_next", "llava_onevision")  # beginnings of names: 
 CASES = [(tiny, kind) for tiny in TINIES for kind in tiny.kinds]
 PLACEHOLDERS = [IMAGE, VIDEO]
 NEW_TOKENS = 4  # the first from the prefill, one from its cache, two from what decoding added to that
-CLIP_TOWERS = ("llava-llama", "llava-mistral", "llava-qwen2", "llava_next", "video_llava")
+CLIP_TOWERS = ("llava-llama", "llava-mistral", "llava-qwen2", "llava_next", "video_llava", "vipllava")
 EVERY_CROP_AN_IMAGE = ("smolvlm", "idefics3", "gemma3")
 
 
@@ -88,6 +88,8 @@ def gap(tiny, name, backend):
         return "blind to the question"
     if name == "cdpruner" and not tiny.name.startswith(CLIP_TOWERS):
         return "is no CLIP"
+    if tiny.name == "vipllava" and name in ("tome", "cdpruner"):  # several layers of the tower, side by side
+        return "takes the outputs of several tower layers"
     if backend == "fused" and tiny.name.startswith(("gemma3", "paligemma")):
         return "see each other both ways"
     return None

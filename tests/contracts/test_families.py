@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from matrix import CASES, PLACEHOLDERS, case_id, rows_of
+from matrix import CASES, CLIP_TOWERS, PLACEHOLDERS, case_id, rows_of
 from plan import covering
 from transformers import DynamicCache
 
@@ -101,10 +101,23 @@ def test_the_report_says_which_attention_of_the_tower_ranked(tiny, own):
     model = tiny(own, "sdpa")
     with sl.apply(model, sl.FasterVLM(keep=5)) as run:
         model(**make_inputs(model, own, [[3, "image:0", 4]]))
-    has_class_token = own.name.startswith(("llava-llama", "llava-mistral", "llava-qwen2", "llava_next", "video_llava"))
+    has_class_token = own.name.startswith(CLIP_TOWERS)
     has_class_token |= own.name == "internvl"
     assert ("the class token's attention" in str(run.report)) == has_class_token
     assert ("the mean attention received" in str(run.report)) != has_class_token
+
+
+@torch.no_grad()
+def test_videos_of_a_family_that_is_not_known_to_take_any(tiny):
+    """GLM-V marks frames by the placeholders of images."""
+    own = next(tiny for tiny in TINIES if tiny.name == "glm4v")
+    model = tiny(own, "sdpa")
+    inputs = make_inputs(model, own, [[3, "image:0", 4]])
+    videos = {"pixel_values_videos": inputs.pop("pixel_values"), "video_grid_thw": inputs.pop("image_grid_thw")}
+    inputs["mm_token_type_ids"] *= 2
+    assert model(**inputs, **videos).logits.isfinite().all()
+    with sl.apply(model, "uniform", keep=4), pytest.raises(sl.UnsupportedModel, match="get videos here in a way"):
+        model(**inputs, **videos)
 
 
 @torch.no_grad()

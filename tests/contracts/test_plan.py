@@ -1,8 +1,10 @@
 """The short plan leaves out what it says and no more."""
 
 import itertools
+from collections import Counter
 
 import pytest
+import test_every_model_type
 import test_families
 import test_forward
 import test_generation
@@ -10,6 +12,7 @@ import test_model
 import test_training
 from matrix import CASES, STRATEGIES, case_id, gap
 from plan import DIFFERENT, KINDS, MORE, backends_of, differs, methods
+from sparse import EVERY, Turns
 
 import seeless as sl
 from seeless.strategy import TowerStrategy
@@ -152,6 +155,20 @@ def test_no_test_is_left_out_but_as_checked_here():
                 rows_given = mark.args[1] if mark.name == "parametrize" else []
                 marks = [mark.name, *(own.name for row in rows_given for own in getattr(row, "marks", ()))]
                 assert test in known or "full" not in marks, name
+
+
+def test_families_built_as_others_meet_every_eighth_combination():
+    """The oracle of the package meets them all the same."""
+    sparse = [own for own in TINIES if own.sparse]
+    turns, met = Turns(), Counter()
+    for own, name in itertools.product(sparse, STRATEGIES):
+        met[str(own), name] += turns.has("some test", [(own, "image"), name])
+    for own in sparse:
+        names = {name for name in STRATEGIES if met[str(own), name]}
+        assert len(STRATEGIES) // EVERY <= len(names) <= len(STRATEGIES) // EVERY + 1
+    assert len({name for _, name in met if any(met[str(own), name] for own in sparse)}) == len(STRATEGIES)
+    assert all(Turns().has("some test", [(own, "image")]) for own in TINIES if not own.sparse)
+    assert {own.config().model_type for own in sparse} <= set(test_every_model_type.SUPPORTED)
 
 
 def test_families_that_stand_for_others_are_there():

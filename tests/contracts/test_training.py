@@ -11,7 +11,7 @@ from tinies import make_inputs
 ROWS = [[5, "image:0", 9], [3, "image:1", 4, "image:2", 8], [12], [4, "image:3", 7]]
 NOTHING = -100
 # Experts have no float64 kernel; Gemma 2's eager softmax turns a float64 mask of a padded row into nan.
-IN_FLOAT32 = ("qwen3_vl_moe", "paligemma2")
+IN_FLOAT32 = ("qwen3_vl_moe", "paligemma2", "glm4v_moe", "qwen3_omni_moe_thinker", "kimi_k25")
 
 
 CHECKPOINTING = ("plain", "reentrant", "not-reentrant")

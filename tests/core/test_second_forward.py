@@ -11,17 +11,21 @@ from tinies import IMAGE, RAGGED, RAGGED_VIDEO, TINIES, VIDEO, make_inputs, make
 from tiny_models import BACKENDS
 
 BEFORE, BETWEEN, AFTER = [7, 8, 9, 10], [21, 22], [31, 32, 33]
-CASES = [(own, kind) for own in TINIES for kind in own.kinds]
+# The omni models look for pictures by the marker before them, which is no part of a second prompt, to number positions.
+CASES = [(own, kind) for own in TINIES for kind in own.kinds if "omni_" not in own.name]
 EVERY_CROP_AN_IMAGE = ("smolvlm", "idefics3", "gemma3")
 CHOSEN = [own for own in TINIES if own.name in ("qwen2_vl", "qwen3_vl", "internvl")]
 CHOSEN.insert(0, TINIES[0])  # LLaVA
 named = {"ids": lambda case: "-".join(map(str, case)) if isinstance(case, tuple) else str(case)}
 
 
+IN_FLOAT32 = ("qwen3_vl_moe", "glm4v_moe", "kimi_k25")
+
+
 @cache
 def exact(own, backend="eager"):
     """Under eager attention float64 turns padded rows into NaN in stock transformers, so batches run under sdpa."""
-    return own.build(backend, torch.float32 if "moe" in own.name else torch.float64)  # experts know no float64
+    return own.build(backend, torch.float32 if own.name in IN_FLOAT32 else torch.float64)  # experts know no float64
 
 
 class Asking(sl.LayerStrategy):

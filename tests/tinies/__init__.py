@@ -1,5 +1,8 @@
 """Tiny random models of every family, and prompts for them made of raw tensors."""
 
+import importlib
+from collections.abc import Iterator
+
 from .base import (
     END,
     IMAGE,
@@ -31,6 +34,33 @@ from .qwen3_vl_moe import Qwen3VLMoe
 from .smolvlm import SmolVLM
 from .video_llava import VideoLlava
 
+# Families that not every supported release of transformers has.
+NEWER = {
+    "glm_v": ("Glm4V", "Glm4VMoe", "Glm46V", "Glmga", "GlmOcr"),
+    "paddleocr_vl": ("PaddleOCRVL",),
+    "omni": ("Qwen25Omni", "Qwen3Omni"),
+    "ovis2": ("Ovis2",),
+    "vipllava": ("VipLlava",),
+    "deepseek_vl": ("DeepseekVL", "Janus"),
+    "lighton_ocr": ("LightOnOcr",),
+    "cosmos3": ("Cosmos3Omni", "Cosmos3Edge"),
+    "kimi_k25": ("KimiK25",),
+    "video_llama_3": ("VideoLlama3",),
+}
+
+
+def of_newer_releases() -> Iterator[Tiny]:
+    """Those of them that the installed release has."""
+    for module, names in NEWER.items():
+        try:
+            found = importlib.import_module(f".{module}", __name__)
+        except ImportError as error:
+            if error.name != "transformers":
+                raise
+            continue
+        yield from (getattr(found, name)() for name in names)
+
+
 TINIES: tuple[Tiny, ...] = (
     Llava("llama", 4),
     Llava("mistral", 2),
@@ -52,6 +82,7 @@ TINIES: tuple[Tiny, ...] = (
     PaliGemma(),
     LlavaPixtral(),
     PaliGemma2(),
+    *of_newer_releases(),
 )
 
 __all__ = [

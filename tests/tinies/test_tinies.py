@@ -93,7 +93,7 @@ def features(model, tiny, kind, piece, pixels=None):
     inputs = tiny.collate({**{k: [] for k in tiny.kinds}, kind: [piece]}, ids, torch.ones_like(ids))
     encode, own = (
         model.model.get_image_features,
-        ("pixel_values", "image_grid_thw", "image_sizes", "pixel_attention_mask"),
+        ("pixel_values", "image_grid_thw", "image_sizes", "pixel_attention_mask", "image_merge_sizes"),
     )
     if kind == "video":
         encode, own = model.model.get_video_features, ("pixel_values_videos", "video_grid_thw")
@@ -122,7 +122,7 @@ def local(tiny):
     model = tiny.build("eager")
     ends = (".out_proj", ".attn.proj", ".projection_layer", ".attention.o_proj")
     for name, module in model.named_modules():
-        if name.endswith(ends) and "language_model" not in name and "text_model" not in name:
+        if name.endswith(ends) and not any(part in name for part in ("language_model", "text_model", "projector")):
             for p in module.parameters():
                 p.data.zero_()
     return model
@@ -134,7 +134,10 @@ def origin(tiny, piece, gradient):
     energy = gradient.square()
     if grid is None:
         return energy.flatten(0, -4).sum(1)
-    t, h, w = grid  # Qwen's order of patches: 2 x 2 of them side by side
+    t, h, w = grid
+    if energy.ndim == 4 or "image_merge_sizes" in piece.data:  # patches in the order of the picture
+        return energy.flatten(1).sum(1).reshape(t, h, w)
+    # Qwen's order of patches: 2 x 2 of them side by side
     energy = energy.sum(1).reshape(t, h // 2, w // 2, 2, 2)
     return energy.permute(0, 1, 3, 2, 4).reshape(t, h, w)
 

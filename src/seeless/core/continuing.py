@@ -9,6 +9,7 @@ from seeless.core.family import ModelView
 from seeless.core.hooks import HookSet, hook_layers
 from seeless.core.host import cache_in
 from seeless.core.masks import additive_mask, causal_mask
+from seeless.core.rotary import Rotary, chunks
 
 
 class Continuing:
@@ -37,7 +38,7 @@ class Continuing:
         self.padded = any(span.valid is not None for span in self.spans)
         self.start = record.length  # layers grow while they run
         self.given: dict[tuple[int, str], dict] = {}  # what layers get in place of the model's, by span and kind
-        self.rotary: dict[str, dict[int, tuple]] = {}  # by kind and span
+        self.rotary: dict[str, dict[int, Rotary]] = {}  # by kind and span
 
     def enter(self, kwargs: dict, hooks: HookSet) -> dict:
         """The language model's arguments; layers that need others get seams."""
@@ -85,13 +86,13 @@ class Continuing:
             changes["position_embeddings"] = self._rotary(span, hidden, index)
         return changes
 
-    def _rotary(self, span: Span, hidden: torch.Tensor, index: int) -> tuple:
+    def _rotary(self, span: Span, hidden: torch.Tensor, index: int) -> Rotary:
         """The rotary embedding in a span's layers of a kind; made for all spans at once."""
         kind = self.view.layer_kind(index)
         if kind not in self.rotary:
             own = [span for span in self.spans if span.moved is not self.spans[0].moved]
             places = torch.cat([self._moved(span).expand(self.batch, -1) for span in own])
-            parts = zip(*(x.chunk(len(own)) for x in self.view.rotate(hidden, places, index)), strict=True)
+            parts = chunks(self.view.rotate(hidden, places, index), len(own))
             self.rotary[kind] = dict(zip([span.first for span in own], parts, strict=True))
         return self.rotary[kind][span.first]
 

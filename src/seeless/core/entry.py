@@ -142,7 +142,7 @@ class Reducer:
             kwargs = named_output(self.view.base, kwargs)
         frame.given = given = named(self.view.base.forward, args, kwargs)
         self._adopt(cache_in(given))
-        frame.pictures = find_pictures(given)
+        frame.pictures = find_pictures(given, self.view)
         if frame.pictures is not None and (part := self.view.replaced()) is not None:
             raise UnsupportedModel(
                 f"{part} is another module than it was when seeless.apply saw this model; remove the handle, and apply "

@@ -1,14 +1,16 @@
 """What a family must say about its models, and how its modules are found on one."""
 
 import inspect
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 import torch
 from torch import nn
 
-from seeless.errors import UnsupportedModel
+from seeless.core.host import FEATURE_LAYERS, feature_layer_in
+from seeless.core.rotary import Rotary
+from seeless.errors import UnsupportedModel, did_you_mean
 
 Kind = Literal["image", "video"]
 Merged = Literal["blocks", "consecutive"]
@@ -55,10 +57,13 @@ class Family:
         anchor: distance of the null token from the first token after the image.
         checkpoints: names of the original release and of the converted checkpoint that `transformers` loads.
         note: anything a user should know, shown by `seeless info`.
+
+    Raises:
+        UnsupportedModel: `title` or `model_types` is missing, there is no such field, or it cannot take the value.
     """
 
-    title: str
-    model_types: tuple[str, ...]
+    title: str = ""
+    model_types: tuple[str, ...] = ()
     base: str = "model"
     language_model: str = "language_model"
     tower: str = "vision_tower"
@@ -93,6 +98,41 @@ class Family:
     anchor: int = 0
     checkpoints: dict[str, str] = field(default_factory=dict)
     note: str = ""
+
+    def __new__(cls, *given: Any, **named: Any) -> "Family":
+        known = [own.name for own in fields(cls)]
+        for name in named:
+            if name not in known:
+                near = did_you_mean(name, known) or f"its fields are {', '.join(known)}"
+                raise UnsupportedModel(f"a Family has no field {name!r}; {near}")
+        return super().__new__(cls)
+
+    def __post_init__(self) -> None:
+        if not self.title or not self.model_types:
+            raise UnsupportedModel(
+                "a Family needs a title, what people call its models, and model_types, as in their config.json: "
+                'Family(title="My VLM", model_types=("my_vlm",))'
+            )
+        for own in fields(self):
+            value = getattr(self, own.name)
+            if not _fits(value, own.type):
+                kind = inspect.formatannotation(own.type).replace("typing.", "")
+                raise UnsupportedModel(
+                    f"{own.name}={value!r} of the family {self.title!r} is not possible; it takes {kind}"
+                )
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    """Whether a value is of the kind that a field of `Family` takes."""
+    if value is None:
+        return "None" in str(annotation)
+    if "tuple" in str(annotation):
+        return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+    if get_origin(annotation) is Literal:
+        return value in get_args(annotation)
+    if isinstance(value, bool):
+        return annotation is bool
+    return isinstance(value, dict if get_origin(annotation) is dict else annotation)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -132,10 +172,11 @@ class ModelView:
             raise UnsupportedModel(f"{type(model).__name__} has no {family.base!r}; is it a {family.title} model?")
         self.base: Any = base
         self.language_model: Any = self._part(base, family.language_model)
-        if not hasattr(self.language_model, family.layers):  # a causal LM with a head instead of the bare decoder
-            self.language_model = self._part(self.language_model, "model")
-        self.layers: Any = self._part(self.language_model, family.layers)
-        self.rotary: Any = self._part(self.language_model, family.rotary)
+        inner = _follow(self.language_model, "model")  # a causal LM with a head instead of the bare decoder
+        if not hasattr(self.language_model, family.layers) and inner is not None:
+            self.language_model = inner
+        self.layers: Any = self._part_of_decoder(family.layers)
+        self.rotary: Any = self._part_of_decoder(family.rotary)
         self._towers = {"image": self._part(base, family.tower)}
         self._towers["video"] = self._part(base, family.video_tower) if family.video_tower else self._towers["image"]
         self.projector: Any = self._part(base, family.projector)
@@ -160,6 +201,16 @@ class ModelView:
             raise UnsupportedModel(
                 f"{type(owner).__name__} has no {path!r}, which every {self.family.title} model of the supported "
                 "transformers versions (5.18 to 5.24) has"
+            )
+        return part
+
+    def _part_of_decoder(self, path: str) -> Any:
+        part = _follow(self.language_model, path)
+        if part is None:
+            raise UnsupportedModel(
+                f"the decoder of this {self.family.title} model, {type(self.language_model).__name__}, has no "
+                f"{path!r}; tokens can be dropped from decoders with a list of layers and one rotary embedding for "
+                "all of them"
             )
         return part
 
@@ -191,7 +242,7 @@ class ModelView:
         kinds = getattr(self.language_model.config, "layer_types", None)
         return kinds[index] if kinds else "full_attention"
 
-    def rotate(self, hidden: torch.Tensor, positions: torch.Tensor, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def rotate(self, hidden: torch.Tensor, positions: torch.Tensor, index: int) -> Rotary:
         """The rotary embedding of a decoder layer at some positions."""
         if "layer_type" in inspect.signature(self.rotary.forward).parameters:
             return self.rotary(hidden, positions, self.layer_kind(index))
@@ -235,7 +286,9 @@ class ModelView:
             choice: indices among the tower's hidden states, `vision_feature_layer`; None = the config's.
         """
         states = len(self.tower_layers(kind)) + 1
-        choice = getattr(self.config, "vision_feature_layer", -1) if choice is None else choice
+        if choice is None:
+            choice = feature_layer_in({name: getattr(self.config, name, None) for name in FEATURE_LAYERS})
+        choice = -1 if choice is None else choice
         chosen = [choice] if isinstance(choice, int) else choice
         return [index % states - 1 for index in chosen]
 
@@ -269,6 +322,12 @@ class ModelView:
         value = self.config
         for name in path.split("."):
             value = getattr(value, name)
+        if isinstance(value, list | tuple):  # of height and width
+            if len(set(value)) > 1:
+                raise UnsupportedModel(
+                    f"{path} of this {self.family.title} model is {list(value)}, but tokens are squares"
+                )
+            value = value[0]
         return round(1 / value) if value < 1 else int(value)
 
     def block(self, kind: str, patches: int) -> int:

@@ -28,6 +28,14 @@ def cache_in(named: Mapping[str, Any]) -> Cache | None:
     return next((value for name, value in named.items() if name in CACHE_NAMES and value is not None), None)
 
 
+FEATURE_LAYERS = ("vision_feature_layer", "vision_feature_layers")  # the latter where there are several, before 5.24
+
+
+def feature_layer_in(named: Mapping[str, Any]) -> int | list[int] | None:
+    """Which of the tower's hidden states the projector takes, among arguments or attributes of a config."""
+    return next((named[name] for name in FEATURE_LAYERS if named.get(name) is not None), None)
+
+
 @dataclass(frozen=True)
 class AttentionOptions:
     """What an attention kernel is given beside tensors and mask, as far as it changes the attention."""

@@ -11,6 +11,7 @@ from seeless.core.capture import Call, Capture, run_ahead
 from seeless.core.host import cache_in
 from seeless.core.masks import causal_mask, check_both_ways
 from seeless.core.positions import gather_tokens, take_positions
+from seeless.core.rotary import Rotary, changed, cos_and_sin
 from seeless.core.session import Session
 from seeless.core.stages import PlannedStage, run_stage
 from seeless.errors import UnsupportedModel
@@ -21,7 +22,7 @@ class LayerInputs:
     """What a range of layers gets in place of the model's full-length arguments."""
 
     mask: Any
-    rotary: tuple
+    rotary: Rotary
 
 
 class PrefillLayers:
@@ -127,7 +128,7 @@ class PrefillLayers:
             session.release()
         return hidden
 
-    def _inputs(self, index: int, hidden: torch.Tensor, given: tuple) -> LayerInputs:
+    def _inputs(self, index: int, hidden: torch.Tensor, given: Rotary) -> LayerInputs:
         """Mask and rotary embedding of a layer; made once for all layers of a kind."""
         assert self.inputs is not None
         session, kind = self.session, self.session.view.layer_kind(index)
@@ -138,7 +139,7 @@ class PrefillLayers:
             self.inputs[kind] = LayerInputs(made, self._rotary(index, hidden, given))
         return self.inputs[kind]
 
-    def _rotary(self, index: int, hidden: torch.Tensor, given: tuple) -> tuple:
+    def _rotary(self, index: int, hidden: torch.Tensor, given: Rotary) -> Rotary:
         """The layer's rotary embedding at the present row; `given` is the model's own, at the row of the entry."""
         session = self.session
         if self.inputs is None:
@@ -151,13 +152,13 @@ class PrefillLayers:
             now = take_positions(self.positions, row.places)
             return session.view.rotate(hidden, now + moved.to(now.device), index)
         order = session.seen[0].slot_of(session.prompt.length).gather(1, row.places).clamp(min=0)
-        return tuple(gather_tokens(x, order) for x in given)
+        return changed(given, lambda x: gather_tokens(x, order))
 
     def _check_mask(self) -> None:
         if self.session.blocks is not None:
             check_both_ways(self.session.view, self.mask)
 
-    def _taken(self, index: int, hidden: torch.Tensor, rotary: tuple) -> LayerTap:
+    def _taken(self, index: int, hidden: torch.Tensor, rotary: Rotary) -> LayerTap:
         """Of a layer that is about to run, from its own call."""
 
         def take() -> Call:
@@ -166,8 +167,7 @@ class PrefillLayers:
                 raise read_nothing(self.session.view.layers[index])
             return self.calls[index]
 
-        past, rotary = self.session.past.columns[index], tuple(x.detach() for x in rotary)
-        return LayerTap(take, hidden.shape[1], past, rotary)
+        return LayerTap(take, hidden.shape[1], self.session.past.columns[index], cos_and_sin(rotary))
 
     def _coming(self, index: int, hidden: torch.Tensor, args: tuple, kwargs: dict) -> LayerTap:
         """Of a layer that has yet to run, if it ran on what is left now."""
@@ -181,5 +181,5 @@ class PrefillLayers:
                 raise read_nothing(layer)
             return call
 
-        rotary = tuple(x.detach() for x in self._rotary(index, hidden, kwargs["position_embeddings"]))
+        rotary = cos_and_sin(self._rotary(index, hidden, kwargs["position_embeddings"]))
         return LayerTap(take, hidden.shape[1], session.past.columns[index], rotary)

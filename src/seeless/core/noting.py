@@ -13,6 +13,7 @@ from seeless.context import TowerSignal
 from seeless.core.capture import Capture
 from seeless.core.family import Kind, ModelView
 from seeless.core.hooks import HookSet
+from seeless.core.host import feature_layer_in
 from seeless.core.pictures import (
     NOTE,
     Note,
@@ -76,7 +77,7 @@ class Noting:
         bound.apply_defaults()
         given = {**bound.arguments, **bound.arguments.get("kwargs", {})}
         vision, packed = VisionTap(view, self.reads), []  # type: ignore[var-annotated]
-        asked = given.get("vision_feature_layer")
+        asked = feature_layer_in(given)
         sizes = geometry(view, kind, given)
         try:
             capture = _tap_tower(view, kind, vision, hooks, view.tapped_layers(kind, asked), self.self_check)

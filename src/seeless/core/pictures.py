@@ -15,7 +15,7 @@ from seeless.core.family import Kind, ModelView
 from seeless.core.images import NO_PATCH, Image, Side, packed_image
 from seeless.core.units import Layout, Placeholders
 from seeless.core.vision import Vision, VisionTap, token_side
-from seeless.errors import InputError
+from seeless.errors import InputError, UnsupportedModel
 
 NOTE = "_seeless_note"
 PIXELS: dict[Kind, tuple[str, ...]] = {
@@ -158,8 +158,15 @@ def _repeated(images: list[Image], mask: np.ndarray, repeats: int) -> list[Image
     return result
 
 
-def find_pictures(given: dict) -> Pictures | None:
-    """The pictures of a forward of the base model called with `given`; None if it gets none."""
+def find_pictures(given: dict, view: ModelView | None = None) -> Pictures | None:
+    """The pictures of a forward of the base model called with `given`; None if it gets none.
+
+    Args:
+        view: whose kinds of pictures are known; None = all are.
+
+    Raises:
+        UnsupportedModel: it gets some of a kind that the family does not describe.
+    """
     ready = given.get("mm_encoder_outputs") or {}
     pictures = Pictures([])
     for kind in PIXELS:
@@ -168,6 +175,11 @@ def find_pictures(given: dict) -> Pictures | None:
             pictures.notes[kind] = read_note(ready[kind])
         elif any(given.get(name) is not None for name in PIXELS[kind]):
             pictures.kinds.append(kind)
+    if view is not None and (unknown := [kind for kind in pictures.kinds if kind not in view.kinds]):
+        raise UnsupportedModel(
+            f"{view.family.title} models get {unknown[0]}s here in a way that seeless does not know; pass their frames "
+            "as images, or remove the handle"
+        )
     return pictures if pictures.kinds else None
 
 

@@ -26,6 +26,11 @@ def check_clip(view: ModelView, clip: str | None) -> str:
             "this strategy compares patches with the question by CLIP's text tower, but the vision tower of this model "
             "is no CLIP; use a strategy that reads no text tower"
         )
+    if len(view.tapped_layers("image")) > 1:
+        raise UnsupportedModel(
+            "this strategy compares patches with the question by CLIP's text tower, but this model's projector takes "
+            "the outputs of several tower layers; use a strategy that reads no text tower"
+        )
     if clip is None:
         raise UnsupportedModel(
             "this strategy compares patches with the question by CLIP's text tower, which vision-language checkpoints "

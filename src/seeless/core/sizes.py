@@ -5,6 +5,7 @@ from typing import Any
 from torch import nn
 
 from seeless.core.family import ModelView
+from seeless.errors import UnsupportedModel
 from seeless.flops import Dimensions
 
 
@@ -20,10 +21,10 @@ def dimensions(view: ModelView) -> Dimensions:
         hidden=text.hidden_size,
         intermediate=_intermediate(text),
         heads=text.num_attention_heads,
-        kv_heads=text.num_key_value_heads,
+        kv_heads=getattr(text, "num_key_value_heads", None) or text.num_attention_heads,
         head_dim=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
         vocabulary=text.vocab_size,
-        gated=_gated(view.layers[0].mlp),
+        gated=_gated(view.layers[0]),
         tower_layers=len(layers),
         tower_hidden=getattr(tower, "embed_dim", None) or tower.hidden_size,
         tower_weights=_weights(layers[0]),
@@ -31,7 +32,7 @@ def dimensions(view: ModelView) -> Dimensions:
         projector_weights=_weights(view.projector) + sum(map(_weights, view.tower_readers)),
         windowed_layers=windowed,
         window=_window(tower) if view.family.windows else 0,
-        experts=text.num_experts if getattr(text, "moe_intermediate_size", None) is not None else 0,
+        experts=_experts(text),
     )
 
 
@@ -45,17 +46,31 @@ def _window(tower: Any) -> int:
     return tower.window_size // merge // tower.patch_size * merge
 
 
+def _experts(text: Any) -> int:
+    """Among how many experts a router chooses; 0 without one."""
+    if not getattr(text, "num_experts_per_tok", None):
+        return 0
+    names = ("num_experts", "n_routed_experts", "num_local_experts")
+    return next((getattr(text, name) for name in names if getattr(text, name, None)), 0)
+
+
 def _intermediate(text: Any) -> int:
     """Width of the feed-forward network; of all the experts a token visits."""
-    if (expert := getattr(text, "moe_intermediate_size", None)) is not None:
-        return expert * text.num_experts_per_tok
-    return text.intermediate_size
+    visited = getattr(text, "num_experts_per_tok", None)
+    if visited and (expert := getattr(text, "moe_intermediate_size", None)) is not None:
+        return expert * visited
+    if (width := getattr(text, "intermediate_size", None)) is None:
+        raise UnsupportedModel(
+            f"{type(text).__name__} has no intermediate_size, so what a forward of this decoder costs is not known"
+        )
+    return width
 
 
-def _gated(mlp: nn.Module) -> bool:
-    """Whether a feed-forward network has a gate, a matrix of its own or half of one."""
-    names = [name for name, _ in mlp.named_modules()] + [name for name, _ in mlp.named_parameters()]
-    return any("gate" in name and "proj" in name for name in names) or hasattr(mlp, "experts")
+def _gated(layer: nn.Module) -> bool:
+    """Whether the feed-forward network of a decoder layer has a gate, a matrix of its own or half of one."""
+    parts = [part for name, part in layer.named_children() if "attn" not in name and "attention" not in name]
+    names = [name for part in parts for name, _ in [*part.named_modules(), *part.named_parameters()]]
+    return any(("gate" in name and "proj" in name) or "experts" in name for name in names)
 
 
 def _weights(module: nn.Module) -> int:
