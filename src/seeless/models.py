@@ -25,6 +25,7 @@ PROBE_TEXT = 8
 PROBE_TOKENS = 64
 WHOLE_NUMBERS = ("places", "patch", "frame", "tower_groups")
 SHOWN_BY_PATCHES = ("vision_attention", "crop_attention", "vision_features", "vision_keys")
+OF_THE_TOWER = ("vision_attention", "crop_attention", "vision_keys", "reader_attention", "reader_keys", "tower_groups")
 DEFAULTS = {"queries": "last", "tokens": "visual", "onto": "visual"}
 
 
@@ -231,7 +232,7 @@ def describe(model: nn.Module) -> ModelDescription:
         visual_tokens=_crop_tokens(view),
         per="crop" if view.family.packer is not None or view.family.runs else "image",
         videos=view.takes_videos,
-        vision_signal="class token's row" if view.has_class_token else "mean received attention (no class token)",
+        vision_signal=_signal(view),
         anchor=view.family.anchor,
         note=view.family.note,
         strategies={name: _reason_against(model, name) for name in available()},
@@ -252,13 +253,24 @@ def _crop_tokens(view: ModelView) -> int | None:
     tower = view.config.vision_config
     if view.family.tokens is not None:
         return getattr(view.config, view.family.tokens)
-    if view.family.grids or not hasattr(tower, "image_size") or tower.model_type == "pixtral":
+    if (
+        not view.family.tower_layers
+        or view.family.grids
+        or not hasattr(tower, "image_size")
+        or tower.model_type == "pixtral"
+    ):
         return None
     height, width = _pair(tower.image_size)
     patch_height, patch_width = _pair(tower.patch_size)
     merge = view.merge or 1
     full = getattr(view.config, "vision_feature_select_strategy", None) == "full" and view.merge is None
     return (height // patch_height // merge) * (width // patch_width // merge) + int(view.has_class_token and full)
+
+
+def _signal(view: ModelView) -> str:
+    if not view.family.tower_layers:
+        return "none: the tower is not read"
+    return "class token's row" if view.has_class_token else "mean received attention (no class token)"
 
 
 def _pair(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
@@ -289,8 +301,9 @@ class _Probe:
         self.newlines = view.family.packer is not None and strategy.scope in ("row", "image") and not strategy.tower
         self.axes = {"visual": tokens, "text": PROBE_TEXT, "seq": tokens + PROBE_TEXT, "one": 1, "dim": size.hidden}
         self.axes |= {"heads": size.heads, "kv_heads": size.kv_heads, "head_dim": size.head_dim}
-        self.axes |= {"tower_heads": view.tower_heads, "tower_dim": size.tower_hidden}
-        self.axes["tower_head_dim"] = size.tower_hidden // view.tower_heads
+        heads = view.tower_heads if view.family.tower_layers else 1
+        self.axes |= {"tower_heads": heads, "tower_dim": size.tower_hidden or size.hidden}
+        self.axes["tower_head_dim"] = self.axes["tower_dim"] // heads
 
     def __getattr__(self, name: str) -> Callable[..., torch.Tensor | None]:
         described: Any = getattr(Context, name)
@@ -308,6 +321,8 @@ class _Probe:
         queries, tokens, onto = (given.get(key, other) for key, other in DEFAULTS.items())
         if name in SHOWN_BY_PATCHES and self.newlines:
             raise UnsupportedModel(NO_PATCH_SHOWN)
+        if name in OF_THE_TOWER and not self.view.family.tower_layers:
+            raise self.view.refuse_unread()
         if isinstance(queries, str) and queries == "anchor" and self.view.family.prefix:
             raise UnsupportedModel(NO_NULL_TOKEN)
         if name == "text_similarity":

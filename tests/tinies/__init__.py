@@ -46,6 +46,7 @@ NEWER = {
     "cosmos3": ("Cosmos3Omni", "Cosmos3Edge"),
     "kimi_k25": ("KimiK25",),
     "video_llama_3": ("VideoLlama3",),
+    "unread": ("GotOcr2", "PPChart2Table", "FastVlm", "PerceptionLM"),
 }
 
 
