@@ -41,7 +41,7 @@ NEWER = {
     "omni": ("Qwen25Omni", "Qwen3Omni"),
     "ovis2": ("Ovis2",),
     "vipllava": ("VipLlava",),
-    "deepseek_vl": ("DeepseekVL", "Janus"),
+    "deepseek_vl": ("DeepseekVL", "DeepseekVLHybrid", "Janus"),
     "lighton_ocr": ("LightOnOcr",),
     "cosmos3": ("Cosmos3Omni", "Cosmos3Edge"),
     "kimi_k25": ("KimiK25",),
