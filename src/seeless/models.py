@@ -2,7 +2,8 @@
 
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from seeless.core.answers import NO_NULL_TOKEN, NO_PATCH_SHOWN
 from seeless.core.family import Family, ModelView, unwrap
 from seeless.core.relevance import check_clip
 from seeless.core.sizes import dimensions
-from seeless.errors import BudgetError, SeelessError, UnsupportedModel
+from seeless.errors import BudgetError, MissingExtra, SeelessError, UnsupportedModel
 from seeless.families import families, family_of
 from seeless.flops import prefill_cost
 from seeless.registry import available, get, strategy_class
@@ -117,12 +118,28 @@ def skeleton(config: Any) -> nn.Module:
 
     Raises:
         UnsupportedModel: no family has its `model_type`.
+        MissingExtra: the model is made with a package that is not installed.
     """
     from transformers import AutoModelForImageTextToText
 
     check_model_type(config.model_type)
-    with torch.device("meta"):
+    with naming_packages(config.model_type), torch.device("meta"):
         return AutoModelForImageTextToText.from_config(config)
+
+
+@contextmanager
+def naming_packages(model_type: str) -> Iterator[None]:
+    """What `transformers` says of a package that a model needs, in one line.
+
+    Raises:
+        MissingExtra: in place of its `ImportError`.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtra(
+            f"models of type {model_type!r} cannot be made here: {' '.join(str(error).split())}"
+        ) from error
 
 
 def crop_tokens(model: nn.Module) -> int | None:

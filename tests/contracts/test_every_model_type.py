@@ -91,7 +91,7 @@ def anything_of(name):
     config = CONFIG_MAPPING[name]()
     try:
         return build(config, model_class(name), mrope=False)
-    except sl.UnsupportedModel:
+    except (sl.UnsupportedModel, sl.MissingExtra):
         model = nn.Module()
         model.config = config
         return model
