@@ -329,7 +329,7 @@ def summed(strategy, turn, model, untouched, inputs):
     return {"merged": merge, "watches": [] if whole else watch.watches}
 
 
-WHOLE = ("mistral3", "gemma3", "llava_onevision")  # projectors that take more than one vector per token
+WHOLE = ("mistral3", "gemma3", "llava_onevision", "deepseek_vl_hybrid")  # projectors of more than one vector per token
 
 
 def plain_sums(strategy, signals, led):

@@ -2,7 +2,8 @@
 
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from seeless.core.answers import NO_NULL_TOKEN, NO_PATCH_SHOWN
 from seeless.core.family import Family, Kind, ModelView, unwrap
 from seeless.core.relevance import check_clip
 from seeless.core.sizes import dimensions
-from seeless.errors import BudgetError, InputError, SeelessError, UnsupportedModel
+from seeless.errors import BudgetError, InputError, MissingExtra, SeelessError, UnsupportedModel
 from seeless.families import families, family_of
 from seeless.flops import prefill_cost
 from seeless.registry import available, get, strategy_class
@@ -25,6 +26,7 @@ PROBE_TEXT = 8
 PROBE_TOKENS = 64
 WHOLE_NUMBERS = ("places", "patch", "frame", "tower_groups")
 SHOWN_BY_PATCHES = ("vision_attention", "crop_attention", "vision_features", "vision_keys")
+OF_THE_TOWER = ("vision_attention", "crop_attention", "vision_keys", "reader_attention", "reader_keys", "tower_groups")
 DEFAULTS = {"queries": "last", "tokens": "visual", "onto": "visual"}
 
 
@@ -116,12 +118,28 @@ def skeleton(config: Any) -> nn.Module:
 
     Raises:
         UnsupportedModel: no family has its `model_type`.
+        MissingExtra: the model is made with a package that is not installed.
     """
     from transformers import AutoModelForImageTextToText
 
     check_model_type(config.model_type)
-    with torch.device("meta"):
+    with naming_packages(config.model_type), torch.device("meta"):
         return AutoModelForImageTextToText.from_config(config)
+
+
+@contextmanager
+def naming_packages(model_type: str) -> Iterator[None]:
+    """What `transformers` says of a package that a model needs, in one line.
+
+    Raises:
+        MissingExtra: in place of its `ImportError`.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtra(
+            f"models of type {model_type!r} cannot be made here: {' '.join(str(error).split())}"
+        ) from error
 
 
 def crop_tokens(model: nn.Module) -> int | None:
@@ -258,7 +276,7 @@ def describe(model: nn.Module) -> ModelDescription:
         visual_tokens=_crop_tokens(view),
         per="crop" if view.family.packer is not None or view.family.runs else "image",
         videos=view.takes_videos,
-        vision_signal="class token's row" if view.has_class_token else "mean received attention (no class token)",
+        vision_signal=_signal(view),
         anchor=view.family.anchor,
         note=view.family.note,
         strategies={name: _reason_against(model, name) for name in available()},
@@ -279,13 +297,24 @@ def _crop_tokens(view: ModelView) -> int | None:
     tower = view.config.vision_config
     if view.family.tokens is not None:
         return getattr(view.config, view.family.tokens)
-    if view.family.grids or not hasattr(tower, "image_size") or tower.model_type == "pixtral":
+    if (
+        not view.family.tower_layers
+        or view.family.grids
+        or not hasattr(tower, "image_size")
+        or tower.model_type == "pixtral"
+    ):
         return None
     height, width = _pair(tower.image_size)
     patch_height, patch_width = _pair(tower.patch_size)
     merge = view.merge or 1
     full = getattr(view.config, "vision_feature_select_strategy", None) == "full" and view.merge is None
     return (height // patch_height // merge) * (width // patch_width // merge) + int(view.has_class_token and full)
+
+
+def _signal(view: ModelView) -> str:
+    if not view.family.tower_layers:
+        return "none: the tower is not read"
+    return "class token's row" if view.has_class_token else "mean received attention (no class token)"
 
 
 def _pair(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
@@ -316,8 +345,9 @@ class _Probe:
         self.newlines = view.family.packer is not None and strategy.scope in ("row", "image") and not strategy.tower
         self.axes = {"visual": tokens, "text": PROBE_TEXT, "seq": tokens + PROBE_TEXT, "one": 1, "dim": size.hidden}
         self.axes |= {"heads": size.heads, "kv_heads": size.kv_heads, "head_dim": size.head_dim}
-        self.axes |= {"tower_heads": view.tower_heads, "tower_dim": size.tower_hidden}
-        self.axes["tower_head_dim"] = size.tower_hidden // view.tower_heads
+        heads = view.tower_heads if view.family.tower_layers else 1
+        self.axes |= {"tower_heads": heads, "tower_dim": size.tower_hidden or size.hidden}
+        self.axes["tower_head_dim"] = self.axes["tower_dim"] // heads
 
     def __getattr__(self, name: str) -> Callable[..., torch.Tensor | None]:
         described: Any = getattr(Context, name)
@@ -335,6 +365,8 @@ class _Probe:
         queries, tokens, onto = (given.get(key, other) for key, other in DEFAULTS.items())
         if name in SHOWN_BY_PATCHES and self.newlines:
             raise UnsupportedModel(NO_PATCH_SHOWN)
+        if name in OF_THE_TOWER and not self.view.family.tower_layers:
+            raise self.view.refuse_unread()
         if isinstance(queries, str) and queries == "anchor" and self.view.family.prefix:
             raise UnsupportedModel(NO_NULL_TOKEN)
         if name == "text_similarity":

@@ -1,5 +1,6 @@
 """`seeless check-family`, and families from outside: by plug-in, by entry point, from Python."""
 
+import importlib.util
 import json
 from importlib.metadata import EntryPoint
 
@@ -90,6 +91,13 @@ def test_types_that_are_refused_or_unknown(seeless):
     assert seeless("info", "mllama").code == 4 and "cross-attention" in seeless("info", "mllama").err
     assert seeless("check-family", "no_such_type").code == 6
     assert seeless("check-family", "./nowhere").code == 6
+
+
+@pytest.mark.skipif(importlib.util.find_spec("timm") is not None, reason="timm is there")
+@pytest.mark.parametrize("verb", ["check-family", "info"])
+def test_a_package_that_a_tower_needs_is_named(seeless, verb):
+    done = seeless(verb, "fast_vlm")
+    assert done.code == 3 and "pip install timm" in done.err and done.err.count("\n") == 1
 
 
 def test_a_family_of_another_package(monkeypatch, seeless):

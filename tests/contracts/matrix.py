@@ -64,6 +64,7 @@ EVERYTHING = {
 }
 NULL_TOKEN = ("priortr", "priortr_2f")  # read the first token after the image
 LEAVES_STILLS_ALONE = ("evs",)
+READ_THE_TOWER = ("fastervlm", "holov", "prumerge", "prumerge_plus", "tome", "visionzip", "vispruner")  # its attention
 NEEDS_TEXT = (*NULL_TOKEN, "sparsevlm")  # after the last image
 FLOORED = ("priortr", "pyramiddrop", "clse", "dart", "holov", "sparsevlm", "evs", "vidcom2", "priortr_2f")
 CUT_AFTER_THE_TOWER = ("llava_next", "llava_onevision")  # beginnings of names: padding of tiles leaves, or shrinks
@@ -88,6 +89,8 @@ def gap(tiny, name, backend):
         return "blind to the question"
     if name == "cdpruner" and not tiny.name.startswith(CLIP_TOWERS):
         return "is no CLIP"
+    if tiny.unread and name in READ_THE_TOWER:
+        return "shows no attention that could be read"
     if tiny.name == "vipllava" and name in ("tome", "cdpruner"):  # several layers of the tower, side by side
         return "takes the outputs of several tower layers"
     if backend == "fused" and tiny.name.startswith(("gemma3", "paligemma")):

@@ -57,7 +57,7 @@ def test_a_later_turn_of_text(tiny, case, name):
     """The cache of the first turn goes on; positions (and rope deltas) are those of the whole conversation."""
     own, kind = case
     model, untouched = tiny(own, "sdpa"), tiny(own, "untouched")
-    strategy = sl.get(name, keep=5)
+    strategy = sl.get("uniform" if own.unread and name == "fastervlm" else name, keep=5)
     rows = [row for row in rows_of(kind) if any(isinstance(part, str) for part in row)]
     inputs = make_inputs(model, own, rows)
     with sl.apply(model, strategy) as run:
@@ -84,7 +84,8 @@ def test_beams_see_what_a_single_answer_sees(tiny, case):
     own, kind = case
     model = tiny(own, "sdpa")
     inputs = make_inputs(model, own, [row for row in rows_of(kind) if any(isinstance(part, str) for part in row)])
-    with sl.apply(model, sl.FasterVLM(keep=5)) as run:
+    ranking = sl.Uniform(keep=5) if own.unread else sl.FasterVLM(keep=5)
+    with sl.apply(model, ranking) as run:
         model.generate(**inputs, max_new_tokens=2, do_sample=False)
         alone = run.report.stages[0].kept
         model.generate(**inputs, max_new_tokens=2, do_sample=False, num_beams=3)
@@ -99,6 +100,10 @@ def test_beams_see_what_a_single_answer_sees(tiny, case):
 @torch.no_grad()
 def test_the_report_says_which_attention_of_the_tower_ranked(tiny, own):
     model = tiny(own, "sdpa")
+    if own.unread:
+        with sl.apply(model, sl.FasterVLM(keep=5)), pytest.raises(sl.UnsupportedModel, match="shows no attention"):
+            model(**make_inputs(model, own, [[3, "image:0", 4]]))
+        return
     with sl.apply(model, sl.FasterVLM(keep=5)) as run:
         model(**make_inputs(model, own, [[3, "image:0", 4]]))
     has_class_token = own.name.startswith(CLIP_TOWERS)

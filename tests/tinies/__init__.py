@@ -41,11 +41,12 @@ NEWER = {
     "omni": ("Qwen25Omni", "Qwen3Omni"),
     "ovis2": ("Ovis2",),
     "vipllava": ("VipLlava",),
-    "deepseek_vl": ("DeepseekVL", "Janus"),
+    "deepseek_vl": ("DeepseekVL", "DeepseekVLHybrid", "Janus"),
     "lighton_ocr": ("LightOnOcr",),
     "cosmos3": ("Cosmos3Omni", "Cosmos3Edge"),
     "kimi_k25": ("KimiK25",),
     "video_llama_3": ("VideoLlama3",),
+    "unread": ("GotOcr2", "PPChart2Table", "FastVlm", "PerceptionLM"),
 }
 
 

@@ -114,6 +114,7 @@ class Tiny:
     name: str
     kinds: tuple[str, ...] = ("image",)
     backends: tuple[str, ...] = ("eager", "sdpa")  # that the stock model has
+    unread: bool = False  # its family names no layers of the tower
     never: tuple[int, ...] = ()  # markers of its own, which are never an answer
     sparse: bool = False  # built as another family: the short plan has it by turns, see tests/sparse.py
     model_class: type

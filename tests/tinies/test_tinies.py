@@ -91,10 +91,8 @@ def features(model, tiny, kind, piece, pixels=None):
     """What the model makes of one piece: one row per visual token."""
     ids = torch.tensor([piece.ids])
     inputs = tiny.collate({**{k: [] for k in tiny.kinds}, kind: [piece]}, ids, torch.ones_like(ids))
-    encode, own = (
-        model.model.get_image_features,
-        ("pixel_values", "image_grid_thw", "image_sizes", "pixel_attention_mask", "image_merge_sizes"),
-    )
+    names = ("pixel_values", "image_grid_thw", "image_sizes", "pixel_attention_mask", "image_merge_sizes")
+    encode, own = model.model.get_image_features, (*names, "high_res_pixel_values")
     if kind == "video":
         encode, own = model.model.get_video_features, ("pixel_values_videos", "video_grid_thw")
     inputs = {key: value for key, value in inputs.items() if key in own}

@@ -72,14 +72,23 @@ def class_of(config: Any) -> Any:
 
 
 def build(config: Any, model_class: Any, mrope: bool) -> Any:
-    """A tiny random model, in float32, with eager attention."""
+    """A tiny random model, in float32, with eager attention.
+
+    Raises:
+        UnsupportedModel: none comes of this config.
+        MissingExtra: the model is made with a package that is not installed.
+    """
+    from seeless.models import naming_packages
+
     try:
         small = shrunk(config, mrope)
-        with torch.device("meta"):
+        with naming_packages(config.model_type), torch.device("meta"):
             numbers = sum(weight.numel() for weight in model_class(small).parameters())
         if numbers <= LARGEST:
             torch.manual_seed(0)
             model = model_class(small)
+    except sl.MissingExtra:
+        raise
     except Exception as error:
         raise sl.UnsupportedModel(
             f"no tiny model comes of this {config.model_type} config: {with_kind(error)}; give a small config.json "

@@ -139,7 +139,12 @@ class Pictures:
 
     def _pixels(self, numbers: list[int]) -> dict[str, Any]:
         side = self._side()
-        return {"pixel_values": torch.cat([_noise((1, 3, side, side), number) for number in numbers])}
+        pixels = {"pixel_values": torch.cat([_noise((1, 3, side, side), number) for number in numbers])}
+        if "high_res_pixel_values" in self.asked:  # the same pictures, larger, for a second tower
+            side = self.config.high_res_vision_config.image_size
+            larger = [_noise((1, 3, side, side), 100 + number) for number in numbers]
+            pixels["high_res_pixel_values"] = torch.cat(larger)
+        return pixels
 
     def _sized(self, numbers: list[int]) -> dict[str, Any]:
         patch = self.config.vision_config.patch_size

@@ -58,6 +58,8 @@ SIZES: dict[str, tuple[int, int | None]] = {
     "latent_channels": (32, 32),
     "num_embeddings": (16, 16),
     "image_token_embed_dim": (HIDDEN, HIDDEN),
+    "output_channels": (8, 8),
+    "mlp_dim": (48, 48),
 }
 LEFT_TO_CHECKPOINTS = ("num_experts_per_tok", "head_dim")  # no number in some classes of configs
 LISTS_OF_LAYERS = ("layer_types", "mlp_layer_types", "no_rope_layers")

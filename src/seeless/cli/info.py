@@ -74,7 +74,7 @@ def _show_model(model: str | None, as_json: bool) -> None:
     rows = [
         ["family", f"{description.family} ({description.model_type})"],
         ["decoder", f"{description.decoder}, {description.layers} layers, hidden size {description.hidden}, {heads}"],
-        ["tower", f"{description.tower}, {description.tower_layers} layers"],
+        ["tower", f"{description.tower}, {description.tower_layers or 'unread'} layers"],
         ["class token", "yes" if description.class_token else "no"],
         ["vision signal", description.vision_signal],
         ["videos", "yes" if description.videos else "no, only as a row of images"],

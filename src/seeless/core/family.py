@@ -28,7 +28,8 @@ class Family:
         language_model, tower, projector: attributes of the base.
         video_tower: the tower of videos, if it is another one.
         layers, rotary, final_norm: attributes of the language model.
-        tower_layers: path from the tower to its layers; the first that exists.
+        tower_layers: path from the tower to its layers; the first that exists. Empty: the tower is not read, as if it
+            were a box that gives features, and its operations are not counted.
         tower_readers: attribute of the tower with a list of modules that take in what layers before the last give.
         class_token_towers: `vision_config.model_type` of towers whose first token is a class token.
         merge: path in the config to the patches per side that make one token, or to that number's inverse.
@@ -274,6 +275,8 @@ class ModelView:
     def tower_layers(self, kind: str) -> Any:
         """Its layers."""
         tower = self._towers[kind]
+        if not self.family.tower_layers:
+            return ()
         for path in self.family.tower_layers:
             if (layers := _follow(tower, path)) is not None:
                 return layers
@@ -307,6 +310,13 @@ class ModelView:
     @property
     def has_class_token(self) -> bool:
         return self.config.vision_config.model_type in self.family.class_token_towers
+
+    def refuse_unread(self) -> UnsupportedModel:
+        """The error for a question to a tower whose layers the family does not name."""
+        return UnsupportedModel(
+            "the vision tower of this model shows no attention that could be read; use a strategy that reads the "
+            "features, the decoder or nothing"
+        )
 
     @property
     def tower_heads(self) -> int:

@@ -96,7 +96,7 @@ class Noting:
         if not view.family.projected and vision.may_read("features"):
             vision.given = features
         if not sizes and not vision.patches:
-            vision.patches = same_sized(view, vision)
+            vision.patches = same_sized(view, vision, lengths(features))
         videos = given["pixel_values_videos"].shape[0] if kind == "video" else 0
         note = Note(kind, lengths(features), vision, sizes, packed[0] if packed else None, videos)
         if self.tower is not None:

@@ -251,8 +251,15 @@ def _describe(note: Note, host: Mapping[str, np.ndarray]) -> list[Image]:
     return _as_videos(images, note.videos) if kind == "video" and frames is None else images
 
 
-def same_sized(view: ModelView, vision: VisionTap) -> tuple[Side, ...]:
-    """The patch grids of pictures of one size, from what the tower's layer, or the projector, took in."""
+def same_sized(view: ModelView, vision: VisionTap, tokens: list[int]) -> tuple[Side, ...]:
+    """The patch grids of pictures of one size, from what the tower's layer, or the projector, took in.
+
+    Args:
+        tokens: of every picture; they are its patches where the tower is not read.
+    """
+    if not view.family.tower_layers:
+        sides = [(round(count**0.5), count) for count in tokens]
+        return tuple((side, side) if side * side == count else (1, count) for side, count in sides)
     if vision.taken is None or len(vision.taken) != 3:
         raise InputError("the vision tower did not run picture by picture, as it does in every supported model")
     pictures, patches, _ = vision.taken

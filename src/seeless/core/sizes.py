@@ -13,7 +13,7 @@ def dimensions(view: ModelView) -> Dimensions:
     """Sizes of a model."""
     text, tower = view.language_model.config, view.config.vision_config
     layers = view.tower_layers("image")
-    patch = _area(tower.patch_size) * getattr(tower, "temporal_patch_size", 1)
+    patch = _area(tower.patch_size) * getattr(tower, "temporal_patch_size", 1) if layers else 0
     windowed = 0
     if view.family.windows:
         windowed = len(layers) - len(tower.fullatt_block_indexes)
@@ -26,8 +26,8 @@ def dimensions(view: ModelView) -> Dimensions:
         vocabulary=text.vocab_size,
         gated=_gated(view.layers[0]),
         tower_layers=len(layers),
-        tower_hidden=getattr(tower, "embed_dim", None) or tower.hidden_size,
-        tower_weights=_weights(layers[0]),
+        tower_hidden=getattr(tower, "embed_dim", None) or tower.hidden_size if layers else 0,
+        tower_weights=_weights(layers[0]) if layers else 0,
         patch_inputs=getattr(tower, "num_channels", 3) * patch,
         projector_weights=_weights(view.projector) + sum(map(_weights, view.tower_readers)),
         windowed_layers=windowed,

@@ -31,6 +31,8 @@ def merging_layers(view: ModelView, kind: str, strategy: TowerStrategy, choice: 
         UnsupportedModel: the tower or the model cannot do what the strategy asks for.
         BudgetError: there is no such layer.
     """
+    if not view.family.tower_layers:
+        raise view.refuse_unread()
     title, tapped = view.family.title, view.tapped_layers(kind, choice)
     if len(set(tapped)) > 1:
         raise UnsupportedModel(

@@ -153,6 +153,8 @@ class VisionTap:
     # Patches: everything `[patches of all pictures, ...]`.
 
     def _opened(self, tap: AttentionTap | None) -> AttentionTap:
+        if tap is None and not self.view.family.tower_layers:
+            raise self.view.refuse_unread()
         if tap is None:
             raise InputError(
                 "this strategy reads the vision tower, but none of its layers produced these features; "
