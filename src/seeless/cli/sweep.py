@@ -22,10 +22,12 @@ from seeless.named.plugins import load_plugins
 from seeless.outputs import check_file
 
 if TYPE_CHECKING:
+    from seeless.eval.nominal import By
     from seeless.eval.sweep import Asked, Outcome, Planned
     from seeless.named.checkpoints import LoadedModel
 
 ALL = "all"
+BUDGETS = "0.5,0.25,0.11,0.05"
 SEEDS = 2**32  # NumPy takes no larger ones
 
 
@@ -38,8 +40,14 @@ def sweep(
         str, typer.Option(metavar="A,B,C", help="See `seeless list`, guests too; all: every strategy.")
     ] = ALL,
     keep: Annotated[
-        str, typer.Option(metavar="R,R,...", help="Nominal budgets: shares (0.25) or numbers of tokens (64).")
-    ] = "0.5,0.25,0.11,0.05",
+        str | None,
+        typer.Option(
+            metavar="R,R,...", help=f"Nominal budgets: shares (0.25) or numbers of tokens (64). [default: {BUDGETS}]"
+        ),
+    ] = None,
+    average: Annotated[
+        str | None, typer.Option(metavar="R,R,...", help="In place of --keep: what a decoder layer sees on average.")
+    ] = None,
     tasks: Annotated[
         str, typer.Option(metavar="A,B", help="Of lmms-eval, or the shipped scenes and scenes_choice.")
     ] = "scenes",
@@ -77,9 +85,12 @@ def sweep(
     for flag in flags:
         if not any(belongs(flag, choose(name)) for name in names):
             build_strategies(names[:1], {flag: flags[flag]}, as_flag)
-    budgets = [_budget(text) for text in _items(keep)]
+    if keep is not None and average is not None:
+        raise typer.BadParameter("--keep and --average exclude each other")
+    by: By = "keep" if average is None else "average"
+    budgets = [_budget(by, text) for text in _items(average or keep or BUDGETS)]
     seeds = [_seed(text) for text in _items(seed)]
-    runs = plan(names, budgets, seeds, flags)
+    runs = plan(names, budgets, seeds, flags, by)
     refused = [run for run in runs if run.refused]
     if refused and len(refused) == len(runs) - 1:  # all but the untouched model
         raise InvalidRequest(f"none of these runs is possible; {refused[0].label}: {refused[0].refused}")
@@ -226,12 +237,12 @@ def _items(text: str) -> list[str]:
     return items
 
 
-def _budget(text: str) -> float | int:
+def _budget(name: str, text: str) -> float | int:
     try:
         budget = parse_value(text, float | int)
         check_budget(budget)
     except (ValueError, sl.BudgetError) as error:
-        raise typer.BadParameter(f"--keep {shortened(text)}: give shares (0.25) or numbers of tokens (64)") from error
+        raise typer.BadParameter(f"--{name} {shortened(text)}: give shares (0.25) or numbers of tokens (64)") from error
     return budget
 
 
