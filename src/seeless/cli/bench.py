@@ -11,7 +11,7 @@ import typer
 
 from seeless.cli.console import notice, print_json, print_table, say
 from seeless.cli.flags import read_flags, refuse_strangers
-from seeless.cli.options import Plugins, budget, items
+from seeless.cli.options import Plugins, asked_budgets, items
 from seeless.errors import brief, shortened
 from seeless.named.plugins import load_plugins
 from seeless.outputs import check_file
@@ -37,6 +37,9 @@ def bench(
     strategies: Annotated[str, typer.Option(metavar="A,B,C", help="See `seeless list`, guests too.")] = STRATEGIES,
     keep: Annotated[
         str | None, typer.Option(metavar="R,R,...", help=f"Nominal budgets, shares or numbers; {BUDGETS} unless told.")
+    ] = None,
+    average: Annotated[
+        str | None, typer.Option(metavar="R,R,...", help="In place of --keep: what a decoder layer sees on average.")
     ] = None,
     batch: Annotated[str, typer.Option(metavar="N,N,...", help="Requests at once.")] = "1",
     image_size: Annotated[
@@ -74,10 +77,10 @@ def bench(
 
     load_plugins(plugin or [])
     names = items(strategies)
-    budgets = [budget(text) for text in items(keep or (QUICK_BUDGETS if quick else BUDGETS))]
+    by, budgets = asked_budgets(keep, average, QUICK_BUDGETS if quick else BUDGETS)
     flags = read_flags(context.args)
     refuse_strangers(flags, names)
-    runs = plan(names, budgets, [0], flags)
+    runs = plan(names, budgets, [0], flags, by)
     if output is not None:
         check_file(output)
     if threads is not None:
@@ -93,7 +96,7 @@ def bench(
     turns = rounds or (QUICK_ROUNDS if quick else ROUNDS)
     about = {"model": loaded.name, "scale": scale if arch else None, "weights": "random" if arch else "own"}
     about |= {"device": str(loaded.model.device), "dtype": str(loaded.model.dtype).removeprefix("torch.")}
-    about |= {"attention": attention, "command": shlex.join(["seeless", *sys.argv[1:]]), **provenance()}
+    about |= {"by": by, "attention": attention, "command": shlex.join(["seeless", *sys.argv[1:]]), **provenance()}
     rows: list[dict[str, Any]] = []
     with _Progress(workloads, runs, turns) as progress:
         for workload in workloads:

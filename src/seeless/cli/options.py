@@ -1,7 +1,7 @@
 """Options that several commands have."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,6 +9,9 @@ import seeless as sl
 from seeless.budget import check_budget
 from seeless.errors import brief, shortened
 from seeless.named.knobs import parse_value
+
+if TYPE_CHECKING:
+    from seeless.eval.nominal import By
 
 Plugins = Annotated[
     list[Path] | None, typer.Option(metavar="FILE", help="Python file with strategies; may be repeated.")
@@ -36,11 +39,18 @@ def items(text: str) -> list[str]:
     return items
 
 
-def budget(text: str) -> float | int:
-    """What one of `--keep`'s budgets says."""
+def asked_budgets(keep: str | None, average: str | None, usual: str) -> "tuple[By, list[float | int]]":
+    """What `--keep` or `--average` asks for, and which of them; the usual ones of `--keep` without both."""
+    if keep is not None and average is not None:
+        raise typer.BadParameter("--keep and --average exclude each other")
+    by: By = "keep" if average is None else "average"
+    return by, [_budget(by, text) for text in items(average or keep or usual)]
+
+
+def _budget(name: str, text: str) -> float | int:
     try:
         found = parse_value(text, float | int)
         check_budget(found)
     except (ValueError, sl.BudgetError) as error:
-        raise typer.BadParameter(f"--keep {shortened(text)}: give shares (0.25) or numbers of tokens (64)") from error
+        raise typer.BadParameter(f"--{name} {shortened(text)}: give shares (0.25) or numbers of tokens (64)") from error
     return found

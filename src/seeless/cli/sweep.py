@@ -11,7 +11,7 @@ import typer
 
 from seeless.cli.console import notice, print_table, say
 from seeless.cli.flags import read_flags, refuse_strangers
-from seeless.cli.options import Plugins, budget, items, questions
+from seeless.cli.options import Plugins, asked_budgets, items, questions
 from seeless.errors import shortened
 from seeless.eval.errors import FailedEvaluation, InvalidRequest
 from seeless.eval.rows import FAILED, REFUSED, check_rows, has_scores, headline
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from seeless.named.checkpoints import LoadedModel
 
 ALL = "all"
+BUDGETS = "0.5,0.25,0.11,0.05"
 SEEDS = 2**32  # NumPy takes no larger ones
 
 
@@ -35,8 +36,14 @@ def sweep(
         str, typer.Option(metavar="A,B,C", help="See `seeless list`, guests too; all: every strategy.")
     ] = ALL,
     keep: Annotated[
-        str, typer.Option(metavar="R,R,...", help="Nominal budgets: shares (0.25) or numbers of tokens (64).")
-    ] = "0.5,0.25,0.11,0.05",
+        str | None,
+        typer.Option(
+            metavar="R,R,...", help=f"Nominal budgets: shares (0.25) or numbers of tokens (64). [default: {BUDGETS}]"
+        ),
+    ] = None,
+    average: Annotated[
+        str | None, typer.Option(metavar="R,R,...", help="In place of --keep: what a decoder layer sees on average.")
+    ] = None,
     tasks: Annotated[
         str, typer.Option(metavar="A,B", help="Of lmms-eval, or the shipped scenes and scenes_choice.")
     ] = "scenes",
@@ -71,9 +78,9 @@ def sweep(
     names = all_strategies() if strategies == ALL else [name for name in items(strategies) if name != "none"]
     flags = read_flags(context.args)
     refuse_strangers(flags, names)
-    budgets = [budget(text) for text in items(keep)]
+    by, budgets = asked_budgets(keep, average, BUDGETS)
     seeds = [_seed(text) for text in items(seed)]
-    runs = plan(names, budgets, seeds, flags)
+    runs = plan(names, budgets, seeds, flags, by)
     refused = [run for run in runs if run.refused]
     if refused and len(refused) == len(runs) - 1:  # all but the untouched model
         raise InvalidRequest(f"none of these runs is possible; {refused[0].label}: {refused[0].refused}")

@@ -11,7 +11,7 @@ from seeless.context import Onto, Queries, Tokens
 from seeless.core.attention import LayerTap
 from seeless.core.groups import Group
 from seeless.core.images import NO_FRAME, NO_PATCH
-from seeless.core.relevance import check_clip, load_clip, read_question, text_similarity
+from seeless.core.relevance import check_clip, embedding_similarity, load_clip, read_question, text_similarity
 from seeless.core.session import Session
 from seeless.core.transfer import upload
 from seeless.core.vision import Vision
@@ -312,9 +312,13 @@ class Answers:
         return self.vision.reader_keys[self._sources]
 
     def text_similarity(self, clip: str | None, question: str | None) -> torch.Tensor:
-        model, tokenizer = load_clip(check_clip(self.session.view, clip))
+        view = self.session.view
+        named = check_clip(view, clip)
+        loaded = None if named is None else load_clip(named)
         questions = [question] * len(self.group.units) if question is not None else self._questions()
-        return text_similarity(model, tokenizer, self.vision_features(), questions)
+        if loaded is None:
+            return embedding_similarity(view, self.embeds(), questions)
+        return text_similarity(*loaded, self.vision_features(), questions)
 
     def _questions(self) -> list[str]:
         """Of every unit's row."""

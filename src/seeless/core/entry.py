@@ -8,12 +8,13 @@ import torch
 
 from seeless.core.cache import CacheRecord, Keeper, cached_keys, cached_length, check_cache, record_of
 from seeless.core.capture import forget
+from seeless.core.chunks import in_chunks, prefill_at_once
 from seeless.core.continuing import Continuing
 from seeless.core.family import Kind, ModelView
 from seeless.core.frame import PASSED_BY, Frame, Running, named, named_output, new_frame, refuse_replicas
 from seeless.core.generating import apart, drafted, note_prompt, with_plain_mask
 from seeless.core.hooks import HookSet, hook_layers, is_bare, without_seams
-from seeless.core.host import cache_in
+from seeless.core.host import PREFILL, cache_in
 from seeless.core.injection import following
 from seeless.core.layers import PrefillLayers
 from seeless.core.masks import prompt_blocks, ready_mask
@@ -74,7 +75,8 @@ class Reducer:
             if model is not base:
                 self.hooks.around(model, "forward", self._run_model)
             if hasattr(type(model), "generate"):
-                self.hooks.around(model, "generate", partial(note_prompt, self.running, model))
+                self.hooks.around(model, "generate", partial(note_prompt, self.running))
+                self.hooks.around(model, PREFILL, partial(prefill_at_once, self.running, self.view.family, self.stages))
                 self.hooks.around(model, "prepare_inputs_for_generation", self._prepare_inputs)
             self.hooks.around(base, "forward", self._run_base)
             self.hooks.around(decoder, "forward", self._run_decoder)
@@ -200,7 +202,10 @@ class Reducer:
         try:
             kwargs = self._enter(frame, kwargs, pictures, record)
             with frame.watch:
-                output = below(**kwargs)
+                if self.running.chunk is None or frame.session is None:
+                    output = below(**kwargs)
+                else:
+                    output = in_chunks(below, kwargs, self.running.chunk, frame.session)
             if record is not None:
                 record.since = frame.logical - record.tokens
             return self._leave(frame, output)

@@ -22,6 +22,9 @@ CACHE_NAMES = ("cache", "past_key_values")  # 5.24 shortened it, of decoders, la
 CACHE = next(name for name in CACHE_NAMES if name in inspect.signature(create_causal_mask).parameters)
 
 
+PREFILL = "_prefill"  # what `generate` runs the prompt with
+
+
 def cache_in(named: Mapping[str, Any]) -> Cache | None:
     """The KV cache among the arguments or outputs of a decoder or one of its layers."""
     # by iterating: an output warns when it is asked for the old name

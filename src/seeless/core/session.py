@@ -37,6 +37,7 @@ class Session:
         added: how many tokens were added so far.
         self_check: whether attention that is read for the first time is compared with the model's own.
         second_runs: (row, tokens, decoder layers) of second prompts that were run.
+        chunk: first slot and end of those that the decoder takes in now; None: all.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Session:
         self.uninjected: torch.Tensor | None = None
         self.added = 0
         self.second_runs: list[tuple[int, int, int]] = []
+        self.chunk: tuple[int, int] | None = None
         self._places: dict[tuple, tuple[torch.Tensor, torch.Tensor]] = {}
         lengths = prompt.lengths()
         self._answering = [n - len(prompt.columns_asking(row)) for row, n in enumerate(lengths)]

@@ -52,7 +52,7 @@ class PruMerge(EntryStrategy):
     tower = ("features", "reader_attention", "reader_keys")
 
     def __post_init__(self) -> None:
-        adaptive = self.keep is None
+        adaptive = self.keep is None and self.average is None
         object.__setattr__(self, "keep", 1 if adaptive else self.keep)  # checks the budget
         super().__post_init__()
         object.__setattr__(self, "keep", None if adaptive else self.keep)
