@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from seeless.core.cache import held_keys
 from seeless.core.hooks import past_seams
 from seeless.core.host import CACHE_NAMES, AttentionInterface, attention_options, cache_in
 from seeless.core.sharding import check_whole, leave
@@ -195,7 +196,7 @@ class _Peek:
     """A KV cache that shows what it holds, and keeps nothing.
 
     Args:
-        past: tokens the layer held before this forward.
+        past: tokens the layer's kernel got from the cache before this forward.
     """
 
     def __init__(self, cache: Any, past: int) -> None:
@@ -213,8 +214,8 @@ class _Peek:
                 f"{type(own).__name__} holds the keys of earlier turns in another form, so the attention of a layer "
                 "that has not run yet cannot be read; use the default cache"
             )
-        held = ((own.keys, keys), (own.values, values))
-        return tuple(torch.cat([before[:, :, : self._past].to(new.device), new], 2) for before, new in held)
+        held = zip(held_keys(own, self._past), (keys, values), strict=True)
+        return tuple(torch.cat([before.to(new.device), new], 2) for before, new in held)
 
 
 @torch.no_grad()
@@ -223,7 +224,7 @@ def run_ahead(layer: nn.Module, hidden: torch.Tensor, args: tuple, kwargs: dict,
 
     Args:
         args, kwargs: its other arguments; its cache is read, not written.
-        past: tokens that cache held before this forward.
+        past: tokens that cache hands to the kernel ahead of these.
 
     Returns:
         None if it asks for no kernel by name.

@@ -12,6 +12,7 @@ from seeless.errors import UnsupportedModel
 
 Kind = Literal["image", "video"]
 Merged = Literal["blocks", "consecutive"]
+FULL, SLIDING = "full_attention", "sliding_attention"  # kinds of decoder layers, as their config names them
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,12 @@ class Family:
             model takes no videos of their own.
         mrope: whether positions have three axes (time, height, width).
         injector: method of the language model that adds visual features after early layers, if it has one.
-        bidirectional: whether the prompt's attention is not merely causal, so that only masks can express it.
-        prefix: whether the whole prompt sees itself, so that no token is blind to the question.
+        both_ways: kinds of decoder layers in which visual tokens see each other both ways, an image or video by itself,
+            so that only masks can express it.
+        both_ways_if: attribute of the decoder's config, and the value with which they do; None: always.
+        token_types: argument of the base that tells these tokens: 1 for images, 2 for videos.
+        prefix: whether in these layers the whole prompt (type 0) sees itself, whatever the window, so that no token is
+            blind to the question.
         anchor: distance of the null token from the first token after the image.
         checkpoints: names of the original release and of the converted checkpoint that `transformers` loads.
         note: anything a user should know, shown by `seeless info`.
@@ -82,7 +87,9 @@ class Family:
     video_token: str | None = None
     mrope: bool = False
     injector: str | None = None
-    bidirectional: bool = False
+    both_ways: tuple[str, ...] = ()
+    both_ways_if: tuple[str, Any] | None = None
+    token_types: str = "token_type_ids"
     prefix: bool = False
     anchor: int = 0
     checkpoints: dict[str, str] = field(default_factory=dict)
@@ -134,6 +141,7 @@ class ModelView:
         self._towers["video"] = self._part(base, family.video_tower) if family.video_tower else self._towers["image"]
         self.projector: Any = self._part(base, family.projector)
         self.window = self._window()
+        self._check_causal()
         self._refuse_compiled_layers()
         self._seen = {path: _follow(self.base, path) for path in self._paths()}
 
@@ -160,13 +168,22 @@ class ModelView:
     def _window(self) -> int | None:
         """Tokens that layers with sliding-window attention look back; None without such layers."""
         config = self.language_model.config
-        kinds = getattr(config, "layer_types", None) or ["sliding_attention"]
-        if unknown := sorted(set(kinds) - {"full_attention", "sliding_attention"}):
+        kinds = getattr(config, "layer_types", None) or [SLIDING]
+        if unknown := sorted(set(kinds) - {FULL, SLIDING}):
             raise UnsupportedModel(
                 f"the decoder of this {self.family.title} model has layers of kind {', '.join(unknown)}, from which "
                 "tokens cannot be dropped; supported are full_attention and sliding_attention"
             )
-        return getattr(config, "sliding_window", None) if "sliding_attention" in kinds else None
+        return getattr(config, "sliding_window", None) if SLIDING in kinds else None
+
+    def _check_causal(self) -> None:
+        config = self.language_model.config
+        everything = getattr(config, "use_bidirectional_attention", None) in (True, "all") and not self.family.prefix
+        if everything or getattr(config, "is_causal", True) is False:
+            raise UnsupportedModel(
+                f"in the decoder of this {self.family.title} model all tokens see each other both ways (is_causal or "
+                "use_bidirectional_attention in its config), so it generates nothing, and tokens cannot be dropped"
+            )
 
     def _refuse_compiled_layers(self) -> None:
         if any(layer._compiled_call_impl is not None for layer in self.layers):
@@ -183,7 +200,29 @@ class ModelView:
     def layer_kind(self, index: int) -> str:
         """What sets a decoder layer's mask and rotary embedding apart from other layers'."""
         kinds = getattr(self.language_model.config, "layer_types", None)
-        return kinds[index] if kinds else "full_attention"
+        if kinds:
+            return kinds[index]
+        return FULL if self.window is None else SLIDING
+
+    def slides(self, index: int) -> bool:
+        """Whether a decoder layer looks back a window only."""
+        return self.window is not None and self.layer_kind(index) == SLIDING
+
+    def reaches(self, tokens: int) -> bool:
+        """Whether a conversation of so many tokens fills a window, from where on the model makes masks for it."""
+        return self.window is not None and tokens >= self.window
+
+    @cached_property
+    def both_ways(self) -> tuple[str, ...]:
+        """Kinds of decoder layers in which visual tokens see each other both ways."""
+        condition = self.family.both_ways_if
+        if condition is not None and getattr(self.language_model.config, condition[0], None) != condition[1]:
+            return ()
+        return self.family.both_ways
+
+    def sees_both_ways(self, index: int) -> bool:
+        """Whether visual tokens see each other both ways in a decoder layer."""
+        return self.layer_kind(index) in self.both_ways
 
     def rotate(self, hidden: torch.Tensor, positions: torch.Tensor, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The rotary embedding of a decoder layer at some positions."""

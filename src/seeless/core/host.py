@@ -7,11 +7,11 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers.cache_utils import Cache
-from transformers.masking_utils import create_causal_mask
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, create_causal_mask
 from transformers.modeling_utils import AttentionInterface as AttentionInterface
 
 from seeless.errors import UnsupportedModel
@@ -26,6 +26,24 @@ def cache_in(named: Mapping[str, Any]) -> Cache | None:
     """The KV cache among the arguments or outputs of a decoder or one of its layers."""
     # by iterating: an output warns when it is asked for the old name
     return next((value for name, value in named.items() if name in CACHE_NAMES and value is not None), None)
+
+
+def mask_form(kernel: str) -> Literal["seen", "added", "columns"] | None:
+    """What an attention kernel takes as mask: `[batch, 1, queries, keys]` bool, "seen", or numbers that are "added" to
+    the scores, or which "columns" are real, `[batch, keys]`; None if that is unknown.
+
+    Args:
+        kernel: its name, `config._attn_implementation`.
+    """
+    forms: dict[str, Literal["seen", "added", "columns"]] = {
+        "sdpa": "seen",
+        "eager": "added",
+        "flash_attention_2": "columns",
+    }
+    if kernel not in ALL_MASK_ATTENTION_FUNCTIONS:
+        return None
+    own = ALL_MASK_ATTENTION_FUNCTIONS[kernel]
+    return next((form for name, form in forms.items() if ALL_MASK_ATTENTION_FUNCTIONS[name] is own), None)
 
 
 @dataclass(frozen=True)

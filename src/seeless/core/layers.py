@@ -9,7 +9,7 @@ from torch import nn
 from seeless.core.attention import LayerTap, read_nothing
 from seeless.core.capture import Call, Capture, run_ahead
 from seeless.core.host import cache_in
-from seeless.core.masks import causal_mask, check_both_ways
+from seeless.core.masks import check_both_ways
 from seeless.core.positions import gather_tokens, take_positions
 from seeless.core.session import Session
 from seeless.core.stages import PlannedStage, run_stage
@@ -41,7 +41,6 @@ class PrefillLayers:
         self.tapped: dict[int, LayerTap] = {}
         self.calls: dict[int, Call] = {}
         self.over = self.deciding = False
-        self.mask: Any = None  # the model's own, of the first layer
         self.watched = {i for stage in stages for i in stage.strategy.watches(session.view.depth)}
 
     def capture(self) -> Capture:
@@ -63,8 +62,6 @@ class PrefillLayers:
         session = self.session
         session.past.made(cache_in(kwargs))
         hidden = args[0] if args else kwargs["hidden_states"]
-        if index == 0:
-            self.mask = kwargs["attention_mask"]
         record = session.past.record
         if record is not None and index in {span.first for span in record.spans[1:]}:
             self.inputs = {}
@@ -73,7 +70,7 @@ class PrefillLayers:
             session.watch(index, hidden)
         kwargs = self._arguments(index, hidden, kwargs)
         ahead = any(stage.layer == index + 1 for stage in self.stages)
-        self.tapped = {index: self._taken(index, hidden, kwargs["position_embeddings"])} if ahead else {}
+        self.tapped = {index: self._taken(index, hidden, kwargs)} if ahead else {}
         return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
 
     def _arguments(self, index: int, hidden: torch.Tensor, kwargs: dict) -> dict:
@@ -132,10 +129,8 @@ class PrefillLayers:
         assert self.inputs is not None
         session, kind = self.session, self.session.view.layer_kind(index)
         if kind not in self.inputs:
-            row = session.row
-            mask = session.mask(index, row)
-            made = causal_mask(session.view, hidden, mask, session.past.cache, index, session.blocks_of(row))
-            self.inputs[kind] = LayerInputs(made, self._rotary(index, hidden, given))
+            mask = session.layer_mask(index, hidden, session.row)
+            self.inputs[kind] = LayerInputs(mask, self._rotary(index, hidden, given))
         return self.inputs[kind]
 
     def _rotary(self, index: int, hidden: torch.Tensor, given: tuple) -> tuple:
@@ -153,20 +148,21 @@ class PrefillLayers:
         order = session.seen[0].slot_of(session.prompt.length).gather(1, row.places).clamp(min=0)
         return tuple(gather_tokens(x, order) for x in given)
 
-    def _check_mask(self) -> None:
-        if self.session.blocks is not None:
-            check_both_ways(self.session.view, self.mask)
+    def _check_mask(self, index: int, mask: Any) -> None:
+        if self.session.blocks is not None and self.session.view.sees_both_ways(index):
+            check_both_ways(self.session.view, mask)
 
-    def _taken(self, index: int, hidden: torch.Tensor, rotary: tuple) -> LayerTap:
+    def _taken(self, index: int, hidden: torch.Tensor, kwargs: dict) -> LayerTap:
         """Of a layer that is about to run, from its own call."""
 
         def take() -> Call:
-            self._check_mask()
+            self._check_mask(index, kwargs["attention_mask"])
             if index not in self.calls:
                 raise read_nothing(self.session.view.layers[index])
             return self.calls[index]
 
-        past, rotary = self.session.past.columns[index], tuple(x.detach() for x in rotary)
+        past = self.session.past.held(index)  # before the layer runs: then its cache holds more
+        rotary = tuple(x.detach() for x in kwargs["position_embeddings"])
         return LayerTap(take, hidden.shape[1], past, rotary)
 
     def _coming(self, index: int, hidden: torch.Tensor, args: tuple, kwargs: dict) -> LayerTap:
@@ -174,12 +170,12 @@ class PrefillLayers:
         session, layer = self.session, self.session.view.layers[index]
 
         def take() -> Call:
-            self._check_mask()
-            past = session.past.columns[index]
-            call = run_ahead(layer, hidden, args, self._arguments(index, hidden, kwargs), past, session.self_check)
+            given = self._arguments(index, hidden, kwargs)
+            self._check_mask(index, given["attention_mask"])
+            call = run_ahead(layer, hidden, args, given, past, session.self_check)
             if call is None:
                 raise read_nothing(layer)
             return call
 
-        rotary = tuple(x.detach() for x in self._rotary(index, hidden, kwargs["position_embeddings"]))
-        return LayerTap(take, hidden.shape[1], session.past.columns[index], rotary)
+        past, rotary = session.past.held(index), self._rotary(index, hidden, kwargs["position_embeddings"])
+        return LayerTap(take, hidden.shape[1], past, tuple(x.detach() for x in rotary))
