@@ -39,6 +39,8 @@ class LlavaOn(Llava):
     def __init__(self, kind: str):
         self.kind = kind
         self.name = f"llava-{kind}-windowed"
+        global_ones_turn = kind not in ("cohere2", "exaone4")
+        self.turns = [each == "sliding_attention" or global_ones_turn for each in MIXED]
         self.backends = ("eager",) if kind == "gpt_oss" else ("eager", "sdpa")
 
     def kernels(self, backend: str):

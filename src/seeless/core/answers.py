@@ -239,7 +239,7 @@ class Answers:
     def rope_bias(self, queries: Queries, layer: int) -> torch.Tensor:
         tap, group = self._tap(layer), self.group
         rows, slots, onto = (x.to(tap.device) for x in (group.rows, self._queries(queries, False)[0], group.slots))
-        return tap.rope_bias(rows, slots, onto, self.session.view.frequencies)
+        return tap.rope_bias(rows, slots, onto, self.session.view.frequencies(layer))
 
     def keys(self, layer: int, tokens: Tokens) -> torch.Tensor:
         tap = self._tap(layer)

@@ -128,6 +128,7 @@ class ModelView:
         self.model, self.family = model, family
         self.config: Any = model.config
         self.packed: dict = {}  # images that were laid out before, by what decides about it
+        self.turning: dict[int, bool] = {}  # layers that were tried: whether they turn queries and keys by position
         base = model if _follow(model, family.language_model) is not None else _follow(model, family.base)
         if base is None:
             raise UnsupportedModel(f"{type(model).__name__} has no {family.base!r}; is it a {family.title} model?")
@@ -230,12 +231,11 @@ class ModelView:
             return self.rotary(hidden, positions, self.layer_kind(index))
         return self.rotary(hidden, position_ids=positions)
 
-    @cached_property
-    def frequencies(self) -> int:
-        """Different angles among the dimensions of the decoder's rotary embedding."""
+    def frequencies(self, index: int) -> int:
+        """Different angles among the dimensions of a decoder layer's rotary embedding."""
         known = {**vars(self.rotary), **dict(self.rotary.named_buffers())}
-        for name, value in known.items():
-            if name.endswith("inv_freq") and isinstance(value, torch.Tensor):
+        for name in ("inv_freq", f"{self.layer_kind(index)}_inv_freq"):
+            if isinstance(value := known.get(name), torch.Tensor):
                 return len(value)
         raise UnsupportedModel(
             f"{type(self.rotary).__name__} shows no frequencies, so what positions alone add to attention is unknown; "

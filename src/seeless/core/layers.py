@@ -1,6 +1,7 @@
 """The seam between decoder layers: where hidden states are cut, and where later layers get masks that fit."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 
 from seeless.core.attention import LayerTap, read_nothing
 from seeless.core.capture import Call, Capture, run_ahead
-from seeless.core.host import cache_in
+from seeless.core.host import CACHE_NAMES, cache_in
 from seeless.core.masks import check_both_ways
 from seeless.core.positions import gather_tokens, take_positions
 from seeless.core.session import Session
@@ -70,7 +71,7 @@ class PrefillLayers:
             session.watch(index, hidden)
         kwargs = self._arguments(index, hidden, kwargs)
         ahead = any(stage.layer == index + 1 for stage in self.stages)
-        self.tapped = {index: self._taken(index, hidden, kwargs)} if ahead else {}
+        self.tapped = {index: self._taken(index, hidden, args[1:], kwargs)} if ahead else {}
         return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
 
     def _arguments(self, index: int, hidden: torch.Tensor, kwargs: dict) -> dict:
@@ -152,7 +153,28 @@ class PrefillLayers:
         if self.session.blocks is not None and self.session.view.sees_both_ways(index):
             check_both_ways(self.session.view, mask)
 
-    def _taken(self, index: int, hidden: torch.Tensor, kwargs: dict) -> LayerTap:
+    def _turns(self, index: int, hidden: torch.Tensor, args: tuple, kwargs: dict) -> bool:
+        """Whether a layer turns queries and keys by position; some layers of some decoders do not. Tried once."""
+        view = self.session.view
+
+        def query(number: float) -> torch.Tensor:
+            """Of some token, with this as all cosines and sines."""
+            rotary = tuple(torch.full_like(x[:1, :1], number) for x in kwargs["position_embeddings"])
+            given = {**kwargs, "attention_mask": None, "position_embeddings": rotary}
+            given |= {name: None for name in CACHE_NAMES if name in given}
+            if (positions := given.get("position_ids")) is not None:
+                given["position_ids"] = positions[..., :1, :1]
+            some = torch.arange(hidden.shape[-1], device=hidden.device).sin().to(hidden.dtype)[None, None]
+            call = run_ahead(view.layers[index], some, args, given, 0, False)
+            if call is None:
+                raise read_nothing(view.layers[index])
+            return call.query
+
+        if index not in view.turning:
+            view.turning[index] = not torch.equal(query(0.0), query(1.0))
+        return view.turning[index]
+
+    def _taken(self, index: int, hidden: torch.Tensor, args: tuple, kwargs: dict) -> LayerTap:
         """Of a layer that is about to run, from its own call."""
 
         def take() -> Call:
@@ -163,7 +185,7 @@ class PrefillLayers:
 
         past = self.session.past.held(index)  # before the layer runs: then its cache holds more
         rotary = tuple(x.detach() for x in kwargs["position_embeddings"])
-        return LayerTap(take, hidden.shape[1], past, rotary)
+        return LayerTap(take, hidden.shape[1], past, rotary, partial(self._turns, index, hidden, args, kwargs))
 
     def _coming(self, index: int, hidden: torch.Tensor, args: tuple, kwargs: dict) -> LayerTap:
         """Of a layer that has yet to run, if it ran on what is left now."""
@@ -178,4 +200,5 @@ class PrefillLayers:
             return call
 
         past, rotary = session.past.held(index), self._rotary(index, hidden, kwargs["position_embeddings"])
-        return LayerTap(take, hidden.shape[1], past, tuple(x.detach() for x in rotary))
+        rotary = tuple(x.detach() for x in rotary)
+        return LayerTap(take, hidden.shape[1], past, rotary, partial(self._turns, index, hidden, args, kwargs))
