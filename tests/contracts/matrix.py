@@ -88,7 +88,9 @@ def gap(tiny, name, backend):
         return "blind to the question"
     if name == "cdpruner" and not tiny.name.startswith(CLIP_TOWERS):
         return "is no CLIP"
-    if backend == "fused" and tiny.name.startswith(("gemma3", "paligemma")):
+    if name == "tome" and tiny.name.startswith("gemma4"):
+        return "padding behind them in the tower"
+    if backend == "fused" and tiny.name.startswith(("gemma3", "gemma4", "paligemma")):
         return "see each other both ways"
     return None
 

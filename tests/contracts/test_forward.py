@@ -52,7 +52,7 @@ def refuses(tiny, name, backend, model, inputs):
     if reason is None:
         return False
     if name not in LEAVES_STILLS_ALONE or VIDEO in inputs["input_ids"]:
-        with sl.apply(model, STRATEGIES[name]), pytest.raises(sl.UnsupportedModel, match=reason):
+        with pytest.raises(sl.UnsupportedModel, match=reason), sl.apply(model, STRATEGIES[name]):
             model(**inputs)
     return True
 

@@ -1,5 +1,7 @@
 """Conversations longer than the windows of some layers: these count the conversation, not what is left of it."""
 
+import logging
+
 import pytest
 import torch
 from matrix import PLACEHOLDERS
@@ -107,9 +109,9 @@ def test_prefill_a_turn_of_text_and_steps(tiny, own, name, backend):
 
 def with_images(own, turns):
     """One conversation from turns of text and one image for either row: all of it, and turn by turn."""
-    pixels = torch.stack([turn["pixel_values"] for turn in turns], 1).flatten(0, 1)
-    joined = {key: torch.cat([turn[key] for turn in turns], 1) for key in turns[0] if key != "pixel_values"}
-    return {**joined, "pixel_values": pixels}
+    by_image = ("pixel_values", "image_position_ids")
+    images = {key: torch.stack([turn[key] for turn in turns], 1).flatten(0, 1) for key in by_image if key in turns[0]}
+    return {**{key: torch.cat([turn[key] for turn in turns], 1) for key in turns[0] if key not in images}, **images}
 
 
 @covering(name=METHODS, own=WINDOWED, backend=["eager", "sdpa"])
@@ -201,3 +203,38 @@ def test_a_kernel_that_counts_columns(tiny):
                     go_on(model, own, inputs, ids[:, : prompt + 6], cache, prompt, [6])
                 with pytest.raises(sl.UnsupportedModel, match="load the model with 'sdpa' or 'eager'"):
                     model(**make_inputs(model, own, [[6, "image:0", 9]]))
+
+
+@pytest.mark.parametrize("name", METHODS)
+@torch.no_grad()
+def test_rows_that_are_reordered_take_their_places_along(tiny, name):
+    own = WINDOWED[-4]
+    model = tiny(own, "sdpa")
+    inputs = make_inputs(model, own, RAGGED)
+    prompt, order = inputs["input_ids"].shape[1], torch.tensor([3, 1, 0, 1])
+    ids = torch.cat([inputs["input_ids"], words(4, 8)], 1)
+    with sl.apply(model, METHODS[name]):
+        want = go_on(model, own, inputs, ids, model(**inputs)[CACHE], prompt, [3, *[1] * 5])
+        cache = model(**inputs)[CACHE]
+        cache.reorder_cache(order)
+        mixed = {**inputs, "attention_mask": inputs["attention_mask"][order]}
+        have = go_on(model, own, mixed, ids[order], cache, prompt, [3, *[1] * 5])
+    assert (have - want[order]).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("name", METHODS)
+@torch.no_grad()
+def test_drafted_tokens(tiny, name, monkeypatch):
+    """Prompt lookup where words repeat: plain greedy, though what a layer would have forgotten may come back."""
+    monkeypatch.setattr(logging.getLogger("transformers.generation.utils"), "disabled", True)  # deprecated inside it
+    for own in (WINDOWED[0], WINDOWED[-4]):
+        model = tiny(own, "sdpa")
+        inputs = make_inputs(model, own, [[5, "image:0", 9]])
+        with sl.apply(model, METHODS[name]):
+            end = model.generate(**inputs, max_new_tokens=4, do_sample=False)[:, -4:]
+            ids = torch.cat([inputs["input_ids"], end, inputs["input_ids"][:, -3:]], 1)
+            given = whole(own, inputs, ids)
+            plain = model.generate(**given, max_new_tokens=25, do_sample=False)
+            assert torch.equal(
+                model.generate(**given, max_new_tokens=25, do_sample=False, prompt_lookup_num_tokens=3), plain
+            )

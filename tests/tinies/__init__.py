@@ -16,6 +16,7 @@ from .base import (
     make_pieces,
 )
 from .gemma3 import Gemma3
+from .gemma4 import Gemma4
 from .idefics3 import Idefics3
 from .internvl import InternVL
 from .llava import Llava, LlavaPixtral
@@ -49,6 +50,7 @@ TINIES: tuple[Tiny, ...] = (
     Idefics3(),
     Mistral3(),
     Gemma3(),
+    Gemma4(),
     PaliGemma(),
     LlavaPixtral(),
     PaliGemma2(),

@@ -12,6 +12,7 @@ from transformers import (
 
 from .base import IMAGE, LAYERS, clip, text_options
 from .gemma3 import Gemma3
+from .gemma4 import Gemma4
 from .llava import Llava
 from .paligemma import PaliGemma2
 
@@ -64,11 +65,18 @@ class Gemma3Short(Gemma3):
     window = 24
 
 
+class Gemma4Short(Gemma4):
+    """Shorter than an image: its first tokens and its last do not see each other."""
+
+    name = "gemma4-windowed"
+    window = 12
+
+
 class PaliGemma2Short(PaliGemma2):
     name = "paligemma2-windowed"
     window = SHORT
 
 
-WINDOWED = (Gemma3Short(), PaliGemma2Short(), *map(LlavaOn, DECODERS))
+WINDOWED = (Gemma3Short(), Gemma4Short(), PaliGemma2Short(), *map(LlavaOn, DECODERS))
 
 __all__ = ["LAYERS", "SHORT", "WINDOWED", "LlavaOn"]

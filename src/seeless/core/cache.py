@@ -263,6 +263,12 @@ def cached_length(cache: Cache | None, layer: int) -> int:
     return record.held(record.span(layer)) if record is not None and is_static(cache) else int(own.get_seq_length())
 
 
+def cache_room(cache: Cache | None, layer: int) -> int | None:
+    """How many columns a layer's cache holds, at most; None if it forgets nothing."""
+    own: Any = cache.layers[layer] if cache is not None and layer < len(cache.layers) else None
+    return own.sliding_window - 1 if isinstance(own, DynamicSlidingWindowLayer) else None
+
+
 def held_columns(cache: Cache | None, layer: int, counted: int) -> int:
     """How many of the columns a layer's cache has counted it hands to the kernel ahead of new ones: the last, where it
     forgets what its window leaves behind."""

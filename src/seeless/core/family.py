@@ -39,6 +39,9 @@ class Family:
         grids: argument of `get_image_features` ("image") and `get_video_features` ("video") with the patch grid
             (frames, height, width) of everything; empty if every picture has the size the tower's config names.
         sizes: argument with the height and width of pictures in pixels, for towers that take any size.
+        places: as `grids`, with the column and row of every patch, row after row of each picture, -1 on padding behind
+            them, for towers that take pictures of several sizes padded to one length.
+        frames: beside `places` of videos, the argument with how many frames each has.
         packer: method of the base that lays the crops of an image out as one sequence, if it has one.
         unresampled: arguments with which the packer does not resample its canvas.
         runs: whether one image is one unbroken run of placeholders, however many crops it was cut into.
@@ -79,6 +82,8 @@ class Family:
     windows: bool = False
     grids: dict[str, str] = field(default_factory=dict)
     sizes: str | None = None
+    places: dict[str, str] = field(default_factory=dict)
+    frames: str | None = None
     packer: str | None = None
     unresampled: dict[str, Any] = field(default_factory=dict)
     runs: bool = False

@@ -77,6 +77,11 @@ def attention_options(module: str, given: Mapping[str, Any]) -> AttentionOptions
     )
 
 
+def layer_config(config: Any, layer: int) -> Any:
+    """The config of a decoder layer, where layers differ in their sizes; else that of the decoder."""
+    return config.per_layer_config[layer] if getattr(config, "per_layer_config", None) else config
+
+
 def version() -> str:
     """Of `transformers`."""
     return importlib.metadata.version("transformers")

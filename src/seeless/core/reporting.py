@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from seeless.core.boxes import boxes_of
+from seeless.core.cache import cache_room
 from seeless.core.images import Image
 from seeless.core.positions import TokenRow
 from seeless.core.session import Session
@@ -64,6 +65,7 @@ class PrefillFacts:
         size: of the model.
         full, reduced, held: per layer, the tokens of every row without reduction, that it saw, and that its cache has.
         unreduced, past: per layer, tokens cached before, without reduction and with it.
+        room: per layer, the most tokens of a row that its cache holds; None = any number.
         pictures, tokens: per picture the tower took in, its patches, and the tokens they became.
         inside: per picture, the patches that each layer of the tower saw.
         shown: per row, the pictures in it.
@@ -79,6 +81,7 @@ class PrefillFacts:
     held: list[list[int]]
     unreduced: list[int]
     past: list[int]
+    room: list[int | None]
     pictures: list[int]
     tokens: list[int]
     inside: list[list[int]]
@@ -122,8 +125,8 @@ class PrefillFacts:
 
     def kv_bytes(self) -> tuple[int, int]:
         return (
-            kv_bytes(self.size, self.full, self.unreduced, self.number),
-            kv_bytes(self.size, self.held, self.past, self.number),
+            kv_bytes(self.size, self.full, self.unreduced, self.room, self.number),
+            kv_bytes(self.size, self.held, self.past, self.room, self.number),
         )
 
     def boxes(self) -> list[list[torch.Tensor]]:
@@ -142,7 +145,7 @@ def build_report(session: Session, size: Dimensions, cached: bool) -> Report:
     for layer in range(depth):
         done = [stage for stage in session.stages if stage.layer <= layer]
         visual.append(done[-1].n_after if done else original)
-    pictures = [height * width for tap in session.vision.taps for height, width in tap.patches]
+    pictures = [size for tap in session.vision.taps for size in tap.sizes]
     everything = [[patches] * size.tower_layers for patches in pictures]
     inside = [seen for tap in session.vision.taps if tap.merged is not None for seen in tap.merged.seen] or everything
     facts = PrefillFacts(
@@ -152,11 +155,12 @@ def build_report(session: Session, size: Dimensions, cached: bool) -> Report:
         held=[session.at(session.held, layer).lengths for layer in range(depth)],
         unreduced=[session.past.tokens] * depth,
         past=session.past.columns,
+        room=[cache_room(session.past.cache, layer) for layer in range(depth)],
         pictures=pictures,
         tokens=[height * width for tap in session.vision.taps for height, width in tap.tokens],
         inside=inside,
         shown=[_pictures_of(session, row) for row in range(len(original))],
-        second=[(row, layers * decoder_layer_flops(size, n)) for row, n, layers in session.second_runs],
+        second=[(row, _first_layers(size, n, layers)) for row, n, layers in session.second_runs],
         number=session.number_bytes if cached else 0,
         class_token=view.has_class_token,
         images=[[placed.image for placed in row] for row in layout.images],
@@ -164,6 +168,10 @@ def build_report(session: Session, size: Dimensions, cached: bool) -> Report:
         centred=view.family.packer is None and view.config.vision_config.model_type == "clip_vision_model",
     )
     return Report(session.stages, visual, text, facts)
+
+
+def _first_layers(size: Dimensions, tokens: int, layers: int) -> int:
+    return sum(decoder_layer_flops(size, tokens, layer=layer) for layer in range(layers))
 
 
 def _pictures_of(session: Session, row: int) -> list[int]:

@@ -5,6 +5,7 @@ from typing import Any
 from torch import nn
 
 from seeless.core.family import ModelView
+from seeless.core.host import layer_config
 from seeless.flops import Dimensions
 
 
@@ -13,6 +14,7 @@ def dimensions(view: ModelView) -> Dimensions:
     text, tower = view.language_model.config, view.config.vision_config
     layers = view.tower_layers("image")
     patch = _area(tower.patch_size) * getattr(tower, "temporal_patch_size", 1)
+    attention = [_attention(text, layer) for layer in range(view.depth)]
     windowed = 0
     if view.family.windows:
         windowed = len(layers) - len(tower.fullatt_block_indexes)
@@ -20,8 +22,8 @@ def dimensions(view: ModelView) -> Dimensions:
         hidden=text.hidden_size,
         intermediate=_intermediate(text),
         heads=text.num_attention_heads,
-        kv_heads=text.num_key_value_heads,
-        head_dim=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
+        kv_heads=attention[0][0],
+        head_dim=attention[0][1],
         vocabulary=text.vocab_size,
         gated=_gated(view.layers[0].mlp),
         tower_layers=len(layers),
@@ -31,7 +33,14 @@ def dimensions(view: ModelView) -> Dimensions:
         projector_weights=_weights(view.projector),
         windowed_layers=windowed,
         window=(tower.window_size // tower.patch_size) ** 2 if view.family.windows else 0,
+        unlike=tuple(attention) if len(set(attention)) > 1 else (),
     )
+
+
+def _attention(text: Any, layer: int) -> tuple[int, int]:
+    """Key heads and their size."""
+    own = layer_config(text, layer)
+    return own.num_key_value_heads, getattr(own, "head_dim", None) or text.hidden_size // text.num_attention_heads
 
 
 def _area(size: int | list[int] | tuple[int, ...]) -> int:
@@ -41,6 +50,8 @@ def _area(size: int | list[int] | tuple[int, ...]) -> int:
 def _intermediate(text: Any) -> int:
     """Width of the feed-forward network; of all the experts a token visits."""
     if (expert := getattr(text, "moe_intermediate_size", None)) is not None:
+        if getattr(text, "enable_moe_block", False):  # beside a network of every token's
+            return text.intermediate_size + expert * text.top_k_experts
         return expert * text.num_experts_per_tok
     return text.intermediate_size
 
