@@ -90,7 +90,9 @@ def gap(tiny, name, backend):
         return "is no CLIP"
     if name == "tome" and tiny.name.startswith("gemma4"):
         return "padding behind them in the tower"
-    if backend == "fused" and tiny.name.startswith(("gemma3", "gemma4", "paligemma")):
+    if tiny.name == "gemma4-small" and name in ("pyramiddrop", "clse", "router"):
+        return "take keys and values of earlier ones"
+    if backend == "fused" and (tiny.name == "gemma4" or tiny.name.startswith(("gemma3", "paligemma"))):
         return "see each other both ways"
     return None
 

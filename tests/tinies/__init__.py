@@ -16,7 +16,7 @@ from .base import (
     make_pieces,
 )
 from .gemma3 import Gemma3
-from .gemma4 import Gemma4
+from .gemma4 import Gemma4, Gemma4Small
 from .idefics3 import Idefics3
 from .internvl import InternVL
 from .llava import Llava, LlavaPixtral
@@ -51,6 +51,7 @@ TINIES: tuple[Tiny, ...] = (
     Mistral3(),
     Gemma3(),
     Gemma4(),
+    Gemma4Small(),
     PaliGemma(),
     LlavaPixtral(),
     PaliGemma2(),

@@ -39,9 +39,11 @@ class Gemma4(Tiny):
         "hidden_size_per_layer_input": 0,
     }
 
+    layers = (["sliding_attention"] * 2 + ["full_attention"]) * 2
+
     def config(self):
         text = text_options(
-            layer_types=(["sliding_attention"] * 2 + ["full_attention"]) * 2,
+            layer_types=self.layers,
             sliding_window=self.window,
             global_head_dim=32,
             num_global_key_value_heads=1,
@@ -105,3 +107,17 @@ class Gemma4(Tiny):
     def collate(self, pieces, ids, mask) -> dict:
         types = (ids == IMAGE).long() + 2 * (ids == VIDEO).long()
         return {**super().collate(pieces, ids, mask), "mm_token_type_ids": types}
+
+
+class Gemma4Small(Gemma4):
+    """As the small ones are: plainly causal, with embeddings for every layer; late layers borrow keys and values."""
+
+    name = "gemma4-small"
+    kinds = ("image",)
+    layers = ["sliding_attention"] * 2 + ["full_attention", "sliding_attention"] + ["full_attention"] * 2
+
+    def kernels(self, backend: str):
+        # The stock model slices its masks for late layers unless its kernel is called flash attention, which it refuses
+        return "sdpa" if backend == "fused" else backend
+
+    options: dict = {"hidden_size_per_layer_input": 8, "num_kv_shared_layers": 1, "use_double_wide_mlp": True}

@@ -12,7 +12,7 @@ from transformers import (
 
 from .base import IMAGE, LAYERS, clip, text_options
 from .gemma3 import Gemma3
-from .gemma4 import Gemma4
+from .gemma4 import Gemma4, Gemma4Small
 from .llava import Llava
 from .paligemma import PaliGemma2
 
@@ -70,6 +70,17 @@ class Gemma4Short(Gemma4):
 
     name = "gemma4-windowed"
     window = 12
+    options: dict = {**Gemma4.options, "enable_moe_block": True, "num_experts": 4, "top_k_experts": 2}
+    options["moe_intermediate_size"] = 32
+
+
+class Gemma4SmallShort(Gemma4Small):
+    """A layer of either kind takes keys and values of an earlier one."""
+
+    name = "gemma4-small-windowed"
+    window = SHORT
+    layers = ["full_attention", "sliding_attention"] * 3
+    options: dict = {**Gemma4Small.options, "num_kv_shared_layers": 2}
 
 
 class PaliGemma2Short(PaliGemma2):
@@ -77,6 +88,6 @@ class PaliGemma2Short(PaliGemma2):
     window = SHORT
 
 
-WINDOWED = (Gemma3Short(), Gemma4Short(), PaliGemma2Short(), *map(LlavaOn, DECODERS))
+WINDOWED = (Gemma3Short(), Gemma4Short(), Gemma4SmallShort(), PaliGemma2Short(), *map(LlavaOn, DECODERS))
 
 __all__ = ["LAYERS", "SHORT", "WINDOWED", "LlavaOn"]

@@ -17,6 +17,7 @@ from transformers.cache_utils import (
     StaticSlidingWindowLayer,
 )
 
+from seeless.core.host import EMPTY_LAYERS
 from seeless.core.transfer import fetch
 from seeless.errors import InputError, UnsupportedModel
 
@@ -232,7 +233,7 @@ def check_cache(cache: Cache | None, between_layers: bool) -> None:
     """
     if cache is None:
         return
-    kinds = {type(layer) for layer in getattr(cache, "layers", [])}
+    kinds = {type(layer) for layer in getattr(cache, "layers", [])} - EMPTY_LAYERS
     known = (type(cache) is DynamicCache and kinds <= {*_GROWING}) or (is_static(cache) and kinds <= {*_STATIC})
     if known and not cache.offloading:
         return

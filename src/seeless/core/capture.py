@@ -5,7 +5,8 @@ or compressed projections), and then all give them to a function that they get b
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -241,6 +242,7 @@ def run_ahead(layer: nn.Module, hidden: torch.Tensor, args: tuple, kwargs: dict,
 
     if (cache := cache_in(kwargs)) is not None:
         kwargs = {**kwargs, **{name: _Peek(cache, past) for name in CACHE_NAMES if name in kwargs}}
+    kwargs = {name: copy(x) if isinstance(x, MutableMapping) else x for name, x in kwargs.items()}  # layers write there
     with _WithoutDropout(), Capture({0: layer}, note, check, ahead=True):
         try:
             past_seams(layer, "forward")(hidden, *args, **kwargs)  # those belong to the layer's own run

@@ -13,7 +13,7 @@ from seeless.core.family import Kind, ModelView
 from seeless.core.frame import PASSED_BY, Frame, Running, named, named_output, new_frame, refuse_replicas
 from seeless.core.generating import apart, drafted, note_prompt, with_plain_mask
 from seeless.core.hooks import HookSet, hook_layers, is_bare, without_seams
-from seeless.core.host import cache_in, mask_form
+from seeless.core.host import all_logits, cache_in, mask_form
 from seeless.core.injection import following
 from seeless.core.layers import PrefillLayers
 from seeless.core.masks import check_made, prompt_blocks
@@ -228,6 +228,7 @@ class Reducer:
                 f"attention_mask has {mask.shape[1]} columns, but the conversation has {frame.logical} tokens "
                 "(dropped visual tokens count)"
             )
+        kwargs = all_logits(kwargs)
         if pictures is not None:
             changed = self._prefill(frame, kwargs, mask, made, pictures, past, record)
             if changed is not None or record is None:
@@ -296,7 +297,12 @@ class Reducer:
             check_made(self.view, made, session.ready_masks(embeds), valid, length)
             self.masks_checked = True
         injected = kwargs.get("deepstack_visual_embeds")
-        second = SecondForward(self.view, prompt, embeds, injected, session.second_runs, self.self_check)
+        own_name = (family.layer_inputs or ("",))[0]
+        own = kwargs.get(own_name)
+        session.layer_inputs = own is not None
+        second = SecondForward(
+            self.view, prompt, embeds, injected, session.layer_inputs, session.second_runs, self.self_check
+        )
         prepare(session, self.stages, second)
 
         hidden, gapped, changed = embeds, False, past.record is not None
@@ -315,6 +321,8 @@ class Reducer:
             if (moved := past.moved(0, row.moved)) is not None:
                 now = now + moved.to(now.device)
             kwargs = {**kwargs, "inputs_embeds": hidden, "position_ids": now}
+            if own is not None:
+                kwargs[own_name] = gather_tokens(own.flatten(2), row.column).unflatten(2, own.shape[2:])
             if made is not None or blocks is not None or session.beyond:
                 kwargs["attention_mask"] = session.ready_masks(hidden)
             else:
@@ -355,7 +363,7 @@ class Reducer:
             check_cache_is_known(self.view, output)
             held = [session.at(session.held, layer).slots for layer in range(self.view.depth)]
             wanted = [before + own for before, own in zip(session.past.columns, held, strict=True)]
-            check_columns(self.view, cache, wanted)
+            check_columns(self.view, cache, wanted[: self.view.depth - self.view.borrowing])
         reduced = session.past.record is not None or len(session.seen) > 1 or not session.row.whole
         if cache is not None and reduced:
             tokens, text = frame.logical, session.prompt.closing_text()

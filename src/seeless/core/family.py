@@ -49,6 +49,8 @@ class Family:
         image_token, video_token: attributes of the config with the placeholders' ids; `video_token` is None if the
             model takes no videos of their own.
         mrope: whether positions have three axes (time, height, width).
+        layer_inputs: argument of the language model with something of its own for every token and layer, `[batch, seq,
+            layers, dim]`, and of its layers with their part of it, if they take such.
         injector: method of the language model that adds visual features after early layers, if it has one.
         both_ways: kinds of decoder layers in which visual tokens see each other both ways, an image or video by itself,
             so that only masks can express it.
@@ -91,6 +93,7 @@ class Family:
     image_token: str = "image_token_id"
     video_token: str | None = None
     mrope: bool = False
+    layer_inputs: tuple[str, str] | None = None
     injector: str | None = None
     both_ways: tuple[str, ...] = ()
     both_ways_if: tuple[str, Any] | None = None
@@ -202,6 +205,19 @@ class ModelView:
     def depth(self) -> int:
         """Number of decoder layers."""
         return min(len(self.layers), self.language_model.config.num_hidden_layers)
+
+    @cached_property
+    def borrowing(self) -> int:
+        """How many of the last decoder layers cache nothing, as they take keys and values of layers before them."""
+        return getattr(self.language_model.config, "num_kv_shared_layers", 0) or 0
+
+    @cached_property
+    def last_cut(self) -> int:
+        """The last decoder layer before which tokens can leave: from it on, layers lend keys and values to others."""
+        if not self.borrowing:
+            return self.depth
+        own = [self.layer_kind(index) for index in range(self.depth - self.borrowing)]
+        return min(max(i for i, kind in enumerate(own) if kind == each) for each in set(own))
 
     def layer_kind(self, index: int) -> str:
         """What sets a decoder layer's mask and rotary embedding apart from other layers'."""

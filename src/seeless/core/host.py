@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any, Literal
 
 import torch
+from transformers import cache_utils
 from transformers.cache_utils import Cache
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, create_causal_mask
 from transformers.modeling_utils import AttentionInterface as AttentionInterface
@@ -20,6 +21,10 @@ TESTED = ("5.18", "5.24")
 
 CACHE_NAMES = ("cache", "past_key_values")  # 5.24 shortened it, of decoders, layers, outputs and mask makers alike
 CACHE = next(name for name in CACHE_NAMES if name in inspect.signature(create_causal_mask).parameters)
+
+
+# Of caches, the kinds of layers that hold nothing: of decoder layers that take the keys of others.
+EMPTY_LAYERS = {own for name in ("DummyLayer",) if (own := getattr(cache_utils, name, None)) is not None}
 
 
 def cache_in(named: Mapping[str, Any]) -> Cache | None:
@@ -75,6 +80,11 @@ def attention_options(module: str, given: Mapping[str, Any]) -> AttentionOptions
         dropout=given.get("dropout") or 0.0,
         ends=next((given[name] for name in ("cu_seq_lens_q", "cu_seqlens") if given.get(name) is not None), None),
     )
+
+
+def all_logits(given: dict[str, Any]) -> dict[str, Any]:
+    """A decoder's arguments, told to leave out no token on its own: some give up all but the last in late layers."""
+    return {**given, "logits_to_keep": 0} if "logits_to_keep" in given else given
 
 
 def layer_config(config: Any, layer: int) -> Any:

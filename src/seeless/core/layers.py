@@ -1,5 +1,6 @@
 """The seam between decoder layers: where hidden states are cut, and where later layers get masks that fit."""
 
+import inspect
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -69,7 +70,7 @@ class PrefillLayers:
         hidden = self._run_stages(index, hidden, (args[1:], kwargs))
         if index in self.watched:
             session.watch(index, hidden)
-        kwargs = self._arguments(index, hidden, kwargs)
+        args, kwargs = self._own_part(index, args), self._arguments(index, hidden, kwargs)
         ahead = any(stage.layer == index + 1 for stage in self.stages)
         self.tapped = {index: self._taken(index, hidden, args[1:], kwargs)} if ahead else {}
         return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
@@ -85,6 +86,18 @@ class PrefillLayers:
             inputs = self._inputs(index, hidden, kwargs["position_embeddings"])
             kwargs = {**kwargs, "attention_mask": inputs.mask, "position_embeddings": inputs.rotary}
         return {**kwargs, "position_ids": positions}
+
+    def _own_part(self, index: int, args: tuple) -> tuple:
+        """A layer's positional arguments, `hidden` first; what it takes of its own for every token is cut to what is
+        left."""
+        session, given = self.session, self.session.view.family.layer_inputs
+        if given is None or session.row is session.seen[0]:
+            return args
+        at = list(inspect.signature(session.view.layers[index].forward).parameters).index(given[1])
+        if at >= len(args) or args[at] is None:
+            return args
+        order = session.seen[0].slot_of(session.prompt.length).gather(1, session.row.column).clamp(min=0)
+        return (*args[:at], gather_tokens(args[at], order), *args[at + 1 :])
 
     def _positions(self, index: int) -> torch.Tensor:
         """Positions of what is left, `[batch, slots]`."""
@@ -194,7 +207,8 @@ class PrefillLayers:
         def take() -> Call:
             given = self._arguments(index, hidden, kwargs)
             self._check_mask(index, given["attention_mask"])
-            call = run_ahead(layer, hidden, args, given, past, session.self_check)
+            own = self._own_part(index, (hidden, *args))
+            call = run_ahead(layer, hidden, own[1:], given, past, session.self_check)
             if call is None:
                 raise read_nothing(layer)
             return call

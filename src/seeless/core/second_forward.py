@@ -30,6 +30,7 @@ class SecondForward:
         prompt: the running prompt, with its positions.
         embeds: `[batch, seq, dim]`, what it is made of.
         injected: features `[visual, dim]` of all its visual tokens, one tensor for each early layer that adds them.
+        layer_inputs: whether layers take something of their own for every token, which a second prompt would lack.
         runs: gets (row, tokens, decoder layers) of every run.
         self_check: whether attention that is read for the first time is compared with the model's own.
     """
@@ -38,6 +39,7 @@ class SecondForward:
     prompt: Prompt
     embeds: torch.Tensor
     injected: Sequence[torch.Tensor] | None
+    layer_inputs: bool
     runs: list[tuple[int, int, int]]
     self_check: bool
     known: dict[tuple, torch.Tensor] = field(default_factory=dict)
@@ -54,13 +56,18 @@ class SecondForward:
             before, between, after: ids of the text before the first image, between two, and after the last.
 
         Raises:
-            UnsupportedModel: the model is being trained.
+            UnsupportedModel: the model is being trained, or is one whose layers need more than the prompt.
             InputError: a text that is none, no token after an image of the running prompt, or a prompt too long.
         """
         if self.trained:
             raise UnsupportedModel(
                 "this strategy runs a second prompt through the decoder, which cannot be trained along with the first; "
                 "call model.eval() or use torch.no_grad(), or choose a strategy that reads the running prompt only"
+            )
+        if self.layer_inputs:
+            raise UnsupportedModel(
+                f"the layers of this {self.view.family.title} model take something of their own for every token, which "
+                "a second prompt does not have; choose a strategy that reads the running prompt only"
             )
         asked = (row, *map(tuple, (before, between, after, layers)))
         if asked not in self.known:

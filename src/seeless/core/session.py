@@ -37,6 +37,7 @@ class Session:
         watched: per layer, what entered it, and the row and the ledger then.
         uninjected: `[batch, slots, dim]` as the last layer gave it, if visual features were added to that since.
         added: how many tokens were added so far.
+        layer_inputs: whether layers take something of their own for every token.
         self_check: whether attention that is read for the first time is compared with the model's own.
         second_runs: (row, tokens, decoder layers) of second prompts that were run.
     """
@@ -72,6 +73,7 @@ class Session:
         self.watched: dict[int, tuple[torch.Tensor, TokenRow, Ledger]] = {}
         self.uninjected: torch.Tensor | None = None
         self.added = 0
+        self.layer_inputs = False
         self.second_runs: list[tuple[int, int, int]] = []
         self._places: dict[tuple, tuple[torch.Tensor, torch.Tensor]] = {}
         lengths = prompt.lengths()

@@ -14,7 +14,7 @@ def dimensions(view: ModelView) -> Dimensions:
     text, tower = view.language_model.config, view.config.vision_config
     layers = view.tower_layers("image")
     patch = _area(tower.patch_size) * getattr(tower, "temporal_patch_size", 1)
-    attention = [_attention(text, layer) for layer in range(view.depth)]
+    attention = [_attention(view, layer) for layer in range(view.depth)]
     windowed = 0
     if view.family.windows:
         windowed = len(layers) - len(tower.fullatt_block_indexes)
@@ -37,10 +37,12 @@ def dimensions(view: ModelView) -> Dimensions:
     )
 
 
-def _attention(text: Any, layer: int) -> tuple[int, int]:
-    """Key heads and their size."""
+def _attention(view: ModelView, layer: int) -> tuple[int, int]:
+    """Key heads of a decoder layer's own, and their size."""
+    text = view.language_model.config
     own = layer_config(text, layer)
-    return own.num_key_value_heads, getattr(own, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    heads = own.num_key_value_heads if layer < view.depth - view.borrowing else 0
+    return heads, getattr(own, "head_dim", None) or text.hidden_size // text.num_attention_heads
 
 
 def _area(size: int | list[int] | tuple[int, ...]) -> int:
