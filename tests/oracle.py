@@ -328,7 +328,13 @@ def summed(strategy, turn, model, untouched, inputs):
     return {"merged": merge, "watches": [] if whole else watch.watches}
 
 
-WHOLE = ("mistral3", "gemma3", "llava_onevision")  # projectors that take more than one vector per token
+WHOLE = (
+    "mistral3",
+    "gemma3",
+    "llava_onevision",
+    "aya_vision",
+    "cohere2_vision",
+)  # projectors that take more than one vector per token
 
 
 def plain_sums(strategy, signals, led):

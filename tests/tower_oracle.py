@@ -9,7 +9,8 @@ import math
 
 import torch
 
-MERGED = ("internvl", "smolvlm", "idefics3", "gemma3", "mistral3", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
+CONSECUTIVE = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "exaone4_5")
+MERGED = (*CONSECUTIVE, "internvl", "smolvlm", "idefics3", "gemma3", "mistral3", "aya_vision", "cohere2_vision")
 POOLED_VIDEOS = ("llava_onevision", "llava_next_video")
 
 
@@ -103,7 +104,7 @@ class TowerOracle:
             if not self.grids:
                 place = number * length + self.lead
             first = len(self.tokens)
-            if self.config.model_type.startswith("qwen"):
+            if self.config.model_type in CONSECUTIVE:
                 self.tokens += [range(place + 4 * i, place + 4 * i + 4) for i in range(height * width // 4)]
             else:
                 for i in range(0, height, block):
@@ -178,12 +179,16 @@ class TowerOracle:
         vision = self.config.vision_config
         heads = getattr(vision, "num_attention_heads", None) or vision.num_heads
         if hasattr(attention, "qkv"):
-            q, k, v = attention.qkv(flat).chunk(3, -1)
+            own = getattr(vision, "num_key_value_heads", heads)
+            size = attention.qkv.out_features // (heads + 2 * own)
+            q, k, v = attention.qkv(flat).split([heads * size, own * size, own * size], -1)
         else:
             q, k, v = attention.q_proj(flat), attention.k_proj(flat), attention.v_proj(flat)
             if hasattr(attention, "q_norm"):
                 q, k = attention.q_norm(q), attention.k_norm(k)
-        q, k, v = (x.view(len(flat), heads, -1) for x in (q, k, v))
+        size = q.shape[-1] // heads
+        q, k, v = (x.view(len(flat), -1, size) for x in (q, k, v))
+        k, v = (x.repeat_interleave(heads // x.shape[1], 1) for x in (k, v))
         return turned(q, rotary), turned(k, rotary), v
 
     def _attend(self, attention, args, kwargs, output):

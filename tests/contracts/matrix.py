@@ -71,7 +71,7 @@ CASES = [(tiny, kind) for tiny in TINIES for kind in tiny.kinds]
 PLACEHOLDERS = [IMAGE, VIDEO]
 NEW_TOKENS = 4  # the first from the prefill, one from its cache, two from what decoding added to that
 CLIP_TOWERS = ("llava-llama", "llava-mistral", "llava-qwen2", "llava_next", "video_llava")
-EVERY_CROP_AN_IMAGE = ("smolvlm", "idefics3", "gemma3")
+EVERY_CROP_AN_IMAGE = ("smolvlm", "idefics3", "gemma3", "aya_vision", "cohere2_vision")
 
 
 def case_id(case):

@@ -64,7 +64,7 @@ def placed(name, own, inputs):
     Without that a row that begins elsewhere is the same to attention, which sees distances, but not to DART, which
     takes the L1 norm of rotated keys. Models whose positions have several axes do so by themselves.
     """
-    if name != "dart" or own.mrope:
+    if name != "dart" or own.mrope or own.name == "exaone4_5":  # which counts from the first column in `generate`, too
         return inputs
     first = int(own.name.startswith("paligemma"))
     return {**inputs, "position_ids": (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0) + first}

@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 from matrix import PLACEHOLDERS
-from plan import covering
+from plan import covering, in_turns
 from transformers import DynamicCache, StaticCache
 
 import seeless as sl
@@ -124,12 +124,13 @@ def with_images(own, turns):
     return {**{key: torch.cat([turn[key] for turn in turns], 1) for key in turns[0] if key not in images}, **images}
 
 
-@covering(name=METHODS, own=WINDOWED, backend=["eager", "sdpa"])
+@in_turns(own=WINDOWED, name=METHODS)
 @torch.no_grad()
-def test_an_image_in_a_later_turn(tiny, own, name, backend):
+def test_an_image_in_a_later_turn(tiny, own, name):
     """The first image is out of reach, or half of it, when the second comes; rows are padded in between."""
     if own.name.startswith("paligemma"):
         pytest.skip("a later prompt does not see itself both ways, which the oracle's one pass cannot say")
+    backend = ["eager", "sdpa"][list(METHODS).index(name) % 2]
     model, untouched = tiny(own, backend), tiny(own, "untouched")
     for gap in (1, 12):
         turns = [

@@ -14,7 +14,7 @@ from tiny_models import BACKENDS
 BEFORE, BETWEEN, AFTER = [7, 8, 9, 10], [21, 22], [31, 32, 33]
 SMALL = next(own for own in TINIES if own.name == "gemma4-small")  # a second prompt lacks what its layers need
 CASES = [(own, kind) for own in TINIES for kind in own.kinds if own is not SMALL]
-EVERY_CROP_AN_IMAGE = ("smolvlm", "idefics3", "gemma3")
+EVERY_CROP_AN_IMAGE = ("smolvlm", "idefics3", "gemma3", "aya_vision", "cohere2_vision")
 LONGER = [(own, "image") for own in WINDOWED if not own.name.startswith(SMALL.name)]
 EXPERTS = ("llava-gpt_oss-windowed", "gemma4-windowed")
 CHOSEN = [own for own in TINIES if own.name in ("qwen2_vl", "qwen3_vl", "internvl")]

@@ -19,7 +19,7 @@ from tower_oracle import TowerOracle, cosine
 BY_NAME = {tiny.name: tiny for tiny in TINIES}
 LLAVA, SIGLIP = BY_NAME["llava-llama-mha"], BY_NAME["paligemma"]
 MASKED = ("llava-llama-mha", "paligemma", "llava_onevision", "smolvlm", "gemma3", "llava-pixtral", "mistral3")
-UNMASKED = ("internvl", "qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+UNMASKED = ("internvl", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "exaone4_5")
 PADDED = ("gemma4", "gemma4-small")  # in the tower: refused
 CASES = [(tiny, kind) for tiny in TINIES for kind in tiny.kinds if tiny.name not in PADDED]
 

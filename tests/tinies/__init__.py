@@ -1,5 +1,6 @@
 """Tiny random models of every family, and prompts for them made of raw tensors."""
 
+from .aya_vision import AyaVision, Cohere2Vision
 from .base import (
     END,
     IMAGE,
@@ -15,6 +16,7 @@ from .base import (
     make_inputs,
     make_pieces,
 )
+from .exaone4_5 import Exaone45
 from .gemma3 import Gemma3
 from .gemma4 import Gemma4, Gemma4Small
 from .idefics3 import Idefics3
@@ -49,6 +51,9 @@ TINIES: tuple[Tiny, ...] = (
     SmolVLM(),
     Idefics3(),
     Mistral3(),
+    AyaVision(),
+    Cohere2Vision(),
+    Exaone45(),
     Gemma3(),
     Gemma4(),
     Gemma4Small(),
