@@ -249,3 +249,30 @@ def test_drafted_tokens(tiny, name, monkeypatch):
             assert torch.equal(
                 model.generate(**given, max_new_tokens=25, do_sample=False, prompt_lookup_num_tokens=3), plain
             )
+
+
+@pytest.mark.parametrize("name", METHODS)
+@torch.no_grad()
+def test_the_report_counts_what_caches_hold(tiny, name):
+    """Layers that forget hold less, and layers whose heads differ hold more or less of a token."""
+    for own in WINDOWED:
+        model = tiny(own, "sdpa")
+        inputs = make_inputs(model, own, ALONE)
+        plain = model(**inputs)[CACHE]
+        with sl.apply(model, method(own, name)) as run:
+            cache = model(**inputs)[CACHE]
+        layers = [[layer for layer in each.layers if layer.keys is not None] for each in (plain, cache)]
+        held = [sum(4 * (layer.keys.numel() + layer.values.numel()) for layer in own) for own in layers]
+        assert [run.report.kv_bytes_before, run.report.kv_bytes_after] == held, own
+
+
+@every
+@torch.no_grad()
+def test_generating_with_a_static_cache(tiny, own):
+    model = tiny(own, "sdpa")
+    inputs = make_inputs(model, own, RAGGED)
+    options = {"max_new_tokens": 12, "do_sample": False, "disable_compile": True}
+    for name in ("entry", "trimmed"):
+        with sl.apply(model, method(own, name)):
+            want = model.generate(**inputs, **options)
+            assert torch.equal(model.generate(**inputs, **options, cache_implementation="static"), want)

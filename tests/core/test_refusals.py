@@ -1,6 +1,7 @@
 """Everything that cannot work says so: which error, and what its message names."""
 
 import gc
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -18,7 +19,10 @@ from transformers.models.siglip.modeling_siglip import SiglipVisionModel
 import seeless as sl
 from seeless.api import active_handle
 from seeless.core.host import CACHE
+from seeless.families import families
 from seeless.models import supported_models
+from tinies import Gemma4
+from tinies import make_inputs as make_tiny_inputs
 from tiny_models import IMAGE, RAGGED, VARIANTS, make_inputs
 
 LLAVA, NEXT = VARIANTS[1], VARIANTS[4]
@@ -201,6 +205,31 @@ def config_with(text=None, vision=None, **options):
         tie_word_embeddings=False,
         **{"vision_feature_layer": -2, "vision_feature_select_strategy": "default", **options},
     )
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"both_ways": ()},
+        {"both_ways": ("full_attention", "sliding_attention")},
+        {"both_ways_if": ("use_bidirectional_attention", "all")},
+        {"token_types": "token_type_ids"},
+        {"prefix": True},
+    ],
+    ids=str,
+)
+@torch.no_grad()
+def test_masks_of_a_base_model_that_the_family_does_not_expect(wrong, monkeypatch):
+    """Gemma 4 by a family file that says something else of its visual tokens: refused, whoever acts where."""
+    own, known = Gemma4(), dict(families())
+    model = own.build("sdpa")
+    inputs = make_tiny_inputs(model, own, [[5, "image:0", 9], [3, "image:1", 4, "image:2", 6]])
+    monkeypatch.setattr("seeless.families.families", lambda: {**known, "gemma4": replace(known["gemma4"], **wrong)})
+    for strategy in (sl.Random(keep=0.5), sl.FastV(keep=4, layer=3)):
+        with sl.apply(model, strategy), pytest.raises(sl.UnsupportedModel, match="as seeless does not expect of Gemma"):
+            model(**inputs)
+        with sl.apply(model, strategy, self_check=False):
+            model(**inputs)
 
 
 def test_layers_of_unknown_kind():

@@ -72,6 +72,7 @@ __all__ = [
     "START",
     "TINIES",
     "VIDEO",
+    "Gemma4",
     "Piece",
     "Tiny",
     "by_row",
