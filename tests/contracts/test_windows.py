@@ -4,8 +4,10 @@ import logging
 
 import pytest
 import torch
+from counting import Counting
 from matrix import PLACEHOLDERS
 from plan import covering, in_turns
+from test_decoding import steps
 from transformers import DynamicCache, StaticCache
 
 import seeless as sl
@@ -210,7 +212,7 @@ def test_a_kernel_that_counts_columns(tiny):
             assert (later - want[:, prompt:]).abs().max() < 1e-4
             with sl.apply(model, method(own, name)):
                 cache = model(**inputs)[CACHE]
-                with pytest.raises(sl.UnsupportedModel, match="counts what is there instead"):
+                with pytest.raises(sl.UnsupportedModel, match="of which some have left, for which attn"):
                     go_on(model, own, inputs, ids[:, : prompt + 6], cache, prompt, [6])
                 with pytest.raises(sl.UnsupportedModel, match="load the model with 'sdpa' or 'eager'"):
                     model(**make_inputs(model, own, [[6, "image:0", 9]]))
@@ -276,3 +278,20 @@ def test_generating_with_a_static_cache(tiny, own):
         with sl.apply(model, method(own, name)):
             want = model.generate(**inputs, **options)
             assert torch.equal(model.generate(**inputs, **options, cache_implementation="static"), want)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@torch.no_grad()
+def test_masks_of_windows_wait_for_nothing(tiny, name):
+    """Two waits more in a prefill, as within the window, and none in a step."""
+    own = next(own for own in WINDOWED if own.name == "llava-ministral-windowed")
+    model = tiny(own, "sdpa")
+    inputs = make_inputs(model, own, RAGGED)
+    with Counting() as plain:
+        model(**inputs)
+    with sl.apply(model, method(own, name)):
+        model(**inputs)  # what is read for the first time is compared
+        with Counting() as reduced:
+            model(**inputs)
+        assert reduced.waits <= plain.waits + 2
+        assert {waits for _, waits, _ in steps(model, inputs)} == {0}

@@ -97,8 +97,8 @@ def _windowed_mask(
     if form not in ("seen", "added"):
         raise UnsupportedModel(
             f"layers of this {view.family.title} model look back {view.window} tokens of the conversation "
-            f"(sliding_window), of which some have left; attn_implementation={kernel!r} counts what is there instead; "
-            "load the model with 'sdpa' or 'eager', or keep the conversation within the window"
+            f"(sliding_window), of which some have left, for which attn_implementation={kernel!r} takes no mask; load "
+            "the model with 'sdpa' or 'eager', or keep the conversation within the window"
         )
     return seen[:, None] if form == "seen" else additive_mask(seen[:, None], hidden.dtype)
 
@@ -158,18 +158,17 @@ def check_made(view: ModelView, given: Any, made: Any, valid: torch.Tensor | Non
 
 
 def _alike(theirs: Any, ours: Any, valid: torch.Tensor | None, length: int) -> bool:
-    if theirs is ours:
+    given = [mask for mask in (theirs, ours) if mask is not None]
+    if not given:
         return True
-    seen = []
-    for mask in (theirs, ours):
-        if mask is None:  # left to the kernel, which is plainly causal
-            mask = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
-        if not isinstance(mask, torch.Tensor) or mask.ndim != 4:
-            return False
-        room = mask if mask.dtype == torch.bool else mask == 0  # a static cache has room for more
-        seen.append(room[..., :length].cpu())
-    alike = seen[0] == seen[1]
-    return bool((alike if valid is None else alike | ~valid[:, None, :, None].cpu()).all())
+    if not all(isinstance(mask, torch.Tensor) and mask.ndim == 4 for mask in given):
+        return False
+    # A static cache has room for more; what is left to the kernel is plainly causal.
+    seen = [(mask if mask.dtype == torch.bool else mask == 0)[..., :length] for mask in given]
+    if len(seen) == 1:
+        seen.append(torch.ones(length, length, dtype=torch.bool, device=seen[0].device).tril())
+    alike = seen[0] == seen[1].to(seen[0].device)
+    return bool((alike if valid is None else alike | ~valid[:, None, :, None].to(alike.device)).all())
 
 
 def prompt_blocks(
