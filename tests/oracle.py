@@ -126,7 +126,7 @@ class MaskOracle:
             layer.register_forward_pre_hook(self._before_layer(i), with_kwargs=True)
             for i, layer in enumerate(self.decoder.layers)
         ]
-        handles += [module.register_forward_hook(hook) for module, hook in self.watches]
+        handles += [module.register_forward_hook(hook, with_kwargs=True) for module, hook in self.watches]
         handles.append(self.decoder.register_forward_pre_hook(self._embed, with_kwargs=True))
         for handle in handles:
             self.stack.callback(handle.remove)
@@ -257,9 +257,10 @@ def tower_signals(model, inputs):
     return seen
 
 
-def projector_of(model):
-    """The part that takes in one vector per token; None if there is none."""
-    return getattr(model.model, "multi_modal_projector", None) or getattr(model.model, "aligner", None)
+def projector_of(base):
+    """What takes in one vector per token, where there is such a module."""
+    names = ("multi_modal_projector", "aligner", "embed_vision")
+    return next((getattr(base, name) for name in names if getattr(base, name, None) is not None), None)
 
 
 class TowerWatch:
@@ -269,16 +270,16 @@ class TowerWatch:
         self.calls, self.leads, base = [], [], model.model
         self.clip = model.config.vision_config.model_type == "clip_vision_model"
         self.layer = getattr(model.config, "vision_feature_layer", None)
-        self.projector = projector_of(model)
+        self.projector = projector_of(base)
         names = ("vision_tower", "vision_model", "image_tower", "video_tower")
         towers = [getattr(base, name) for name in names if hasattr(base, name)]
         self.watches = [(self.projector, self._projected)]
         self.watches += [(tower, self._encoded) for tower in towers if self.clip]
 
-    def _projected(self, module, args, output):
-        self.calls.append((args[0], output))
+    def _projected(self, module, args, kwargs, output):
+        self.calls.append((args[0] if args else kwargs["inputs_embeds"], output))
 
-    def _encoded(self, module, args, output):
+    def _encoded(self, module, args, kwargs, output):
         layers = [self.layer] if isinstance(self.layer, int) else self.layer
         self.leads.append(torch.cat([output.hidden_states[layer][:, 0] for layer in layers], -1))
 
@@ -303,7 +304,7 @@ def summed(strategy, turn, model, untouched, inputs):
     Which tokens are summed is worked out again from the tower's signals. Which features belong to a token is found by
     what became of them.
     """
-    whole = projector_of(untouched) is None or untouched.config.model_type in WHOLE
+    whole = projector_of(untouched.model) is None or untouched.config.model_type in WHOLE
     watch = None if whole else TowerWatch(untouched)
     crops = tower_signals(model, inputs)
 
@@ -329,7 +330,8 @@ def summed(strategy, turn, model, untouched, inputs):
     return {"merged": merge, "watches": [] if whole else watch.watches}
 
 
-WHOLE = ("mistral3", "gemma3", "llava_onevision", "deepseek_vl_hybrid")  # projectors of more than one vector per token
+# Projectors that take more than one vector per token.
+WHOLE = ("mistral3", "gemma3", "llava_onevision", "deepseek_vl_hybrid", "aya_vision", "cohere2_vision")
 
 
 def plain_sums(strategy, signals, led):

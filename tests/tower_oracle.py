@@ -12,14 +12,11 @@ import torch
 MERGED = (
     *("internvl", "smolvlm", "idefics3", "gemma3", "mistral3", "lighton_ocr", "paddleocr_vl", "ovis2"),
     *("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen2_5_omni_thinker", "qwen3_omni_moe_thinker"),
-    *("cosmos3_omni", "cosmos3_edge", "kimi_k25"),
+    *("cosmos3_omni", "cosmos3_edge", "kimi_k25", "exaone4_5", "aya_vision", "cohere2_vision"),
     *("glm4v", "glm4v_moe", "glm46v", "glmga", "glm_ocr"),
 )
-CONSECUTIVE = (
-    "qwen",
-    "glm",
-    "cosmos3",
-)  # beginnings of types whose tower has the patches of a token one behind the other
+# Beginnings of types whose tower has the patches of a token one behind the other.
+CONSECUTIVE = ("qwen", "glm", "cosmos3", "exaone4_5")
 POOLED_VIDEOS = ("llava_onevision", "llava_next_video")
 
 
@@ -188,16 +185,20 @@ class TowerOracle:
         vision = self.config.vision_config
         heads = getattr(vision, "num_attention_heads", None) or vision.num_heads
         if hasattr(attention, "qkv"):
-            q, k, v = attention.qkv(flat).chunk(3, -1)
+            own = getattr(vision, "num_key_value_heads", heads)
+            size = attention.qkv.out_features // (heads + 2 * own)
+            q, k, v = attention.qkv(flat).split([heads * size, own * size, own * size], -1)
         elif hasattr(attention, "q"):
             q, k, v = attention.q(flat), attention.k(flat), attention.v(flat)
         else:
             q, k, v = attention.q_proj(flat), attention.k_proj(flat), attention.v_proj(flat)
             if hasattr(attention, "q_norm"):
                 q, k = attention.q_norm(q), attention.k_norm(k)
-        q, k, v = (x.view(len(flat), heads, -1) for x in (q, k, v))
+        size = q.shape[-1] // heads
+        q, k, v = (x.view(len(flat), -1, size) for x in (q, k, v))
         if hasattr(attention, "qkv") and hasattr(attention, "q_norm"):
             q, k = attention.q_norm(q), attention.k_norm(k)
+        k, v = (x.repeat_interleave(heads // x.shape[1], 1) for x in (k, v))
         return turned(q, rotary), turned(k, rotary), v
 
     def _attend(self, attention, args, kwargs, output):

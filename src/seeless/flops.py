@@ -18,6 +18,7 @@ class Dimensions:
             (DeepStack) included.
         windowed_layers, window: tower layers whose attention stays in square windows of so many patches a side.
         experts: among which a router chooses those that a token visits; 0 without one.
+        unlike: `kv_heads` and `head_dim` of every decoder layer, where these differ; else empty.
     """
 
     hidden: int
@@ -35,6 +36,11 @@ class Dimensions:
     windowed_layers: int = 0
     window: int = 0
     experts: int = 0
+    unlike: tuple[tuple[int, int], ...] = ()
+
+    def of_layer(self, layer: int) -> tuple[int, int]:
+        """`kv_heads` and `head_dim` of a decoder layer."""
+        return self.unlike[layer] if self.unlike else (self.kv_heads, self.head_dim)
 
 
 @dataclass(frozen=True)
@@ -82,14 +88,15 @@ class Cost:
         return {**asdict(self), "total": self.total}
 
 
-def decoder_layer_flops(size: Dimensions, tokens: int, past: int = 0) -> int:
+def decoder_layer_flops(size: Dimensions, tokens: int, past: int = 0, layer: int = 0) -> int:
     """Operations of one decoder layer on `tokens` new tokens after `past` cached ones.
 
     >>> vicuna = Dimensions(4096, 11008, 32, 32, 128, 32000, True, 24, 1024, 12582912, 588, 20971520)
     >>> round(32 * decoder_layer_flops(vicuna, 576) / 2e12, 3)  # PyramidDrop, table 1: 3.82 TMACs
     3.817
     """
-    inner, inner_kv = size.heads * size.head_dim, size.kv_heads * size.head_dim
+    kv_heads, head_dim = size.of_layer(layer)
+    inner, inner_kv = size.heads * head_dim, kv_heads * head_dim
     projections = 2 * tokens * size.hidden * (inner + inner_kv)
     attention = 2 * tokens * (tokens + past) * inner
     feed_forward = (3 if size.gated else 2) * tokens * size.hidden * size.intermediate
@@ -112,7 +119,8 @@ def prefill_cost(
         pictures: what the tower took in.
         class_token: whether every picture has one token more in the tower.
     """
-    decoder = sum(decoder_layer_flops(size, n, p) for rows, p in zip(tokens, past, strict=True) for n in rows)
+    layers = enumerate(zip(tokens, past, strict=True))
+    decoder = sum(decoder_layer_flops(size, n, p, layer) for layer, (rows, p) in layers for n in rows)
     return Cost(
         tower=_tower_flops(size, pictures, class_token),
         projector=2 * sum(picture.tokens for picture in pictures) * size.projector_weights,
@@ -147,7 +155,18 @@ def _pairs_in_windows(picture: Picture, seen: int, window: int) -> int:
     return rows * columns * seen**2 // (height * width) ** 2
 
 
-def kv_bytes(size: Dimensions, tokens: list[list[int]], past: list[int], bytes_per_number: int) -> int:
-    """Bytes of the keys and values that all layers hold: `2 kv_heads head_dim bytes` per token and layer."""
-    held = sum(sum(rows) + p * len(rows) for rows, p in zip(tokens, past, strict=True))
-    return held * 2 * size.kv_heads * size.head_dim * bytes_per_number
+def kv_bytes(
+    size: Dimensions, tokens: list[list[int]], past: list[int], room: list[int | None], bytes_per_number: int
+) -> int:
+    """Bytes of the keys and values that all layers hold: `2 kv_heads head_dim bytes` per token and layer.
+
+    Args:
+        tokens: per layer, new tokens of every row; past: those cached before.
+        room: per layer, the most tokens of a row that its cache holds; None = any number.
+    """
+    numbers = 0
+    for layer, (rows, before, most) in enumerate(zip(tokens, past, room, strict=True)):
+        kv_heads, head_dim = size.of_layer(layer)
+        held = sum(n + before if most is None else min(n + before, most) for n in rows)
+        numbers += held * 2 * kv_heads * head_dim
+    return numbers * bytes_per_number

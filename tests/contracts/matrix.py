@@ -72,7 +72,7 @@ CASES = [(tiny, kind) for tiny in TINIES for kind in tiny.kinds]
 PLACEHOLDERS = [IMAGE, VIDEO]
 NEW_TOKENS = 4  # the first from the prefill, one from its cache, two from what decoding added to that
 CLIP_TOWERS = ("llava-llama", "llava-mistral", "llava-qwen2", "llava_next", "video_llava", "vipllava")
-EVERY_CROP_AN_IMAGE = ("smolvlm", "idefics3", "gemma3")
+EVERY_CROP_AN_IMAGE = ("smolvlm", "idefics3", "gemma3", "aya_vision", "cohere2_vision")
 
 
 def case_id(case):
@@ -93,7 +93,11 @@ def gap(tiny, name, backend):
         return "shows no attention that could be read"
     if tiny.name == "vipllava" and name in ("tome", "cdpruner"):  # several layers of the tower, side by side
         return "takes the outputs of several tower layers"
-    if backend == "fused" and tiny.name.startswith(("gemma3", "paligemma")):
+    if name == "tome" and tiny.name.startswith("gemma4"):
+        return "padding behind them in the tower"
+    if tiny.name == "gemma4-small" and name in ("pyramiddrop", "clse", "router"):
+        return "take keys and values of earlier ones"
+    if backend == "fused" and (tiny.name == "gemma4" or tiny.name.startswith(("gemma3", "paligemma"))):
         return "see each other both ways"
     return None
 

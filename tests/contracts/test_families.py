@@ -133,15 +133,6 @@ def test_renumbering_has_no_meaning_on_m_rope(tiny):
 
 
 @torch.no_grad()
-def test_a_conversation_longer_than_the_window_is_refused(tiny):
-    own = next(tiny for tiny in TINIES if tiny.name == "gemma3")
-    model = tiny(own, "sdpa")
-    inputs = make_inputs(model, own, [[100, "image:0", 20]])
-    with sl.apply(model, sl.Random(keep=0.5)), pytest.raises(sl.InputError, match="look back only 128"):
-        model(**inputs)
-
-
-@torch.no_grad()
 def test_two_stages_before_the_same_layer(tiny):
     """The second ranks what the first left, by attention over what the first left."""
     own = TINIES[0]

@@ -91,7 +91,7 @@ def test_loss_and_gradients_are_the_oracles(own, checkpointing):
     def exact_loss(logits):  # transformers' own loss rounds to float32
         return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
 
-    strategy = sl.PyramidDrop()
+    strategy = sl.PyramidDrop(layer=[1, 2, 3] if own.name == "gemma4-small" else None)  # the last that it can cut at
     with sl.apply(model, strategy) as run:
         out = model(**inputs, labels=labels)
         loss = exact_loss(out.logits)

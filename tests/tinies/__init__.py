@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Iterator
 
+from .aya_vision import AyaVision, Cohere2Vision
 from .base import (
     END,
     IMAGE,
@@ -18,7 +19,9 @@ from .base import (
     make_inputs,
     make_pieces,
 )
+from .exaone4_5 import Exaone45
 from .gemma3 import Gemma3
+from .gemma4 import Gemma4, Gemma4Small
 from .idefics3 import Idefics3
 from .internvl import InternVL
 from .llava import Llava, LlavaPixtral
@@ -79,7 +82,12 @@ TINIES: tuple[Tiny, ...] = (
     SmolVLM(),
     Idefics3(),
     Mistral3(),
+    AyaVision(),
+    Cohere2Vision(),
+    Exaone45(),
     Gemma3(),
+    Gemma4(),
+    Gemma4Small(),
     PaliGemma(),
     LlavaPixtral(),
     PaliGemma2(),
@@ -96,6 +104,7 @@ __all__ = [
     "START",
     "TINIES",
     "VIDEO",
+    "Gemma4",
     "Piece",
     "Tiny",
     "by_row",

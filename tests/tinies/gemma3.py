@@ -13,11 +13,12 @@ CROPS_FOLLOW, BETWEEN, ADJACENT = 91, 92, 93  # what the text before the first c
 class Gemma3(Tiny):
     name = "gemma3"
     model_class = Gemma3ForConditionalGeneration
+    window = 128
     new_token_types = {"token_type_ids": 0}
 
     def config(self):
         layers = (["sliding_attention"] * 2 + ["full_attention"]) * 2
-        text = text_options(layer_types=layers, sliding_window=128, query_pre_attn_scalar=16)
+        text = text_options(layer_types=layers, sliding_window=self.window, query_pre_attn_scalar=16)
         return Gemma3Config(
             text_config=Gemma3TextConfig(**text),
             vision_config=siglip(32, 4),

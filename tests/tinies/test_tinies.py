@@ -92,9 +92,10 @@ def features(model, tiny, kind, piece, pixels=None):
     ids = torch.tensor([piece.ids])
     inputs = tiny.collate({**{k: [] for k in tiny.kinds}, kind: [piece]}, ids, torch.ones_like(ids))
     names = ("pixel_values", "image_grid_thw", "image_sizes", "pixel_attention_mask", "image_merge_sizes")
-    encode, own = model.model.get_image_features, (*names, "high_res_pixel_values")
+    encode, own = model.model.get_image_features, (*names, "high_res_pixel_values", "image_position_ids")
     if kind == "video":
-        encode, own = model.model.get_video_features, ("pixel_values_videos", "video_grid_thw")
+        encode = model.model.get_video_features
+        own = ("pixel_values_videos", "video_grid_thw", "video_position_ids", "num_frames_per_video")
     inputs = {key: value for key, value in inputs.items() if key in own}
     if pixels is not None:
         inputs[own[0]] = pixels.reshape(inputs[own[0]].shape)
@@ -118,7 +119,7 @@ def test_placeholders_are_as_many_as_features(tiny, kind, seed):
 def local(tiny):
     """A model whose tower mixes no patches, so that a token's gradient shows where in which picture it comes from."""
     model = tiny.build("eager")
-    ends = (".out_proj", ".attn.proj", ".projection_layer", ".attention.o_proj")
+    ends = (".out_proj", ".attn.proj", ".projection_layer", ".attention.o_proj", ".o_proj.linear")
     for name, module in model.named_modules():
         if name.endswith(ends) and not any(part in name for part in ("language_model", "text_model", "projector")):
             for p in module.parameters():
@@ -130,6 +131,10 @@ def origin(tiny, piece, gradient):
     """(picture, height, width) energy of a gradient on the pixels of one piece."""
     grid = next((piece.data[key][0].tolist() for key in piece.data if key.endswith("grid_thw")), None)
     energy = gradient.square()
+    places = next((piece.data[key] for key in piece.data if key.endswith("position_ids")), None)
+    if places is not None:  # Gemma 4 takes patches with their columns and rows
+        width, height = (places[0].amax(0) + 1).tolist()
+        return energy.sum(-1)[:, : height * width].unflatten(1, (height, width))
     if grid is None:
         return energy.flatten(0, -4).sum(1)
     t, h, w = grid

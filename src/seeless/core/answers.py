@@ -195,9 +195,13 @@ class Answers:
         device, past = tap.device, tap.past
         rows, slots = group.rows.to(device), slots.to(device)
         valid, blocks = session.mask(layer, session.row), session.blocks_of(session.row)
-        valid = None if valid is None else valid.to(device)[rows]
+        blocks = blocks if session.view.sees_both_ways(layer) else None
+        window = session.view.window if session.beyond and session.view.slides(layer) else None
+        places = None if window is None else session.places(layer, session.row)
+        keys = past + tap.slots  # the last of what the layer has counted
+        valid, places = (None if x is None else x[:, -keys:].to(device)[rows] for x in (valid, places))
         columns = past + (group.slots if onto == "visual" else self._row_slots).to(device)
-        key_index = torch.arange(past + tap.slots, device=device)
+        key_index = torch.arange(keys, device=device)
         parts = []
         for start in range(0, slots.shape[1], ROWS_AT_ONCE):
             some = slots[:, start : start + ROWS_AT_ONCE]
@@ -205,7 +209,12 @@ class Answers:
             if blocks is not None:
                 block = blocks.to(device)[rows]
                 own = block.gather(1, some)[..., None]
-                visible[..., past:] |= (own == block[:, None]) & (own >= 0)
+                together = (own == block[:, None]) & (own >= 0)
+                visible[..., past:] |= together
+            if window is not None and places is not None:
+                visible = visible & (places[:, None] > places.gather(1, past + some)[..., None] - window)
+                if blocks is not None and session.view.family.prefix:
+                    visible[..., past:] |= together
             if valid is not None:
                 visible = visible & valid[:, None]
             part = tap.attention(rows, some, visible, columns, group.together, check=causal)
@@ -230,7 +239,7 @@ class Answers:
     def rope_bias(self, queries: Queries, layer: int) -> torch.Tensor:
         tap, group = self._tap(layer), self.group
         rows, slots, onto = (x.to(tap.device) for x in (group.rows, self._queries(queries, False)[0], group.slots))
-        return tap.rope_bias(rows, slots, onto, self.session.view.frequencies)
+        return tap.rope_bias(rows, slots, onto, self.session.view.frequencies(layer))
 
     def keys(self, layer: int, tokens: Tokens) -> torch.Tensor:
         tap = self._tap(layer)

@@ -36,7 +36,7 @@ def prefill_at_once(
     if size is None or not seen:
         return below(*args, **kwargs)
     asked = f"a prompt with images ({seen[0]}) cannot be prefilled in chunks (prefill_chunk_size={size})"
-    if family.bidirectional:
+    if family.both_ways:
         raise UnsupportedModel(
             f"{asked}: visual tokens of {family.title} see each other both ways, also those of later chunks, and "
             "transformers itself answers wrongly then; leave it out"

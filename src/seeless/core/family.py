@@ -15,6 +15,7 @@ from seeless.errors import UnsupportedModel, did_you_mean
 Kind = Literal["image", "video"]
 Merged = Literal["blocks", "consecutive"]
 Crops = Literal["joined", "marked", "told"]
+FULL, SLIDING = "full_attention", "sliding_attention"  # kinds of decoder layers, as their config names them
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,9 @@ class Family:
         grids: argument of `get_image_features` ("image") and `get_video_features` ("video") with the patch grid
             (frames, height, width) of everything; empty if every picture has the size the tower's config names.
         sizes: argument with the height and width of pictures in pixels, for towers that take any size.
+        places: as `grids`, with the column and row of every patch, row after row of each picture, -1 on padding behind
+            them, for towers that take pictures of several sizes padded to one length.
+        frames: beside `places` of videos, the argument with how many frames each has.
         packer: method of the base that lays the crops of an image out as one sequence, if it has one.
         unresampled: arguments with which the packer does not resample its canvas.
         runs: whether one image is one unbroken run of placeholders, however many crops it was cut into.
@@ -52,9 +56,15 @@ class Family:
         image_token, video_token: attributes of the config with the placeholders' ids; `video_token` is None if the
             model takes no videos of their own.
         mrope: whether positions have three axes (time, height, width).
+        layer_inputs: argument of the language model with something of its own for every token and layer, `[batch, seq,
+            layers, dim]`, and of its layers with their part of it, if they take such.
         injector: method of the language model that adds visual features after early layers, if it has one.
-        bidirectional: whether the prompt's attention is not merely causal, so that only masks can express it.
-        prefix: whether the whole prompt sees itself, so that no token is blind to the question.
+        both_ways: kinds of decoder layers in which visual tokens see each other both ways, an image or video by itself,
+            so that only masks can express it.
+        both_ways_if: attribute of the decoder's config, and the value with which they do; None: always.
+        token_types: argument of the base that tells these tokens: 1 for images, 2 for videos.
+        prefix: whether in these layers the whole prompt (type 0) sees itself, whatever the window, so that no token is
+            blind to the question.
         anchor: distance of the null token from the first token after the image.
         checkpoints: names of the original release and of the converted checkpoint that `transformers` loads.
         note: anything a user should know, shown by `seeless info`.
@@ -84,6 +94,8 @@ class Family:
     windows: bool = False
     grids: dict[str, str] = field(default_factory=dict)
     sizes: str | None = None
+    places: dict[str, str] = field(default_factory=dict)
+    frames: str | None = None
     packer: str | None = None
     unresampled: dict[str, Any] = field(default_factory=dict)
     runs: bool = False
@@ -93,8 +105,11 @@ class Family:
     image_token: str = "image_token_id"
     video_token: str | None = None
     mrope: bool = False
+    layer_inputs: tuple[str, str] | None = None
     injector: str | None = None
-    bidirectional: bool = False
+    both_ways: tuple[str, ...] = ()
+    both_ways_if: tuple[str, Any] | None = None
+    token_types: str = "token_type_ids"
     prefix: bool = False
     anchor: int = 0
     checkpoints: dict[str, str] = field(default_factory=dict)
@@ -168,6 +183,7 @@ class ModelView:
         self.model, self.family = model, family
         self.config: Any = model.config
         self.packed: dict = {}  # images that were laid out before, by what decides about it
+        self.turning: dict[int, bool] = {}  # layers that were tried: whether they turn queries and keys by position
         base = model if _follow(model, family.language_model) is not None else _follow(model, family.base)
         if base is None:
             raise UnsupportedModel(f"{type(model).__name__} has no {family.base!r}; is it a {family.title} model?")
@@ -182,6 +198,7 @@ class ModelView:
         self._towers["video"] = self._part(base, family.video_tower) if family.video_tower else self._towers["image"]
         self.projector: Any = self._part(base, family.projector)
         self.window = self._window()
+        self._check_causal()
         self._refuse_compiled_layers()
         self._seen = {path: _follow(self.base, path) for path in self._paths()}
 
@@ -218,13 +235,22 @@ class ModelView:
     def _window(self) -> int | None:
         """Tokens that layers with sliding-window attention look back; None without such layers."""
         config = self.language_model.config
-        kinds = getattr(config, "layer_types", None) or ["sliding_attention"]
-        if unknown := sorted(set(kinds) - {"full_attention", "sliding_attention"}):
+        kinds = getattr(config, "layer_types", None) or [SLIDING]
+        if unknown := sorted(set(kinds) - {FULL, SLIDING}):
             raise UnsupportedModel(
                 f"the decoder of this {self.family.title} model has layers of kind {', '.join(unknown)}, from which "
                 "tokens cannot be dropped; supported are full_attention and sliding_attention"
             )
-        return getattr(config, "sliding_window", None) if "sliding_attention" in kinds else None
+        return getattr(config, "sliding_window", None) if SLIDING in kinds else None
+
+    def _check_causal(self) -> None:
+        config = self.language_model.config
+        everything = getattr(config, "use_bidirectional_attention", None) in (True, "all") and not self.family.prefix
+        if everything or getattr(config, "is_causal", True) is False:
+            raise UnsupportedModel(
+                f"in the decoder of this {self.family.title} model all tokens see each other both ways (is_causal or "
+                "use_bidirectional_attention in its config), so it generates nothing, and tokens cannot be dropped"
+            )
 
     def _refuse_compiled_layers(self) -> None:
         if any(layer._compiled_call_impl is not None for layer in self.layers):
@@ -238,10 +264,45 @@ class ModelView:
         """Number of decoder layers."""
         return min(len(self.layers), self.language_model.config.num_hidden_layers)
 
+    @cached_property
+    def borrowing(self) -> int:
+        """How many of the last decoder layers cache nothing, as they take keys and values of layers before them."""
+        return getattr(self.language_model.config, "num_kv_shared_layers", 0) or 0
+
+    @cached_property
+    def last_cut(self) -> int:
+        """The last decoder layer before which tokens can leave: from it on, layers lend keys and values to others."""
+        if not self.borrowing:
+            return self.depth
+        own = [self.layer_kind(index) for index in range(self.depth - self.borrowing)]
+        return min(max(i for i, kind in enumerate(own) if kind == each) for each in set(own))
+
     def layer_kind(self, index: int) -> str:
         """What sets a decoder layer's mask and rotary embedding apart from other layers'."""
         kinds = getattr(self.language_model.config, "layer_types", None)
-        return kinds[index] if kinds else "full_attention"
+        if kinds:
+            return kinds[index]
+        return FULL if self.window is None else SLIDING
+
+    def slides(self, index: int) -> bool:
+        """Whether a decoder layer looks back a window only."""
+        return self.window is not None and self.layer_kind(index) == SLIDING
+
+    def reaches(self, tokens: int) -> bool:
+        """Whether a conversation of so many tokens fills a window, from where on the model makes masks for it."""
+        return self.window is not None and tokens >= self.window
+
+    @cached_property
+    def both_ways(self) -> tuple[str, ...]:
+        """Kinds of decoder layers in which visual tokens see each other both ways."""
+        condition = self.family.both_ways_if
+        if condition is not None and getattr(self.language_model.config, condition[0], None) != condition[1]:
+            return ()
+        return self.family.both_ways
+
+    def sees_both_ways(self, index: int) -> bool:
+        """Whether visual tokens see each other both ways in a decoder layer."""
+        return self.layer_kind(index) in self.both_ways
 
     def rotate(self, hidden: torch.Tensor, positions: torch.Tensor, index: int) -> Rotary:
         """The rotary embedding of a decoder layer at some positions."""
@@ -249,12 +310,11 @@ class ModelView:
             return self.rotary(hidden, positions, self.layer_kind(index))
         return self.rotary(hidden, position_ids=positions)
 
-    @cached_property
-    def frequencies(self) -> int:
-        """Different angles among the dimensions of the decoder's rotary embedding."""
+    def frequencies(self, index: int) -> int:
+        """Different angles among the dimensions of a decoder layer's rotary embedding."""
         known = {**vars(self.rotary), **dict(self.rotary.named_buffers())}
-        for name, value in known.items():
-            if name.endswith("inv_freq") and isinstance(value, torch.Tensor):
+        for name in ("inv_freq", f"{self.layer_kind(index)}_inv_freq"):
+            if isinstance(value := known.get(name), torch.Tensor):
                 return len(value)
         raise UnsupportedModel(
             f"{type(self.rotary).__name__} shows no frequencies, so what positions alone add to attention is unknown; "

@@ -79,6 +79,8 @@ class Noting:
         vision, packed = VisionTap(view, self.reads), []  # type: ignore[var-annotated]
         asked = feature_layer_in(given)
         sizes = geometry(view, kind, given)
+        if (places := given.get(view.family.places.get(kind, ""))) is not None:
+            vision.seen, vision.room = (places >= 0).all(-1), places.shape[1]
         try:
             capture = _tap_tower(view, kind, vision, hooks, view.tapped_layers(kind, asked), self.self_check)
             if self.tower is not None:  # what is put on later acts first: the tap sees what merging leaves

@@ -216,8 +216,18 @@ def lengths(features: Any) -> list[int]:
 
 
 def geometry(view: ModelView, kind: Kind, given: dict) -> dict[str, torch.Tensor]:
-    """The arguments with the sizes of all pictures; none where all have one size."""
-    name = view.family.grids.get(kind) or view.family.sizes
+    """What of the arguments says how large all pictures are; nothing where all have one size."""
+    family = view.family
+    if kind == "video" and family.frames is not None and given.get(family.frames) is None:
+        raise UnsupportedModel(
+            f"videos of {family.title} came without {family.frames}, by which their frames are told apart; use a "
+            "release of transformers whose processor gives it"
+        )
+    if (name := family.places.get(kind)) is not None and given.get(name) is not None:
+        ends, count = given[name].amax(1) + 1, (given[name] >= 0).all(-1).sum(1, keepdim=True)
+        found = {name: torch.cat([ends, count], 1)}  # columns, rows and patches
+        return found if kind == "image" or family.frames is None else {**found, family.frames: given[family.frames]}
+    name = family.grids.get(kind) or family.sizes
     if name is None or given.get(name) is None:
         return {}
     return {name: torch.as_tensor(given[name])}
@@ -230,6 +240,10 @@ def given_grids(view: ModelView, kind: Kind, host: Mapping[str, np.ndarray]) -> 
     if (name := view.family.sizes) is not None and name in host:
         patch = view.config.vision_config.patch_size
         return tuple((h // patch, w // patch) for h, w in host[name].tolist())
+    if (name := view.family.places.get(kind)) is not None and name in host:
+        if odd := [own for own in host[name].tolist() if own[0] * own[1] != own[2]]:
+            raise InputError(f"{name} has {odd[0][2]} patches for a picture of {odd[0][1]} x {odd[0][0]}")
+        return tuple((h, w) for w, h, _ in host[name].tolist())
     return ()
 
 
@@ -241,6 +255,8 @@ def _describe(note: Note, host: Mapping[str, np.ndarray]) -> list[Image]:
     if (name := view.family.grids.get(kind)) is not None:
         frames = host[name][:, 0].tolist()
         vision.grids = host[name]
+    elif note.geometry and kind == "video" and view.family.frames is not None:
+        frames = host[view.family.frames].tolist()
     elif note.geometry:
         frames = [1] * len(vision.patches)
     if note.packing is not None:

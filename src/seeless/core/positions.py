@@ -135,6 +135,7 @@ class TokenRow:
         row = TokenRow(mixed(later.column, own.column), lengths, valid)
         if later.token is not None or self.token is not None:
             row.token = mixed(later.tokens, own.tokens)
+            row.place = mixed(later.places, own.places)
         return mixed(order, own_order), row
 
     def last_kept(self, length: int) -> torch.Tensor:

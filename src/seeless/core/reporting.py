@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from seeless.core.boxes import Shown, boxes_of
+from seeless.core.cache import cache_room
 from seeless.core.positions import TokenRow
 from seeless.core.session import Session
 from seeless.core.transfer import fetch
@@ -65,6 +66,7 @@ class PrefillFacts:
         size: of the model.
         full, reduced, held: per layer, the tokens of every row without reduction, that it saw, and that its cache has.
         unreduced, past: per layer, tokens cached before, without reduction and with it.
+        room: per layer, the most tokens of a row that its cache holds; None = any number.
         pictures: what the tower took in.
         shown: per row, the pictures in it.
         second: (row, operations) of second prompts.
@@ -79,6 +81,7 @@ class PrefillFacts:
     held: list[list[int]]
     unreduced: list[int]
     past: list[int]
+    room: list[int | None]
     pictures: list[Picture]
     shown: list[list[int]]
     second: list[tuple[int, int]]
@@ -114,8 +117,8 @@ class PrefillFacts:
 
     def kv_bytes(self) -> tuple[int, int]:
         return (
-            kv_bytes(self.size, self.full, self.unreduced, self.number),
-            kv_bytes(self.size, self.held, self.past, self.number),
+            kv_bytes(self.size, self.full, self.unreduced, self.room, self.number),
+            kv_bytes(self.size, self.held, self.past, self.room, self.number),
         )
 
     def boxes(self) -> list[list[torch.Tensor]]:
@@ -148,9 +151,10 @@ def build_report(session: Session, size: Dimensions, cached: bool) -> Report:
         held=[session.at(session.held, layer).lengths for layer in range(depth)],
         unreduced=[session.past.tokens] * depth,
         past=session.past.columns,
+        room=[cache_room(session.past.cache, layer) for layer in range(depth)],
         pictures=_pictures(session, size.tower_layers),
         shown=[_pictures_of(session, row) for row in range(len(original))],
-        second=[(row, layers * decoder_layer_flops(size, n)) for row, n, layers in session.second_runs],
+        second=[(row, _first_layers(size, n, layers)) for row, n, layers in session.second_runs],
         number=session.number_bytes if cached else 0,
         class_token=view.has_class_token,
         rows=[_shown(session, row) for row in range(len(original))],
@@ -174,11 +178,18 @@ def _pictures(session: Session, layers: int) -> list[Picture]:
     """The pictures that the tower took in."""
     found: list[Picture] = []
     for number, tap in enumerate(session.vision.taps):
-        whole = [[height * width] * layers for height, width in tap.patches]
+        whole = [[size] * layers for size in tap.sizes]
         inside = whole if tap.merged is None else tap.merged.seen
-        for side, tokens, seen in zip(tap.patches, tap.projected_tokens, inside, strict=True):
+        for (height, width), size, tokens, seen in zip(
+            tap.patches, tap.sizes, tap.projected_tokens, inside, strict=True
+        ):
+            side = (height, width) if height * width == size else (1, size)  # padding has no place in a picture
             found.append(Picture(side, tokens, seen, -1 - number if tap.in_one_sequence else len(found)))
     return found
+
+
+def _first_layers(size: Dimensions, tokens: int, layers: int) -> int:
+    return sum(decoder_layer_flops(size, tokens, layer=layer) for layer in range(layers))
 
 
 def _pictures_of(session: Session, row: int) -> list[int]:

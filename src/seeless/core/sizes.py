@@ -5,6 +5,7 @@ from typing import Any
 from torch import nn
 
 from seeless.core.family import ModelView
+from seeless.core.host import layer_config
 from seeless.errors import UnsupportedModel
 from seeless.flops import Dimensions
 
@@ -14,6 +15,7 @@ def dimensions(view: ModelView) -> Dimensions:
     text, tower = view.language_model.config, view.config.vision_config
     layers = view.tower_layers("image")
     patch = _area(tower.patch_size) * getattr(tower, "temporal_patch_size", 1) if layers else 0
+    attention = [_attention(view, layer) for layer in range(view.depth)]
     windowed = 0
     if view.family.windows:
         windowed = len(layers) - len(tower.fullatt_block_indexes)
@@ -21,8 +23,8 @@ def dimensions(view: ModelView) -> Dimensions:
         hidden=text.hidden_size,
         intermediate=_intermediate(text),
         heads=text.num_attention_heads,
-        kv_heads=getattr(text, "num_key_value_heads", None) or text.num_attention_heads,
-        head_dim=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
+        kv_heads=attention[0][0],
+        head_dim=attention[0][1],
         vocabulary=text.vocab_size,
         gated=_gated(view.layers[0]),
         tower_layers=len(layers),
@@ -33,7 +35,16 @@ def dimensions(view: ModelView) -> Dimensions:
         windowed_layers=windowed,
         window=_window(tower) if view.family.windows else 0,
         experts=_experts(text),
+        unlike=tuple(attention) if len(set(attention)) > 1 else (),
     )
+
+
+def _attention(view: ModelView, layer: int) -> tuple[int, int]:
+    """Key heads of a decoder layer's own, and their size."""
+    text = view.language_model.config
+    own = layer_config(text, layer)
+    heads = own.num_key_value_heads if layer < view.depth - view.borrowing else 0
+    return heads, getattr(own, "head_dim", None) or text.hidden_size // text.num_attention_heads
 
 
 def _area(size: int | list[int] | tuple[int, ...]) -> int:
@@ -56,8 +67,11 @@ def _experts(text: Any) -> int:
 
 def _intermediate(text: Any) -> int:
     """Width of the feed-forward network; of all the experts a token visits."""
+    expert = getattr(text, "moe_intermediate_size", None)
+    if expert is not None and getattr(text, "enable_moe_block", False):  # beside a network of every token's
+        return text.intermediate_size + expert * text.top_k_experts
     visited = getattr(text, "num_experts_per_tok", None)
-    if visited and (expert := getattr(text, "moe_intermediate_size", None)) is not None:
+    if visited and expert is not None:
         return expert * visited
     if (width := getattr(text, "intermediate_size", None)) is None:
         raise UnsupportedModel(

@@ -84,6 +84,7 @@ def plan_stages(strategies: list[Strategy], view: ModelView) -> list[PlannedStag
 
     Raises:
         UnsupportedModel: positions are to be renumbered, but the model's have several axes.
+            Or tokens are to leave where later layers take keys and values from.
         BudgetError: several strategies act inside the tower, or one of several has an average.
     """
     stages = []
@@ -105,6 +106,11 @@ def plan_stages(strategies: list[Strategy], view: ModelView) -> list[PlannedStag
         if isinstance(strategy.average, float):  # refuse what no picture could have
             strategy.kept_of(0, MANY, view.depth)
         alike: set[str] = set()
+        if (late := max(strategy.layers(view.depth), default=0)) > view.last_cut:
+            raise UnsupportedModel(
+                f"tokens cannot leave before layer {late} of this {view.family.title} model, whose later layers take "
+                f"keys and values of earlier ones; the last layer before which they can is {view.last_cut}"
+            )
         for index, layer in enumerate(strategy.layers(view.depth)):
             stages.append(PlannedStage(layer, strategy, index, positions == "renumber", alike))
     return sorted(stages, key=lambda stage: (stage.layer, not isinstance(stage.strategy, TowerStrategy)))

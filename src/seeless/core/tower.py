@@ -39,6 +39,11 @@ def merging_layers(view: ModelView, kind: str, strategy: TowerStrategy, choice: 
             f"the projector of this {title} model takes the outputs of several tower layers (vision_feature_layer), "
             "whose tokens are merged differently; set it to one layer, or use a strategy that acts at the entry"
         )
+    if kind in view.family.places:
+        raise UnsupportedModel(
+            f"pictures of {title} have padding behind them in the tower, and their patches are pooled by their places "
+            "after it, so tokens cannot merge inside; use a strategy that acts at the entry or later"
+        )
     if strategy.first >= tapped[0]:
         raise BudgetError(
             f"first={strategy.first} leaves no layer to merge before: the projector takes the output of tower layer "

@@ -54,6 +54,7 @@ class VisionTap:
         made: the attention of the layer that produced the features the projector takes.
         reader: that of the layer after it, which takes the same features in; None where it is the tower's last.
         seen: `[pictures, patches]` bool, False = padding of the picture; None if there is none.
+        room: patches the tower took in of every picture, where padding behind its own filled it up; None if none did.
         projected: what the projector took in, with its gradient.
         class_token: `[pictures, dim]`, the tower's class token at the same depth, with its gradient; None without one.
         taken: shape of what the layer that made the features took in, class tokens included, or else the projector.
@@ -77,6 +78,7 @@ class VisionTap:
     projected: torch.Tensor | None = None
     class_token: torch.Tensor | None = None
     taken: torch.Size | None = None
+    room: int | None = None
     patches: tuple[Side, ...] = ()
     tokens: tuple[Side, ...] = ()
     grids: np.ndarray | None = None
@@ -92,6 +94,11 @@ class VisionTap:
     def may_read(self, *signals: TowerSignal) -> bool:
         """Whether any of these may be asked for."""
         return self.reads is None or not self.reads.isdisjoint(signals)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Patches of every picture, padding behind them included."""
+        return [self.room or height * width for height, width in self.patches]
 
     @property
     def count(self) -> int:
@@ -169,13 +176,16 @@ class VisionTap:
     def _attention(self, tap: AttentionTap) -> torch.Tensor:
         """`[patches, heads]`: from the class token, or from all patches of the piece on average; class tokens out."""
         lead = int(self.view.has_class_token)
-        sizes = [height * width + lead for height, width in self.patches]
-        return self._without_class_tokens(tap.attention(sizes, self.seen))
+        return self._patches_alone(tap.attention([size + lead for size in self.sizes], self.seen))
 
-    def _without_class_tokens(self, patches: torch.Tensor) -> torch.Tensor:
-        if not self.view.has_class_token:
+    def _patches_alone(self, patches: torch.Tensor) -> torch.Tensor:
+        """Without class tokens and padding behind patches."""
+        if self.view.has_class_token:
+            return patches.view(len(self.patches), -1, *patches.shape[1:])[:, 1:].flatten(0, 1)
+        if self.room is None:
             return patches
-        return patches.view(len(self.patches), -1, *patches.shape[1:])[:, 1:].flatten(0, 1)
+        own = [self.room * i + np.arange(height * width) for i, (height, width) in enumerate(self.patches)]
+        return patches[upload([np.concatenate(own)], patches.device)[0]]
 
     # Tokens: everything `[tokens of all pictures, ...]`.
 
@@ -200,7 +210,7 @@ class VisionTap:
     @cached_property
     def token_keys(self) -> torch.Tensor:
         """`[tokens, heads, head_dim]`."""
-        return self._to_tokens(self._without_class_tokens(self._opened(self.made).keys()))
+        return self._to_tokens(self._patches_alone(self._opened(self.made).keys()))
 
     @cached_property
     def reader_attention(self) -> torch.Tensor:
@@ -212,7 +222,7 @@ class VisionTap:
     def reader_keys(self) -> torch.Tensor:
         """`[tokens, width]`, of the same layer."""
         keys = self._opened(self.reader or self.made).joined().keys()[:, 0]
-        return self._to_tokens(self._without_class_tokens(keys))
+        return self._to_tokens(self._patches_alone(keys))
 
     def _check_gradient(self) -> None:
         if self.over and self.trained and torch.is_grad_enabled():

@@ -9,6 +9,6 @@ FAMILY = Family(
     projected=False,
     crops="told",
     crops_told=("here are some crops to help you see better",),
-    bidirectional=True,
-    note="conversations must stay shorter than the decoder's sliding window, and attention must be eager or sdpa",
+    both_ways=("full_attention", "sliding_attention"),
+    note="attention must be eager or sdpa",
 )
