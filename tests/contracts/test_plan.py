@@ -10,6 +10,7 @@ import test_forward
 import test_generation
 import test_model
 import test_training
+import test_windows
 from matrix import CASES, STRATEGIES, case_id, gap
 from plan import DIFFERENT, KINDS, MORE, backends_of, differs, methods
 from sparse import EVERY, Turns
@@ -38,12 +39,14 @@ COVERING = (
     test_generation.test_static_caches_give_the_same,
     test_generation.test_every_bookkeeping_choice,
     test_model.test_training_loss_and_gradients_are_the_oracles,
+    test_windows.test_prefill_a_turn_of_text_and_steps,
 )
 IN_TURNS = (
     test_model.test_peft_wrapped,
     test_model.test_dispatched_over_devices,
     test_training.test_it_ranks_by_the_tokens_before_answers,
     test_training.test_loss_and_gradients_are_the_oracles,
+    test_windows.test_an_image_in_a_later_turn,
 )
 KIND_OF = {name: kind for kind, names in KINDS.items() for name in names}
 
@@ -147,7 +150,7 @@ def test_every_value_has_its_turn(test):
 def test_no_test_is_left_out_but_as_checked_here():
     """Whatever has combinations outside the short plan is in one of the lists above."""
     known = {*OF_PAIRS, *OF_VARIANTS, *COVERING, *IN_TURNS, test_model.test_compiled}
-    for module in (test_families, test_forward, test_generation, test_model, test_training):
+    for module in (test_families, test_forward, test_generation, test_model, test_training, test_windows):
         for name, test in vars(module).items():
             if not name.startswith("test_") or not callable(test):
                 continue

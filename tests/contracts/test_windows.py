@@ -100,7 +100,7 @@ def test_prefill_a_turn_of_text_and_steps(tiny, own, name, backend):
         ids = torch.cat([inputs["input_ids"], words(len(rows), 35)], 1)
         assert prompt > window(model) or (rows is WITHIN and prompt == window(model) - 1)
         kept = None
-        for make in CACHES.values():
+        for make in list(CACHES.values())[: 1 if rows is WITHIN else None]:
             with sl.apply(model, method(own, name)) as run:
                 out = model(**inputs, **{CACHE: make(model)})
                 later = go_on(model, own, inputs, ids, out[CACHE], prompt, [1, 1, 4, 1, 1, 5, *[1] * 22])
