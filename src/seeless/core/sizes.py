@@ -7,6 +7,8 @@ from torch import nn
 from seeless.core.family import ModelView
 from seeless.flops import Dimensions
 
+EXPERTS = ("num_experts", "n_routed_experts", "num_local_experts")  # what configs of decoders call their number
+
 
 def dimensions(view: ModelView) -> Dimensions:
     """Sizes of a model."""
@@ -31,7 +33,7 @@ def dimensions(view: ModelView) -> Dimensions:
         projector_weights=_weights(view.projector) + sum(map(_weights, view.tower_readers)),
         windowed_layers=windowed,
         window=_window(tower) if view.family.windows else 0,
-        experts=text.num_experts if getattr(text, "moe_intermediate_size", None) is not None else 0,
+        experts=_experts(text),
     )
 
 
@@ -50,6 +52,13 @@ def _intermediate(text: Any) -> int:
     if (expert := getattr(text, "moe_intermediate_size", None)) is not None:
         return expert * text.num_experts_per_tok
     return text.intermediate_size
+
+
+def _experts(text: Any) -> int:
+    """Experts that a router chooses from; 0 without one, or where the config has no number."""
+    if getattr(text, "moe_intermediate_size", None) is None:
+        return 0
+    return next((n for name in EXPERTS if (n := getattr(text, name, None)) is not None), 0)
 
 
 def _gated(mlp: nn.Module) -> bool:
