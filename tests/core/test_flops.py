@@ -11,8 +11,8 @@ from seeless import models
 from tinies import LAYERS, TINIES, make_inputs
 
 # How far off what is left out makes it: convolutions before the projector and shared experts (GLM-V), the table of
-# visual words (Ovis2), the second tower (DeepSeek-VL hybrid), expanded keys (Kimi K2.5), embeddings of every layer and wider
-# layers (Gemma 4), merging (LightOnOCR). Towers of which nothing is read are left out whole, as their notes say.
+# visual words (Ovis2), the second tower (DeepSeek-VL hybrid), expanded keys (Kimi K2.5), embeddings of every layer and
+# wider layers (Gemma 4), merging (LightOnOCR). Towers of which nothing is read are left out, as their notes say.
 INEXACT = {"glm4v_moe": 0.25, "glm": 0.05, "ovis2": 0.07, "deepseek_vl_hybrid": 0.4, "kimi_k25": 0.04}
 INEXACT |= {"gemma4-small": 0.1, "gemma4": 0.02, "lighton_ocr": 0.011}
 ALL_LOGITS = ("qwen2_5_omni_thinker", "qwen3_omni_moe_thinker", "video_llama_3")  # whatever they are told
