@@ -129,7 +129,8 @@ def test_compare(seeless, tmp_path):
     assert data["overlay"] is None
 
 
-def test_compare_as_a_table(seeless, tmp_path):
+def test_compare_as_a_table(seeless, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")  # long times on a slow day must not make paragraphs of it
     outcome = seeless("run", "--compare", "pool,pyramiddrop", "--repeats", 1, "--max-new-tokens", 2,
                       "--save-overlay", "kept.png")  # fmt: skip
     assert (outcome.code, outcome.err) == (0, "")

@@ -40,6 +40,9 @@ SIZES: dict[str, tuple[int, int | None]] = {
     "v_head_dim": (12, None),
     "max_position_embeddings": (512, 512),
     "vocab_size": (VOCABULARY, VOCABULARY),
+    "vocab_size_per_layer_input": (VOCABULARY, VOCABULARY),
+    "hidden_size_per_layer_input": (8, None),
+    "global_head_dim": (HIDDEN // HEADS, None),
     "patch_size": (PATCH, PATCH),
     "image_size": (SIDE, SIDE),
     "projection_dim": (HIDDEN, HIDDEN),
@@ -102,6 +105,8 @@ def _part(given: dict[str, Any], widths: dict[int, int], tower: bool) -> dict[st
     for name, value in given.items():
         if name in OF_NO_SIZE[1:]:
             del result[name]
+        elif name == "per_layer_config" and isinstance(value, dict):
+            result[name] = {layer: own for layer, own in value.items() if int(layer) < LAYERS}
         elif isinstance(value, dict) and name.endswith("_config"):
             result[name] = _part(value, widths, tower=name == "vision_config")
         elif name == "head_dim" and value is not None and value == given.get("qk_rope_head_dim"):
@@ -124,8 +129,6 @@ def _part(given: dict[str, Any], widths: dict[int, int], tower: bool) -> dict[st
             result[name] = min(value, 1)
         elif name == "window_size" and tower and isinstance(value, int):
             result[name] = 4 * PATCH
-        elif name == "per_layer_config" and isinstance(value, dict):
-            result[name] = {layer: own for layer, own in value.items() if int(layer) < LAYERS}
         elif name in ("rope_parameters", "rope_scaling") and isinstance(value, dict):
             result[name] = _rope(value, given.get("partial_rotary_factor") or 1.0)
         elif (

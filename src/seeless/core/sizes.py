@@ -43,7 +43,8 @@ def _attention(view: ModelView, layer: int) -> tuple[int, int]:
     """Key heads of a decoder layer's own, and their size."""
     text = view.language_model.config
     own = layer_config(text, layer)
-    heads = own.num_key_value_heads if layer < view.depth - view.borrowing else 0
+    heads = getattr(own, "num_key_value_heads", None) or own.num_attention_heads
+    heads = heads if layer < view.depth - view.borrowing else 0
     return heads, getattr(own, "head_dim", None) or text.hidden_size // text.num_attention_heads
 
 
