@@ -9,7 +9,19 @@ import math
 
 import torch
 
-MERGED = ("internvl", "smolvlm", "idefics3", "gemma3", "mistral3", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
+MERGED = (
+    "internvl",
+    "smolvlm",
+    "idefics3",
+    "gemma3",
+    "mistral3",
+    "qwen2_vl",
+    "qwen2_5_vl",
+    "qwen3_vl",
+    "qwen3_vl_moe",
+    "qwen3_5",
+    "qwen3_5_moe",
+)
 POOLED_VIDEOS = ("llava_onevision", "llava_next_video")
 
 

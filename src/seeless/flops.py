@@ -11,10 +11,13 @@ class Dimensions:
         hidden, intermediate, heads, kv_heads, head_dim, vocabulary: of the decoder.
         gated: whether its feed-forward network has a gate (three matrices instead of two).
         tower_layers, tower_hidden: of the vision tower.
-        tower_weights: weights of the matrices of one of its layers.
+        tower_weights: weights of the matrices of one of its layers, on average.
         patch_inputs: numbers in one patch, 3 * patch_size**2.
         projector_weights: weights of the matrices between tower and decoder.
-        windowed_layers, window: tower layers whose attention stays in windows of so many patches.
+        windowed_layers, window: tower layers whose attention stays in windows of so many patches; 0 = has none.
+        gate: weights of the matrices that attention has beside those of queries, keys, values and output.
+        mixers: per decoder layer, the weights of the matrices of what it has in place of attention (a recurrent layer);
+            None where it has attention; empty if all have.
     """
 
     hidden: int
@@ -31,6 +34,12 @@ class Dimensions:
     projector_weights: int
     windowed_layers: int = 0
     window: int = 0
+    gate: int = 0
+    mixers: tuple[int | None, ...] = ()
+
+    def mixer(self, layer: int) -> int | None:
+        """What a decoder layer has in place of attention; None if it has attention."""
+        return self.mixers[layer] if self.mixers else None
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,9 @@ class Cost:
     multiply-accumulates; the causal half of the attention map is counted in full, as there. A tower layer costs
     `2 (p w + 2 p^2 d)` for p patches (and class token), w weights, w = 4 d^2 + 2 d m in a plain encoder (Chen et al.,
     arXiv 2403.06764, section 4.2), the projector two operations per weight and token, the lm_head `2 d vocabulary` for
-    one position per row, as in `generate`. Norms, activations and the scoring itself are not counted.
+    one position per row, as in `generate`. A decoder layer with w weights in place of attention (linear attention, a
+    convolution) costs `2 (n w + 3 n d m)`, a gate on attention 2 n more per weight. Norms, activations, convolutions,
+    the recurrence of linear attention and the scoring itself are not counted.
     """
 
     tower: int
@@ -59,17 +70,19 @@ class Cost:
         return {**asdict(self), "total": self.total}
 
 
-def decoder_layer_flops(size: Dimensions, tokens: int, past: int = 0) -> int:
+def decoder_layer_flops(size: Dimensions, tokens: int, past: int = 0, layer: int = 0) -> int:
     """Operations of one decoder layer on `tokens` new tokens after `past` cached ones.
 
     >>> vicuna = Dimensions(4096, 11008, 32, 32, 128, 32000, True, 24, 1024, 12582912, 588, 20971520)
     >>> round(32 * decoder_layer_flops(vicuna, 576) / 2e12, 3)  # PyramidDrop, table 1: 3.82 TMACs
     3.817
     """
-    inner, inner_kv = size.heads * size.head_dim, size.kv_heads * size.head_dim
-    projections = 2 * tokens * size.hidden * (inner + inner_kv)
-    attention = 2 * tokens * (tokens + past) * inner
     feed_forward = (3 if size.gated else 2) * tokens * size.hidden * size.intermediate
+    if (mixer := size.mixer(layer)) is not None:
+        return 2 * (tokens * mixer + feed_forward)
+    inner, inner_kv = size.heads * size.head_dim, size.kv_heads * size.head_dim
+    projections = 2 * tokens * size.hidden * (inner + inner_kv) + tokens * size.gate
+    attention = 2 * tokens * (tokens + past) * inner
     return 2 * (projections + attention + feed_forward)
 
 
@@ -91,7 +104,8 @@ def prefill_cost(
         inside: per picture, the patches that each layer of the tower saw, and a class token more if `class_token`.
         projected: tokens that came out of the projector.
     """
-    decoder = sum(decoder_layer_flops(size, n, p) for rows, p in zip(tokens, past, strict=True) for n in rows)
+    layers = enumerate(zip(tokens, past, strict=True))
+    decoder = sum(decoder_layer_flops(size, n, p, layer) for layer, (rows, p) in layers for n in rows)
     return Cost(
         tower=sum(
             _tower_flops(size, patches, seen, class_token) for patches, seen in zip(pictures, inside, strict=True)
@@ -111,6 +125,8 @@ def _tower_flops(size: Dimensions, patches: int, inside: list[int], class_token:
 
 
 def kv_bytes(size: Dimensions, tokens: list[list[int]], past: list[int], bytes_per_number: int) -> int:
-    """Bytes of the keys and values that all layers hold: `2 kv_heads head_dim bytes` per token and layer."""
-    held = sum(sum(rows) + p * len(rows) for rows, p in zip(tokens, past, strict=True))
+    """Bytes of the keys and values that all layers with attention hold: `2 kv_heads head_dim bytes` per token and
+    layer."""
+    layers = [pair for layer, pair in enumerate(zip(tokens, past, strict=True)) if size.mixer(layer) is None]
+    held = sum(sum(rows) + p * len(rows) for rows, p in layers)
     return held * 2 * size.kv_heads * size.head_dim * bytes_per_number

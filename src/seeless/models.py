@@ -24,6 +24,7 @@ from seeless.strategy import Recipe, Strategy
 PROBE_TEXT = 8
 PROBE_TOKENS = 64
 WHOLE_NUMBERS = ("places", "patch", "frame", "tower_groups")
+OF_A_LAYER = ("attention", "keys", "rope_bias")  # of the decoder
 SHOWN_BY_PATCHES = ("vision_attention", "crop_attention", "vision_features", "vision_keys")
 DEFAULTS = {"queries": "last", "tokens": "visual", "onto": "visual"}
 
@@ -301,6 +302,9 @@ class _Probe:
             raise UnsupportedModel(NO_PATCH_SHOWN)
         if isinstance(queries, str) and queries == "anchor" and self.view.family.prefix:
             raise UnsupportedModel(NO_NULL_TOKEN)
+        for layer in [given["layer"]] if name in OF_A_LAYER else given.get("layers", ()):
+            if layer >= 0:
+                self.view.attention_layer(layer)
         if name == "text_similarity":
             check_clip(self.view, given["clip"])
         if name == "class_token" and not self._takes_class_tokens():

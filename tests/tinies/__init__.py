@@ -14,10 +14,12 @@ from .base import (
     by_row,
     make_inputs,
     make_pieces,
+    repeats_patches,
 )
 from .gemma3 import Gemma3
 from .idefics3 import Idefics3
 from .internvl import InternVL
+from .lfm2_vl import Lfm2VL
 from .llava import Llava, LlavaPixtral
 from .llava_next import LlavaNext
 from .llava_next_video import LlavaNextVideo
@@ -26,10 +28,19 @@ from .mistral3 import Mistral3
 from .paligemma import PaliGemma, PaliGemma2
 from .qwen2_5_vl import Qwen25VL
 from .qwen2_vl import Qwen2VL
+from .qwen3_5 import Qwen35
+from .qwen3_5_moe import Qwen35Moe
 from .qwen3_vl import Qwen3VL
 from .qwen3_vl_moe import Qwen3VLMoe
 from .smolvlm import SmolVLM
 from .video_llava import VideoLlava
+
+try:
+    from .lfm3_vl import Lfm3VL
+
+    NEWER: tuple[Tiny, ...] = (Lfm3VL(),)
+except ImportError:  # releases of transformers before 5.23 or so have no such model
+    NEWER = ()
 
 TINIES: tuple[Tiny, ...] = (
     Llava("llama", 4),
@@ -52,12 +63,17 @@ TINIES: tuple[Tiny, ...] = (
     PaliGemma(),
     LlavaPixtral(),
     PaliGemma2(),
+    Qwen35(),
+    Qwen35Moe(),
+    Lfm2VL(),
+    *NEWER,
 )
 
 __all__ = [
     "END",
     "IMAGE",
     "LAYERS",
+    "NEWER",
     "PAD",
     "RAGGED",
     "RAGGED_VIDEO",
@@ -69,4 +85,5 @@ __all__ = [
     "by_row",
     "make_inputs",
     "make_pieces",
+    "repeats_patches",
 ]

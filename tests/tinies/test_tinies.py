@@ -93,7 +93,7 @@ def features(model, tiny, kind, piece, pixels=None):
     inputs = tiny.collate({**{k: [] for k in tiny.kinds}, kind: [piece]}, ids, torch.ones_like(ids))
     encode, own = (
         model.model.get_image_features,
-        ("pixel_values", "image_grid_thw", "image_sizes", "pixel_attention_mask"),
+        ("pixel_values", "image_grid_thw", "image_sizes", "pixel_attention_mask", "spatial_shapes"),
     )
     if kind == "video":
         encode, own = model.model.get_video_features, ("pixel_values_videos", "video_grid_thw")
@@ -132,6 +132,8 @@ def origin(tiny, piece, gradient):
     """(picture, height, width) energy of a gradient on the pixels of one piece."""
     grid = next((piece.data[key][0].tolist() for key in piece.data if key.endswith("grid_thw")), None)
     energy = gradient.square()
+    if "spatial_shapes" in piece.data:  # patches in raster order
+        return energy.sum(-1).reshape(1, *piece.data["spatial_shapes"][0].tolist())
     if grid is None:
         return energy.flatten(0, -4).sum(1)
     t, h, w = grid  # Qwen's order of patches: 2 x 2 of them side by side

@@ -54,6 +54,7 @@ class Answers:
         self.taps, self.run_second = taps, second
         self.states = hidden
         self.signal: str | None = None  # which attention of the tower was asked for last, in words
+        self.read: dict[int, int] = {}  # decoder layers that were asked for, and those that stood for them
 
     # Hidden states and embeddings.
 
@@ -132,9 +133,12 @@ class Answers:
     # Attention of the decoder.
 
     def _tap(self, layer: int) -> LayerTap:
+        if layer >= 0:
+            self.session.view.attention_layer(layer)
         if layer not in self.taps:
             has = ", ".join(map(str, sorted(self.taps))) or "none (the entry comes before all layers)"
             raise InputError(f"attention of decoder layer {layer} cannot be read at this stage; available: {has}")
+        self.read[layer] = self.taps[layer].layer
         return self.taps[layer]
 
     def _queries(self, queries: Queries, average: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -194,7 +198,7 @@ class Answers:
         slots, share = self._queries(queries, average)
         device, past = tap.device, tap.past
         rows, slots = group.rows.to(device), slots.to(device)
-        valid, blocks = session.mask(layer, session.row), session.blocks_of(session.row)
+        valid, blocks = session.mask(tap.layer, session.row), session.blocks_of(session.row)
         valid = None if valid is None else valid.to(device)[rows]
         columns = past + (group.slots if onto == "visual" else self._row_slots).to(device)
         key_index = torch.arange(past + tap.slots, device=device)

@@ -30,12 +30,14 @@ class LayerTap:
     """Queries and keys of one decoder layer for what stands in the batch now.
 
     Args:
+        layer: its number.
         take: gives what the layer handed to its kernel, or would if it ran; called once, when something is read.
         slots: tokens of this forward that stand in the batch.
         past: tokens the layer's cache held before this forward.
         rotary: cos and sin `[batch or 1, slots, rotary dim]` that the layer gets.
     """
 
+    layer: int
     take: Callable[[], Call]
     slots: int
     past: int

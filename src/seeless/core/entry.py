@@ -22,6 +22,7 @@ from seeless.core.past import Past
 from seeless.core.pictures import Note, Pictures, find_pictures
 from seeless.core.positions import gather_tokens, take_positions
 from seeless.core.prompt import Prompt, PromptLength, read_prompt
+from seeless.core.recurrent import check_continued
 from seeless.core.reporting import build_report
 from seeless.core.second_forward import SecondForward
 from seeless.core.self_check import check_cache_is_known, check_columns
@@ -220,7 +221,7 @@ class Reducer:
             )
         embeds = kwargs.get("inputs_embeds")
         length = kwargs["input_ids"].shape[1] if embeds is None else embeds.shape[1]
-        past = cached_length(cache_in(kwargs), 0) if record is None else record.length
+        past = cached_length(cache_in(kwargs), self.view.counting) if record is None else record.length
         frame.logical = past + length
         if mask is not None and mask.shape[1] != frame.logical:
             raise InputError(
@@ -275,7 +276,7 @@ class Reducer:
             past_mask = mask[:, :past].bool()
             if record is not None and not prompt.past_valid[:, record.tokens :].all():
                 record.learn(past_mask[:, record.tokens :])
-        before = Past(cache, record, past_mask, past, self.view.depth)
+        before = Past(cache, record, past_mask, past, self.view.depth, self.view.counting)
         return self._reduce(frame, kwargs, mask, prompt, pictures, positions, before)
 
     def _reduce(
@@ -298,6 +299,8 @@ class Reducer:
         injected = kwargs.get("deepstack_visual_embeds")
         second = SecondForward(self.view, prompt, embeds, injected, session.second_runs, self.self_check)
         prepare(session, self.stages, second)
+        if past.record is not None:
+            check_continued(self.view, past.record, False)
 
         hidden, gapped, changed = embeds, False, past.record is not None
         for stage in [stage for stage in self.stages if stage.layer == 0]:
@@ -309,16 +312,16 @@ class Reducer:
                 hidden = gather_tokens(hidden, cut.order)
                 session.after_cut(0, "keep", cut.dropped)
                 gapped |= not stage.renumber
+        session.check_padding(0)
         if changed:
             row = session.row
             now = take_positions(positions, row.column)
             if (moved := past.moved(0, row.moved)) is not None:
                 now = now + moved.to(now.device)
-            new_mask = session.mask(0, row)
+            new_mask = session.mask(self.view.counting, row)
             if new_mask is None and (mask is not None or gapped):  # gaps must not be taken for packed sequences
-                new_mask = torch.ones(
-                    len(hidden), past.columns[0] + hidden.shape[1], dtype=torch.long, device=hidden.device
-                )
+                columns = past.columns[self.view.counting] + hidden.shape[1]
+                new_mask = torch.ones(len(hidden), columns, dtype=torch.long, device=hidden.device)
             kwargs = {**kwargs, "inputs_embeds": hidden, "position_ids": now}
             kwargs["attention_mask"] = None if new_mask is None else new_mask.to(hidden.device, torch.long)
             if blocks is not None:
@@ -343,7 +346,7 @@ class Reducer:
             return output
         cache = cache_in(output)
         session.past.made(cache)
-        if cached_keys(cache, 0) is None:  # layers that are recomputed in training cache nothing
+        if cached_keys(cache, self.view.counting) is None:  # layers that are recomputed in training cache nothing
             cache = None
         session.verify()
         if self.self_check:
@@ -354,7 +357,8 @@ class Reducer:
         reduced = session.past.record is not None or len(session.seen) > 1 or not session.row.whole
         if cache is not None and reduced:
             tokens, text = frame.logical, session.prompt.closing_text()
-            CacheRecord(cache, session.spans(), tokens, tokens - text, Keeper(self)).install()
+            spans, counting = session.spans(), self.view.counting
+            CacheRecord(cache, counting, spans, tokens, tokens - text, Keeper(self), session.overrun).install()
         self.on_report(build_report(session, self.size, cache is not None))
         session.vision.release()
         return self._restored(output, session)

@@ -12,6 +12,7 @@ from seeless.errors import UnsupportedModel
 
 Kind = Literal["image", "video"]
 Merged = Literal["blocks", "consecutive"]
+RECURRENT = ("linear_attention", "conv")  # decoder layers, in transformers' words, that carry a state and cache no keys
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Family:
         language_model, tower, projector: attributes of the base.
         video_tower: the tower of videos, if it is another one.
         layers, rotary, final_norm: attributes of the language model.
+        feed_forward: attribute of a decoder layer.
         tower_layers: path from the tower to its layers; the first that exists.
         tower_readers: attribute of the tower with a list of modules that take in what layers before the last give.
         class_token_towers: `vision_config.model_type` of towers whose first token is a class token.
@@ -36,7 +38,9 @@ class Family:
         projected: whether the projector takes in one vector per token; else `vision_features` are what it gives.
         windows: whether the tower orders its tokens by attention windows (`vision_config.window_size`).
         grids: argument of `get_image_features` ("image") and `get_video_features` ("video") with the patch grid
-            (frames, height, width) of everything; empty if every picture has the size the tower's config names.
+            (frames, height, width), or (height, width), of everything; empty if every picture has the size the tower's
+            config names.
+        padded: whether the tower takes a batch of pictures, each filled up at its end to the longest's patches.
         sizes: argument with the height and width of pictures in pixels, for towers that take any size.
         packer: method of the base that lays the crops of an image out as one sequence, if it has one.
         unresampled: arguments with which the packer does not resample its canvas.
@@ -63,6 +67,7 @@ class Family:
     layers: str = "layers"
     rotary: str = "rotary_emb"
     final_norm: str = "norm"
+    feed_forward: str = "mlp"
     tower_layers: tuple[str, ...] = ("encoder.layers", "vision_model.encoder.layers", "transformer.layers")
     tower_readers: str | None = None
     class_token_towers: tuple[str, ...] = ("clip_vision_model",)
@@ -73,6 +78,7 @@ class Family:
     projected: bool = True
     windows: bool = False
     grids: dict[str, str] = field(default_factory=dict)
+    padded: bool = False
     sizes: str | None = None
     packer: str | None = None
     unresampled: dict[str, Any] = field(default_factory=dict)
@@ -161,10 +167,16 @@ class ModelView:
         """Tokens that layers with sliding-window attention look back; None without such layers."""
         config = self.language_model.config
         kinds = getattr(config, "layer_types", None) or ["sliding_attention"]
-        if unknown := sorted(set(kinds) - {"full_attention", "sliding_attention"}):
+        known = ("full_attention", "sliding_attention", *RECURRENT)
+        if unknown := sorted(set(kinds) - {*known}):
             raise UnsupportedModel(
                 f"the decoder of this {self.family.title} model has layers of kind {', '.join(unknown)}, from which "
-                "tokens cannot be dropped; supported are full_attention and sliding_attention"
+                f"seeless does not know how to drop tokens; supported are {', '.join(known)}"
+            )
+        if {*kinds} <= {*RECURRENT}:
+            raise UnsupportedModel(
+                f"no layer of this {self.family.title} model's decoder has attention, so nothing counts the tokens "
+                "that its cache has seen; such models cannot be reduced"
             )
         return getattr(config, "sliding_window", None) if "sliding_attention" in kinds else None
 
@@ -184,6 +196,40 @@ class ModelView:
         """What sets a decoder layer's mask and rotary embedding apart from other layers'."""
         kinds = getattr(self.language_model.config, "layer_types", None)
         return kinds[index] if kinds else "full_attention"
+
+    def attends(self, index: int) -> bool:
+        """Whether a decoder layer has attention, and caches keys; else it is recurrent: it carries a state along."""
+        return self.layer_kind(index) not in RECURRENT
+
+    @cached_property
+    def recurrent(self) -> list[int]:
+        """The decoder layers without attention."""
+        return [index for index in range(self.depth) if not self.attends(index)]
+
+    @cached_property
+    def counting(self) -> int:
+        """The first decoder layer with attention: its cache says how many tokens there are."""
+        return next(index for index in range(self.depth) if self.attends(index))
+
+    def nearest_attention(self, index: int) -> int | None:
+        """The decoder layer whose attention stands for that of `index`: itself, or the nearest before it that has any;
+        None if there is none."""
+        return next((layer for layer in range(index, -1, -1) if self.attends(layer)), None)
+
+    def attention_layer(self, index: int) -> int:
+        """The same.
+
+        Raises:
+            UnsupportedModel: there is none.
+        """
+        if (found := self.nearest_attention(index)) is None:
+            first = self.counting
+            raise UnsupportedModel(
+                f"the first layer with attention of this {self.family.title} model's decoder is {first} (before it: "
+                f"{self.layer_kind(index)}), so attention of layer {index} cannot be read; set layer={first + 1} or "
+                "more, or use a method that reads no attention of the decoder"
+            )
+        return found
 
     def rotate(self, hidden: torch.Tensor, positions: torch.Tensor, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The rotary embedding of a decoder layer at some positions."""
@@ -206,7 +252,8 @@ class ModelView:
     @cached_property
     def needs_positions(self) -> bool:
         """Whether the decoder's attention reads `position_ids` themselves (Ministral 3 scales its queries by them)."""
-        parts = (part for part in self.layers[0].modules() if part is not self.layers[0])
+        layer = self.layers[self.counting]
+        parts = (part for part in layer.modules() if part is not layer)
         asked = (inspect.signature(type(part).forward).parameters.get("position_ids") for part in parts)
         return any(name is not None and name.default is name.empty for name in asked)
 
@@ -221,6 +268,11 @@ class ModelView:
             if (layers := _follow(tower, path)) is not None:
                 return layers
         raise UnsupportedModel(f"{type(tower).__name__} has none of {self.family.tower_layers}")
+
+    def tower_attends(self, kind: str, index: int) -> bool:
+        """Whether a tower layer has attention; else it convolves over the grid of patches."""
+        kinds = getattr(self._towers[kind].config, "layer_types", None)
+        return not kinds or kinds[index] not in RECURRENT
 
     def tapped_layers(self, kind: str, choice: int | list[int] | None = None) -> list[int]:
         """The tower layers whose output the projector takes; -1 is the embeddings.

@@ -214,7 +214,7 @@ def geometry(view: ModelView, kind: Kind, given: dict) -> dict[str, torch.Tensor
 def given_grids(view: ModelView, kind: Kind, host: Mapping[str, np.ndarray]) -> tuple[Side, ...]:
     """The patch grids of all pictures, from `geometry`."""
     if (name := view.family.grids.get(kind)) is not None:
-        return tuple((h, w) for t, h, w in host[name].tolist() for _ in range(t))
+        return tuple((h, w) for *t, h, w in host[name].tolist() for _ in range(*t or (1,)))
     if (name := view.family.sizes) is not None and name in host:
         patch = view.config.vision_config.patch_size
         return tuple((h // patch, w // patch) for h, w in host[name].tolist())
@@ -227,7 +227,7 @@ def _describe(note: Note, host: Mapping[str, np.ndarray]) -> list[Image]:
     frames: list[int] | None = None
     vision.patches = vision.patches or given_grids(view, kind, host)
     if (name := view.family.grids.get(kind)) is not None:
-        frames = host[name][:, 0].tolist()
+        frames = host[name][:, 0].tolist() if host[name].shape[1] == 3 else [1] * len(host[name])
         vision.grids = host[name]
     elif note.geometry:
         frames = [1] * len(vision.patches)

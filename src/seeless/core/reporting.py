@@ -21,13 +21,20 @@ class Before:
         self.session, self.alive, self.row = session, session.alive, session.row
 
     def report(
-        self, layer: int, name: str, before: list[int], scores: torch.Tensor | None, signal: str | None
+        self,
+        layer: int,
+        name: str,
+        before: list[int],
+        scores: torch.Tensor | None = None,
+        signal: str | None = None,
+        read: dict[int, int] | None = None,
     ) -> StageReport:
         """The report of a stage.
 
         Args:
             before: visual tokens per row before it.
             scores: `[batch, seq]` at the columns of the input; nan: not ranked.
+            signal, read: see `StageReport.signal` and `attention`.
         """
         session, columns = self.session, self.session.prompt.layout.columns
         length, was, alive = session.prompt.length, self.alive, session.alive
@@ -47,7 +54,7 @@ class Before:
                 ranked.append(numbers[row, torch.from_numpy(there)])
             return own, ranked
 
-        return StageReport(layer, name, before, list(session.ledger.total), signal, find)
+        return StageReport(layer, name, before, list(session.ledger.total), signal, read or {}, find)
 
 
 def _added(row: TokenRow, length: int) -> torch.Tensor:
@@ -156,7 +163,10 @@ def build_report(session: Session, size: Dimensions, cached: bool) -> Report:
         tokens=[height * width for tap in session.vision.taps for height, width in tap.tokens],
         inside=inside,
         shown=[_pictures_of(session, row) for row in range(len(original))],
-        second=[(row, layers * decoder_layer_flops(size, n)) for row, n, layers in session.second_runs],
+        second=[
+            (row, sum(decoder_layer_flops(size, n, layer=layer) for layer in range(layers)))
+            for row, n, layers in session.second_runs
+        ],
         number=session.number_bytes if cached else 0,
         class_token=view.has_class_token,
         images=[[placed.image for placed in row] for row in layout.images],

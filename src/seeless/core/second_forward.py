@@ -142,6 +142,7 @@ class SecondForward:
             mine = slice(first, first + len(self.prompt.layout.columns[row]))
             given["visual_pos_masks"] = visual
             given["deepstack_visual_embeds"] = [feature[mine] for feature in self.injected]
+        layers = [view.attention_layer(layer) for layer in layers]
         rows: dict[int, torch.Tensor] = {}
         deepest = max(layers)
 

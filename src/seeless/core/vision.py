@@ -148,6 +148,8 @@ class VisionTap:
             raise InputError(ENCODE_AGAIN)
         if not tap.calls:
             raise read_nothing(self.view.tower_layers("image")[tap.layer])
+        if self.view.family.padded:
+            return tap.unpadded([height * width for height, width in self.patches])
         return tap
 
     def _attention(self, tap: AttentionTap) -> torch.Tensor:
