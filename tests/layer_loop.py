@@ -56,7 +56,6 @@ class LayerLoop:
         self.gone = torch.zeros(self.depth + 1, batch, length, dtype=torch.bool)
         self.hidden = torch.zeros(self.depth, batch, length, length, dtype=torch.bool)  # [layer, row, query, key]
         self.lowered = torch.zeros(self.depth, batch, length, dtype=torch.long)
-        several_axes = getattr(self.decoder.rotary_emb, "mrope_section", None) is not None
         by_name = {part.name: part for strategy in strategies for part in strategy.parts()}
         for turn in turns:
             for row, columns in enumerate(turn.columns):
@@ -70,7 +69,7 @@ class LayerLoop:
                     if strategy.past == "trim":
                         self.hidden[: stage.layer, row, turn.end :] |= dropped
                     new = dropped & ~before
-                    if (strategy.positions or strategy.own_positions) == "renumber" and not several_axes:
+                    if (strategy.positions or strategy.own_positions) == "renumber":
                         self.lowered[stage.layer :, row] += new.cumsum(0) - new.long()
                     before = dropped
 
@@ -96,8 +95,9 @@ class LayerLoop:
             unseen |= self.hidden[index, row][columns][:, columns]
             mask = torch.zeros(1, 1, *unseen.shape, dtype=own.dtype)
             mask = mask.masked_fill(unseen, torch.finfo(torch.float32).min)
+            lowered = 0 if positions.ndim == 3 else self.lowered[index, row, columns]
             by_kind = {"layer_type": self.kinds[index]} if "layer_type" in self.asks else {}
-            rotary = self.decoder.rotary_emb(own, at - self.lowered[index, row, columns], **by_kind)
+            rotary = self.decoder.rotary_emb(own, at - lowered, **by_kind)
         out = self.decoder.layers[index](own, attention_mask=mask, position_embeddings=rotary, position_ids=None)
         return states.index_copy(0, columns, out[0])
 

@@ -54,7 +54,7 @@ class Cost:
     arXiv 2403.06764, section 4.2), the projector two operations per weight and token, the lm_head `2 d vocabulary` for
     one position per row, as in `generate`. A decoder layer with w weights in place of attention (linear attention, a
     convolution) costs `2 (n w + 3 n d m)`, a gate on attention 2 n more per weight. Norms, activations, convolutions,
-    the recurrence of linear attention and the scoring itself are not counted.
+    the recurrence of linear attention, what a tower has between its layers and the scoring itself are not counted.
     """
 
     tower: int

@@ -14,7 +14,9 @@ from seeless.models import describe
 from tinies import IMAGE, RAGGED, RAGGED_VIDEO, TINIES, VIDEO, make_inputs, make_pieces, repeats_patches
 from tiny_models import BACKENDS
 
-OWN = [own for own in TINIES if own.name in ("qwen3_5", "qwen3_5_moe", "lfm2_vl", "lfm3_vl")]
+OWN = [
+    own for own in TINIES if own.name in ("qwen3_5", "qwen3_5_moe", "lfm2_vl", "lfm3_vl", "minicpmv4_6", "minicpmv4_7")
+]
 TOKENS = [IMAGE, VIDEO]
 every = pytest.mark.parametrize("own", OWN, ids=str)
 STEPS = 16
@@ -35,7 +37,8 @@ def positions_of(model, whole):
     """Positions of a whole conversation, as the untouched model has them."""
     if not hasattr(model.model, "get_rope_index"):
         return (whole["attention_mask"].cumsum(1) - 1).clamp(min=0)
-    names = ("input_ids", "mm_token_type_ids", "image_grid_thw", "video_grid_thw", "attention_mask")
+    names = ("input_ids", "mm_token_type_ids", "attention_mask")
+    names += ("image_grid_thw", "video_grid_thw", "target_sizes", "target_sizes_videos")
     return model.model.get_rope_index(**{name: whole.get(name) for name in names})[0]
 
 
@@ -56,7 +59,11 @@ def says(model, own, rows, cuts, strategy):
     with sl.apply(model, strategy) as run:
         for number, ((_, singly), end) in enumerate(zip(cuts, ends, strict=True)):
             pictures = make_inputs(model, own, [row[number] for row in rows])
-            given = {k: v for k, v in pictures.items() if "pixel" in k or "grid" in k or k == "spatial_shapes"}
+            given = {
+                k: v
+                for k, v in pictures.items()
+                if "pixel" in k or "grid" in k or k in ("spatial_shapes", "target_sizes")
+            }
             before = len(run.reports)
             for first in range(start, end, 1 if singly else end - start):
                 last = first + 1 if singly else end
@@ -198,6 +205,10 @@ def test_a_second_prompt_is_read_in_the_same_layer(tiny, own):
     strategy = sl.PriorTR2F(
         keep=0.4, layer=4, prior_mode="template", before=before, after=after, query_aggregation="last"
     )
+    if own.name == "minicpmv4_7":
+        with sl.apply(model, strategy), pytest.raises(sl.UnsupportedModel, match="depend on the picture"):
+            model(**inputs)
+        return
     with sl.apply(model, strategy) as run:
         model(**inputs)
     assert run.report.stages[0].scores[0].abs().max() < 1e-6
@@ -231,7 +242,7 @@ def test_info_knows_which_methods_come_too_early():
     [
         ([[4, "image:0", 3], [4, "image:0", 3]], 0.5),
         ([[4, "image:0", 3], [4, "image:1", 3]], 0.5),  # pictures of two sizes keep unequally many tokens
-        ([[4, "image:0", 3], [4, "image:1", 3]], 4),  # but the layers before the cut see all of them
+        ([[4, "image:0", 3], [4, "image:2", 3]], 4),  # but the layers before the cut see all of them
         ([[4, "image:0", 3], [1, "image:0", 3]], 0.5),
     ],
     ids=["equal", "unequal-share", "unequal-count", "unequal-text"],
@@ -241,8 +252,9 @@ def test_info_knows_which_methods_come_too_early():
 def test_padding_behind_a_cache_is_refused(tiny, own, rows, keep, request):
     model, inputs = tiny(own, "sdpa"), make_inputs(tiny(own, "sdpa"), own, rows)
     prefix = {"input_ids": torch.full((2, 5), 7), "attention_mask": torch.ones(2, 5, dtype=torch.long)}
+    inputs["position_ids"] = positions_of(model, inputs) + 5
     inputs["attention_mask"] = torch.cat([prefix["attention_mask"], inputs["attention_mask"]], 1)
-    for strategy in (sl.Random(keep=keep, layer=1), sl.Random(keep=keep)):
+    for strategy in (sl.Random(keep=keep, layer=1), sl.Random(keep=keep, scope="row")):
         with sl.apply(model, strategy) as run:
             cache = model(**prefix, use_cache=True)[CACHE]
             at_entry = strategy.layers(6) == [0] and isinstance(keep, int)
@@ -416,6 +428,31 @@ def test_assisted_decoding_gives_the_greedy_tokens_or_is_refused(tiny):
             else:  # by transformers itself
                 with pytest.raises(ValueError, match="stateful"):
                     model.generate(**inputs, max_new_tokens=12, do_sample=False, prompt_lookup_num_tokens=2)
+
+
+@torch.no_grad()
+def test_frames_that_stand_alone(tiny):
+    """Frames of videos that count as images of their own: entry and layers, ragged, prefill and 16 tokens."""
+    for own in [own for own in OWN if own.name.startswith("minicpm")]:
+        model, untouched, own = tiny(own, "sdpa"), tiny(own, "untouched"), WithFrames(own)
+        inputs = make_inputs(model, own, [[5, "frames:0", 7], [3, "image:1", 4, "frames:1", 5], [9]])
+        for strategy in (sl.FasterVLM(keep=4), sl.FastV(keep=0.4, layer=4), sl.VidCom2(keep=0.5)):
+            with sl.apply(model, strategy) as run:
+                out = generate(model, inputs, STEPS)
+            assert run.reports[0].n_after != run.reports[0].n_before
+            whole, prompt = {**own.extend(inputs, STEPS), "input_ids": out.sequences}, inputs["input_ids"].shape[1]
+            want = wanted(untouched, strategy, [(run.reports[0], 0, prompt)], whole)
+            assert (torch.stack(out.logits, 1) - want[:, prompt - 1 : -1]).abs().max() < 1e-4
+
+
+class WithFrames:
+    """A tiny model with frames among what its prompts are made of."""
+
+    def __init__(self, own):
+        self.own, self.kinds = own, ("image", "frames")
+
+    def __getattr__(self, name):
+        return getattr(self.own, name)
 
 
 # What it costs.

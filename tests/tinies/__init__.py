@@ -1,5 +1,7 @@
 """Tiny random models of every family, and prompts for them made of raw tensors."""
 
+import transformers
+
 from .base import (
     END,
     IMAGE,
@@ -20,10 +22,13 @@ from .gemma3 import Gemma3
 from .idefics3 import Idefics3
 from .internvl import InternVL
 from .lfm2_vl import Lfm2VL
+from .lfm3_vl import Lfm3VL
 from .llava import Llava, LlavaPixtral
 from .llava_next import LlavaNext
 from .llava_next_video import LlavaNextVideo
 from .llava_onevision import LlavaOnevision
+from .minicpmv4_6 import MiniCPMV46
+from .minicpmv4_7 import MiniCPMV47
 from .mistral3 import Mistral3
 from .paligemma import PaliGemma, PaliGemma2
 from .qwen2_5_vl import Qwen25VL
@@ -35,12 +40,9 @@ from .qwen3_vl_moe import Qwen3VLMoe
 from .smolvlm import SmolVLM
 from .video_llava import VideoLlava
 
-try:
-    from .lfm3_vl import Lfm3VL
-
-    NEWER: tuple[Tiny, ...] = (Lfm3VL(),)
-except ImportError:  # releases of transformers before 5.23 or so have no such model
-    NEWER = ()
+# What only newer releases of transformers have. In 5.18 the tower of MiniCPM-V 4.6 takes all pictures of a batch for
+# equally large (5.23 is right), and there is no LFM3-VL.
+NEWER: tuple[Tiny, ...] = (Lfm3VL(), MiniCPMV46()) if hasattr(transformers, "Lfm3VlConfig") else ()
 
 TINIES: tuple[Tiny, ...] = (
     Llava("llama", 4),
@@ -66,6 +68,7 @@ TINIES: tuple[Tiny, ...] = (
     Qwen35(),
     Qwen35Moe(),
     Lfm2VL(),
+    MiniCPMV47(),
     *NEWER,
 )
 

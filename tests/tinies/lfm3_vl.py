@@ -1,6 +1,6 @@
 """LFM3-VL: convolutions, sliding windows and full attention in the decoder, convolutions and attention in the tower."""
 
-from transformers import Lfm3Config, Lfm3VlConfig, Lfm3VlForConditionalGeneration
+import transformers
 
 from .base import LAYERS, text_options
 from .qwen2_vl import MARKERS, MERGE, PATCH, TEMPORAL
@@ -11,8 +11,11 @@ CONV, FULL, SLIDING = "conv", "full_attention", "sliding_attention"
 
 class Lfm3VL(Qwen3VL):
     name = "lfm3_vl"
-    model_class = Lfm3VlForConditionalGeneration
     new_token_types: dict = {}
+
+    @property
+    def model_class(self):  # not in all releases
+        return transformers.Lfm3VlForConditionalGeneration
 
     def config(self):
         kinds = [CONV, FULL, CONV, CONV, SLIDING, FULL]
@@ -28,8 +31,8 @@ class Lfm3VL(Qwen3VL):
             "spatial_merge_size": MERGE,
             "temporal_patch_size": TEMPORAL,
         }
-        return Lfm3VlConfig(
-            text_config=Lfm3Config(**text_options(layer_types=kinds, sliding_window=256, conv_L_cache=3)),
+        return transformers.Lfm3VlConfig(
+            text_config=transformers.Lfm3Config(**text_options(layer_types=kinds, sliding_window=256, conv_L_cache=3)),
             vision_config=tower,
             projector_hidden_size=48,
             tie_word_embeddings=False,

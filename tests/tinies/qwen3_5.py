@@ -31,6 +31,21 @@ def qwen3_5_tower() -> dict:
     return options
 
 
+@torch.no_grad()
+def linear_memory(model, tower: str):
+    """The model with a memory of many tokens in its linear attention, whose norm would make noise of a single one's,
+    and with smaller weights where attention's kernels round differently."""
+    for layer in model.model.language_model.layers:
+        if hasattr(layer, "linear_attn"):
+            layer.linear_attn.A_log.copy_(torch.linspace(-5, -2, len(layer.linear_attn.A_log)))
+            layer.linear_attn.norm.weight.mul_(0.25)
+            layer.linear_attn.conv1d.weight.mul_(3)
+    for name, parameter in model.named_parameters():
+        if name.endswith("down_proj.weight") or (tower in name and parameter.ndim > 1):
+            parameter.mul_(0.6)
+    return model
+
+
 class Qwen35(Qwen3VL):
     name = "qwen3_5"
     model_class = Qwen3_5ForConditionalGeneration
@@ -41,14 +56,4 @@ class Qwen35(Qwen3VL):
         )
 
     def build(self, backend="eager", dtype=torch.float32):
-        model = super().build(backend, dtype)
-        with torch.no_grad():
-            for layer in model.model.language_model.layers:
-                if hasattr(layer, "linear_attn"):  # a memory of many tokens: the norm makes noise of a single one's
-                    layer.linear_attn.A_log.copy_(torch.linspace(-5, -2, len(layer.linear_attn.A_log)))
-                    layer.linear_attn.norm.weight.mul_(0.25)
-                    layer.linear_attn.conv1d.weight.mul_(3)
-            for name, parameter in model.named_parameters():  # less of what attention's kernels round differently
-                if name.endswith("down_proj.weight") or ("visual.blocks" in name and parameter.ndim > 1):
-                    parameter.mul_(0.6)
-        return model
+        return linear_memory(super().build(backend, dtype), "visual.blocks")

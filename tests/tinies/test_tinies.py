@@ -4,8 +4,11 @@ import functools
 
 import pytest
 import torch
+import transformers
 
-from . import IMAGE, RAGGED, RAGGED_VIDEO, TINIES, VIDEO, make_inputs, make_pieces
+from seeless.families import families
+
+from . import IMAGE, NEWER, RAGGED, RAGGED_VIDEO, TINIES, VIDEO, make_inputs, make_pieces
 
 NEW_TOKENS = 4
 
@@ -22,6 +25,12 @@ def batch(kind):
 CASES = [pytest.param(tiny, kind, id=f"{tiny}-{kind}") for tiny in TINIES for kind in tiny.kinds]
 every = pytest.mark.parametrize(("tiny", "kind"), CASES)
 BACKENDS = ("eager", "sdpa")
+
+
+def test_every_family_is_here():
+    if not NEWER:
+        pytest.skip(f"transformers {transformers.__version__} has no LFM3-VL, and a wrong MiniCPM-V 4.6")
+    assert {tiny.config().model_type for tiny in TINIES} == set(families())
 
 
 def text_places(inputs):
@@ -93,7 +102,7 @@ def features(model, tiny, kind, piece, pixels=None):
     inputs = tiny.collate({**{k: [] for k in tiny.kinds}, kind: [piece]}, ids, torch.ones_like(ids))
     encode, own = (
         model.model.get_image_features,
-        ("pixel_values", "image_grid_thw", "image_sizes", "pixel_attention_mask", "spatial_shapes"),
+        ("pixel_values", "image_grid_thw", "image_sizes", "pixel_attention_mask", "spatial_shapes", "target_sizes"),
     )
     if kind == "video":
         encode, own = model.model.get_video_features, ("pixel_values_videos", "video_grid_thw")
@@ -134,6 +143,10 @@ def origin(tiny, piece, gradient):
     energy = gradient.square()
     if "spatial_shapes" in piece.data:  # patches in raster order
         return energy.sum(-1).reshape(1, *piece.data["spatial_shapes"][0].tolist())
+    if "target_sizes" in piece.data:  # patches side by side, picture after picture
+        sides = piece.data["target_sizes"].tolist()
+        patches = energy.sum((0, 1, 2)).view(-1, gradient.shape[2]).sum(1).split([h * w for h, w in sides])
+        return [own.view(side) for own, side in zip(patches, sides, strict=True)]
     if grid is None:
         return energy.flatten(0, -4).sum(1)
     t, h, w = grid  # Qwen's order of patches: 2 x 2 of them side by side
@@ -156,7 +169,7 @@ def test_crops_say_where_every_token_comes_from(tiny, kind, seed):
         for i, place in enumerate(places):
             (gradient,) = torch.autograd.grad(out[place] @ direction, pixels, retain_graph=True)
             energy = origin(tiny, piece, gradient)
-            assert energy.sum((1, 2)).argmax() == number
+            assert torch.stack([own.sum() for own in energy]).argmax() == number
             energy = energy[number] / energy[number].sum()
             y[i // width, i % width] = (energy.sum(1) * torch.arange(len(energy))).sum()
             x[i // width, i % width] = (energy.sum(0) * torch.arange(energy.shape[1])).sum()

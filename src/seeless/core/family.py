@@ -38,9 +38,11 @@ class Family:
         projected: whether the projector takes in one vector per token; else `vision_features` are what it gives.
         windows: whether the tower orders its tokens by attention windows (`vision_config.window_size`).
         grids: argument of `get_image_features` ("image") and `get_video_features` ("video") with the patch grid
-            (frames, height, width), or (height, width), of everything; empty if every picture has the size the tower's
-            config names.
+            (frames, height, width) of everything, or (height, width) of every picture and frame, which all stand alone;
+            empty if every picture has the size the tower's config names.
         padded: whether the tower takes a batch of pictures, each filled up at its end to the longest's patches.
+        merging_layer: attribute of `vision_config` with the tower layer after which the tower itself makes one patch of
+            four, if it does.
         sizes: argument with the height and width of pictures in pixels, for towers that take any size.
         packer: method of the base that lays the crops of an image out as one sequence, if it has one.
         unresampled: arguments with which the packer does not resample its canvas.
@@ -49,6 +51,8 @@ class Family:
         image_token, video_token: attributes of the config with the placeholders' ids; `video_token` is None if the
             model takes no videos of their own.
         mrope: whether positions have three axes (time, height, width).
+        canvas: whether tokens of text around and inside a picture have positions that depend on it, so that it cannot
+            be put into another prompt.
         injector: method of the language model that adds visual features after early layers, if it has one.
         bidirectional: whether the prompt's attention is not merely causal, so that only masks can express it.
         prefix: whether the whole prompt sees itself, so that no token is blind to the question.
@@ -79,6 +83,7 @@ class Family:
     windows: bool = False
     grids: dict[str, str] = field(default_factory=dict)
     padded: bool = False
+    merging_layer: str | None = None
     sizes: str | None = None
     packer: str | None = None
     unresampled: dict[str, Any] = field(default_factory=dict)
@@ -87,6 +92,7 @@ class Family:
     image_token: str = "image_token_id"
     video_token: str | None = None
     mrope: bool = False
+    canvas: bool = False
     injector: str | None = None
     bidirectional: bool = False
     prefix: bool = False

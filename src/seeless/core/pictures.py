@@ -225,7 +225,8 @@ def _describe(note: Note, host: Mapping[str, np.ndarray]) -> list[Image]:
     """The images behind the features; also completes the tap with the grids of all pictures."""
     vision, view, kind = note.vision, note.vision.view, note.kind
     frames: list[int] | None = None
-    vision.patches = vision.patches or given_grids(view, kind, host)
+    if not vision.patches:
+        vision.lay_out(given_grids(view, kind, host))
     if (name := view.family.grids.get(kind)) is not None:
         frames = host[name][:, 0].tolist() if host[name].shape[1] == 3 else [1] * len(host[name])
         vision.grids = host[name]
@@ -271,6 +272,7 @@ def _unpacked(
         raise InputError(f"{len(tokens)} images came out of {pictures} pictures in a way seeless has not seen before")
     vision.tokens = tuple(side for side in sides if side is not None)
     apart = kind == "image" and kind not in view.family.grids  # every picture is an image of its own
+    video = kind == "video" and (vision.grids is None or vision.grids.shape[1] == 3)
     images, first = [], 0
     for own, t in zip(tokens, frames, strict=True):
         if t == 0:  # a row of the batch without images
@@ -287,7 +289,7 @@ def _unpacked(
         if apart:
             images += [Image(c, p, vision.tokens) for c, p in zip(crop, patch, strict=True) if len(c)]
         else:
-            images.append(Image(np.concatenate(crop), np.concatenate(patch), vision.tokens, kind == "video"))
+            images.append(Image(np.concatenate(crop), np.concatenate(patch), vision.tokens, video))
         first += t
     return images
 

@@ -72,7 +72,8 @@ class PrefillFacts:
         full, reduced, held: per layer, the tokens of every row without reduction, that it saw, and that its cache has.
         unreduced, past: per layer, tokens cached before, without reduction and with it.
         pictures, tokens: per picture the tower took in, its patches, and the tokens they became.
-        inside: per picture, the patches that each layer of the tower saw.
+        unmerged, inside: per picture, the patches that each layer of the tower sees without a strategy that merges
+            there, and saw.
         shown: per row, the pictures in it.
         second: (row, operations) of second prompts.
         number: bytes of a number in the cache; 0 without one.
@@ -88,6 +89,7 @@ class PrefillFacts:
     past: list[int]
     pictures: list[int]
     tokens: list[int]
+    unmerged: list[list[int]]
     inside: list[list[int]]
     shown: list[list[int]]
     second: list[tuple[int, int]]
@@ -97,12 +99,8 @@ class PrefillFacts:
     images: list[list[Image]]
     overview: int
 
-    @property
-    def _everything(self) -> list[list[int]]:
-        return [[patches] * self.size.tower_layers for patches in self.pictures]
-
     def flops(self) -> tuple[Cost, Cost]:
-        before = self._cost(self.full, self.unreduced, self.pictures, self._everything, sum(self.tokens))
+        before = self._cost(self.full, self.unreduced, self.pictures, self.unmerged, sum(self.tokens))
         after = self._cost(self.reduced, self.past, self.pictures, self.inside, sum(self.tokens))
         return before, replace(after, decoder=after.decoder + sum(flops for _, flops in self.second))
 
@@ -115,7 +113,7 @@ class PrefillFacts:
         more = [sum(flops for of, flops in self.second if of == row) for row in range(len(self.shown))]
         return [
             (
-                self._alone(row, self.full, self.unreduced, self._everything),
+                self._alone(row, self.full, self.unreduced, self.unmerged),
                 self._alone(row, self.reduced, self.past, self.inside) + more[row],
             )
             for row in range(len(self.shown))
@@ -149,8 +147,8 @@ def build_report(session: Session, size: Dimensions, cached: bool) -> Report:
     for layer in range(depth):
         done = [stage for stage in session.stages if stage.layer <= layer]
         visual.append(done[-1].n_after if done else original)
-    pictures = [height * width for tap in session.vision.taps for height, width in tap.patches]
-    everything = [[patches] * size.tower_layers for patches in pictures]
+    everything = [seen for tap in session.vision.taps for seen in tap.per_layer]
+    pictures = [seen[0] for seen in everything]
     inside = [seen for tap in session.vision.taps if tap.merged is not None for seen in tap.merged.seen] or everything
     facts = PrefillFacts(
         size=size,
@@ -161,6 +159,7 @@ def build_report(session: Session, size: Dimensions, cached: bool) -> Report:
         past=session.past.columns,
         pictures=pictures,
         tokens=[height * width for tap in session.vision.taps for height, width in tap.tokens],
+        unmerged=everything,
         inside=inside,
         shown=[_pictures_of(session, row) for row in range(len(original))],
         second=[

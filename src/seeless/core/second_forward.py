@@ -54,13 +54,18 @@ class SecondForward:
             before, between, after: ids of the text before the first image, between two, and after the last.
 
         Raises:
-            UnsupportedModel: the model is being trained.
+            UnsupportedModel: the model is being trained, or places text by the pictures around it.
             InputError: a text that is none, no token after an image of the running prompt, or a prompt too long.
         """
         if self.trained:
             raise UnsupportedModel(
                 "this strategy runs a second prompt through the decoder, which cannot be trained along with the first; "
                 "call model.eval() or use torch.no_grad(), or choose a strategy that reads the running prompt only"
+            )
+        if self.view.family.canvas:
+            raise UnsupportedModel(
+                f"positions of text next to a picture depend on the picture in {self.view.family.title}, so it cannot "
+                "be put into a second prompt; choose a strategy that reads the running prompt only"
             )
         asked = (row, *map(tuple, (before, between, after, layers)))
         if asked not in self.known:

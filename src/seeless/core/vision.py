@@ -57,7 +57,8 @@ class VisionTap:
         projected: what the projector took in, with its gradient.
         class_token: `[pictures, dim]`, the tower's class token at the same depth, with its gradient; None without one.
         taken: shape of what the layer that made the features took in, class tokens included, or else the projector.
-        patches, tokens: (height, width) of every picture's grid in the tower, and in the decoder.
+        entered: (height, width) of every picture's grid where it enters the tower.
+        patches, tokens: the same in the layer that made the features, and in the decoder.
         grids: `[videos or images, 3]`, frames, height and width, where the model is given them.
         given: what enters the decoder: one tensor `[images, ..., dim]`, or one per image; None if nobody may ask.
         source: of every token that enters, the place among those of all pictures that show patches; `NO_PATCH`.
@@ -76,6 +77,7 @@ class VisionTap:
     projected: torch.Tensor | None = None
     class_token: torch.Tensor | None = None
     taken: torch.Size | None = None
+    entered: tuple[Side, ...] = ()
     patches: tuple[Side, ...] = ()
     tokens: tuple[Side, ...] = ()
     grids: np.ndarray | None = None
@@ -95,6 +97,22 @@ class VisionTap:
     def count(self) -> int:
         """Tokens of all pictures."""
         return sum(height * width for height, width in self.tokens)
+
+    def lay_out(self, grids: tuple[Side, ...]) -> None:
+        """Note the patch grids of all pictures, as they enter the tower."""
+        self.entered = self.patches = grids
+        if self.view.family.merging_layer is not None and self.taken is not None:
+            seen, total = self.taken[:-1].numel(), sum(height * width for height, width in grids)
+            if 4 * seen == total:
+                self.patches = tuple((height // 2, width // 2) for height, width in grids)
+
+    @property
+    def per_layer(self) -> list[list[int]]:
+        """Of every picture, the patches that each layer of the tower saw, if a strategy did not merge any."""
+        name, layers = self.view.family.merging_layer, len(self.view.tower_layers("image"))
+        first = layers if name is None else getattr(self.view.config.vision_config, name) + 1
+        grids = zip(self.entered or self.patches, self.patches, strict=True)
+        return [[h * w] * first + [own[0] * own[1]] * (layers - first) for (h, w), own in grids]
 
     def describe(self, images: list[Image]) -> None:
         """Note where the tokens of every picture are among what enters the decoder."""
