@@ -12,6 +12,7 @@ from oracle import merges_of, turn_of
 from seeless.core.host import CACHE
 from seeless.models import describe
 from tinies import IMAGE, RAGGED, RAGGED_VIDEO, TINIES, VIDEO, make_inputs, make_pieces, repeats_patches
+from tinies.lfm2_vl import Lfm2VL
 from tiny_models import BACKENDS
 
 OWN = [
@@ -266,6 +267,29 @@ def test_padding_behind_a_cache_is_refused(tiny, own, rows, keep, request):
                 model(**inputs, **{CACHE: cache})
 
 
+@torch.no_grad()
+def test_padding_before_convolutions_with_a_bias_is_refused():
+    """There the untouched model gives a padded row another answer than the row alone."""
+
+    class Biased(Lfm2VL):
+        def config(self):
+            config = super().config()
+            config.text_config.conv_bias = True
+            return config
+
+    own = Biased()
+    model = own.build("sdpa")
+    rows = [[4, "image:0", 3], [4, "image:1", 3]]
+    alone, together = make_inputs(model, own, rows[:1]), make_inputs(model, own, rows)
+    length = alone["input_ids"].shape[1]
+    assert (model(**together).logits[0, -length:] - model(**alone).logits[0]).abs().max() > 1e-3
+    for strategy in (sl.Random(keep=0.5), sl.Random(keep=0.5, layer=1)):
+        with sl.apply(model, strategy):
+            model(**alone)
+            with pytest.raises(sl.InputError, match="conv_bias"):
+                model(**together)
+
+
 @every
 @torch.no_grad()
 def test_padding_between_turns_of_text_is_refused(tiny, own):
@@ -486,3 +510,33 @@ def test_costs_are_those_of_the_layers_there_are(tiny, own):
             now = tokens if index < 3 else tokens - n + kept
             done += [4 * now * now * width] if kind not in RECURRENT else []
         assert run.report.flops_after.decoder == pytest.approx(sum(done), rel=0.01)
+
+
+@every
+@torch.no_grad()
+def test_the_towers_cost_is_that_of_its_layers(tiny, own):
+    """Matrices, attention where a layer has any, and patches, counted in the tower of a single picture."""
+    model = tiny(own, "sdpa")
+    inputs = make_inputs(model, own, [[4, "image:0", 6]])
+    tower = getattr(model.model, "vision_tower", None) or model.model.visual
+    layers = tower.encoder.layers if hasattr(tower, "encoder") else getattr(tower, "layers", None) or tower.blocks
+    config, done, handles = model.config.vision_config, [], []
+
+    def count(module, args, output):
+        done.append(2 * module.weight.numel() * output.shape[:-1].numel())
+
+    def attend(module, args, kwargs):
+        hidden = args[0] if args else kwargs["hidden_states"]
+        done.append(4 * hidden.shape[-2] ** 2 * hidden.shape[-1])
+
+    for index, layer in enumerate(layers):
+        matrices = [module for module in layer.modules() if isinstance(module, torch.nn.Linear)]
+        handles += [module.register_forward_hook(count) for module in matrices]
+        if (getattr(config, "layer_types", None) or ["full_attention"] * len(layers))[index] == "full_attention":
+            handles.append(layer.register_forward_pre_hook(attend, with_kwargs=True))
+    with sl.apply(model, sl.Random(keep=0.5)) as run:
+        model(**inputs)
+    for handle in handles:
+        handle.remove()
+    done.append(2 * inputs["pixel_values"].numel() * config.hidden_size)
+    assert run.report.flops_before.tower == run.report.flops_after.tower == sum(done)

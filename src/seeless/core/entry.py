@@ -291,6 +291,8 @@ class Reducer:
     ) -> dict:
         embeds, family = kwargs["inputs_embeds"], self.view.family
         length = embeds.shape[1]
+        if past.record is not None:
+            check_continued(self.view, past.record, False)
         valid = None if mask is None or prompt.valid is None else mask[:, -length:].to(embeds.device).bool()
         check_merged(pictures, self.tower)
         blocks = prompt_blocks(self.view.family, frame.argument("token_type_ids"), valid, past.tokens, length)
@@ -299,8 +301,6 @@ class Reducer:
         injected = kwargs.get("deepstack_visual_embeds")
         second = SecondForward(self.view, prompt, embeds, injected, session.second_runs, self.self_check)
         prepare(session, self.stages, second)
-        if past.record is not None:
-            check_continued(self.view, past.record, False)
 
         hidden, gapped, changed = embeds, False, past.record is not None
         for stage in [stage for stage in self.stages if stage.layer == 0]:

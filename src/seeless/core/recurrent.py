@@ -1,4 +1,4 @@
-"""What decoder layers that carry a state along, linear attention and convolutions, cannot do: skip padding, forget.
+"""What decoder layers that carry a state along, linear attention and convolutions, cannot do: skip padding.
 
 Padding is zeroed before it enters such a layer, so that in front of a row it leaves the state at zero. Anywhere else
 the state decays over it, or moves on. An untouched model lets that happen; a cut must not bring it about.
@@ -12,14 +12,22 @@ from seeless.errors import InputError
 
 
 def check_row(view: ModelView, row: TokenRow, past: int, layer: int) -> None:
-    """Refuse padding between what is cached and what comes now, where recurrent layers from `layer` on would see it.
+    """Refuse padding that recurrent layers from `layer` on would not skip: behind what is cached, or with biases.
 
     Args:
         row: the tokens of this forward that the layers see.
         past: tokens of the conversation before.
     """
     seeing = [index for index in view.recurrent if index >= layer]
-    if past and row.valid is not None and seeing:
+    if row.valid is None or not seeing:
+        return
+    if getattr(view.language_model.config, "conv_bias", False):
+        raise InputError(
+            f"rows of {row.lengths} tokens are padded, and the convolutions of this model's decoder have a bias "
+            "(conv_bias), which lets padding into the state; give rows that keep equally many tokens, or one row at a "
+            "time"
+        )
+    if past:
         raise InputError(
             f"rows of {row.lengths} tokens come to {past} that are cached, so there is padding between the two, which "
             f"would pass through the state of decoder layer {seeing[0]} ({view.layer_kind(seeing[0])}). Go on with "

@@ -149,9 +149,8 @@ class Session:
         self.seen[layer] = self.row
         self.check_padding(layer)
         cache = self.past.cache
-        filled = (
-            cached_keys(cache, self.view.counting) is not None
-        )  # layers that are recomputed in training cache nothing
+        keys = cached_keys(cache, self.view.counting)
+        filled = keys is not None  # layers that are recomputed in training cache nothing
         if cache is not None and filled and past == "trim" and layer > 0:
             cut: dict[int, tuple[torch.Tensor, TokenRow]] = {}
             for before in range(layer):
