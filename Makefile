@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet
 PYTHONS ?= 3.10 3.11 3.12 3.13
 unexport PIP_CONSTRAINT PIP_BUILD_CONSTRAINT
 
-.PHONY: demo test test-all test-newest test-wheel check style dist lock tables bench finetune sweep tiny clean
+.PHONY: demo test test-all test-newest test-wheel check style dist lock tables bench bench-smoke finetune sweep tiny clean
 
 # pip in .venv takes the exact versions of locks/, and nothing else, whatever is installed there later.
 .venv/demo: pyproject.toml $(wildcard locks/python*.txt)
@@ -87,6 +87,10 @@ build/uv:
 tables: .venv/dev
 	$(BIN)/python docs/make_catalogue.py
 	$(BIN)/python docs/make_tables.py
+
+# What `seeless bench` writes, and its arithmetic against what torch counts; asserts no time, and is part of `make test`.
+bench-smoke: .venv/dev
+	$(BIN)/python -m pytest tests/bench
 
 bench: .venv/dev
 	$(BIN)/python -m seeless.bench.prefill --output results/prefill.jsonl

@@ -14,11 +14,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "contracts"))
 
 import torch
 from matrix import CASES, STRATEGIES, gap, rows_of
+from model_types import model_types_summary, model_types_table, newest
 from PIL import Image, ImageDraw
 
 import seeless as sl
 import seeless.tiny
-from seeless.eval.plot import drawn_from, fingerprint, plot
+from seeless.eval.drawing import drawn_from
+from seeless.eval.plot import fingerprint, plot
 from seeless.eval.points import NONE, Point, points
 from seeless.eval.rows import read_rows
 from seeless.jsonl import read_lines
@@ -29,6 +31,7 @@ from tiny_models import BACKENDS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+MODELS = ROOT / "docs" / "models.md"
 GUESTS = ROOT / "docs" / "add-a-method.md"
 SWEPT = ROOT / "docs" / "sweep.md"
 SWEEP = ROOT / "results" / "sweep.jsonl"
@@ -72,16 +75,33 @@ def support_table() -> str:
                 numbers.add(reasons.index(reason) + 1)
         return " ".join(f"[{number}]" for number in sorted(numbers)) or "✓"
 
-    everywhere = [n for n in names if all(gap(tiny, n, "sdpa") is None for own in tinies.values() for tiny in own)]
+    read = [tiny for own in tinies.values() for tiny in own if not tiny.unread]
+    everywhere = [name for name in names if all(gap(tiny, name, "sdpa") is None for tiny in read)]
     others = [name for name in names if name not in everywhere]
+
+    def all_but(members: list) -> str:
+        """A tick, with a note where methods are missing that run on all models whose tower is read."""
+        missing = [name for name in everywhere if gap(members[0], name, "sdpa") is not None]
+        if not missing:
+            return "✓"
+        reason = f"without {', '.join(f'`{name}`' for name in missing)}: {refusal(members[0], missing[0], 'sdpa')}"
+        if reason not in reasons:
+            reasons.append(reason)
+        return f"✓ [{reasons.index(reason) + 1}]"
+
     heads = ["model", "`model_type`", f"{len(everywhere)} methods", *(f"`{n}`" for n in others), "video", "flash"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for kind, members in tinies.items():
         video = "✓" if any((tiny, "video") in CASES for tiny in members) else "–"
-        cells = ["✓", *(cell(members, name, "sdpa") for name in others), video, cell(members, "uniform", FLASH)]
+        cells = [
+            all_but(members),
+            *(cell(members, name, "sdpa") for name in others),
+            video,
+            cell(members, "uniform", FLASH),
+        ]
         lines.append(f"| {titles[kind]} | `{kind}` | " + " | ".join(cells) + " |")
     listed = ", ".join(f"`{name}`" for name in everywhere)
-    lines = [f"The {len(everywhere)} methods that run on every model: {listed}.", "", *lines]
+    lines = [f"The {len(everywhere)} methods that run on every model whose tower is read: {listed}.", "", *lines]
     notes = [f"[{number}] {reason}  " for number, reason in enumerate(reasons, 1)]
     return "\n".join([*lines, "", *notes]).rstrip()
 
@@ -298,12 +318,16 @@ def fill(text: str, name: str, table: str) -> str:
     return f"{before}{start}\n{table}\n{end}{after}"
 
 
-PAGES = {
+PAGES: dict[Path, dict[str, Callable[[], str]]] = {
     README: {"support": support_table, "accuracy": accuracy_table, "selectors": selectors_table},
     SWEPT: {"kinds": kinds_table},
     GUESTS: {"backbones": backbones_table},
+    MODELS: {},
     TRAINING: {"step": train_step_table, "finetune": finetune_table},
 }
+if newest():  # other releases of transformers have other types of models
+    PAGES[README]["summary of model types"] = model_types_summary
+    PAGES[MODELS]["model types"] = model_types_table
 
 
 def main() -> None:

@@ -128,7 +128,7 @@ class MaskOracle:
             layer.register_forward_pre_hook(self._before_layer(i), with_kwargs=True)
             for i, layer in enumerate(self.decoder.layers)
         ]
-        handles += [module.register_forward_hook(hook) for module, hook in self.watches]
+        handles += [module.register_forward_hook(hook, with_kwargs=True) for module, hook in self.watches]
         handles.append(self.decoder.register_forward_pre_hook(self._embed, with_kwargs=True))
         for handle in handles:
             self.stack.callback(handle.remove)
@@ -259,6 +259,12 @@ def tower_signals(model, inputs):
     return seen
 
 
+def projector_of(base):
+    """What takes in one vector per token, where there is such a module."""
+    names = ("multi_modal_projector", "aligner", "embed_vision")
+    return next((getattr(base, name) for name in names if getattr(base, name, None) is not None), None)
+
+
 class TowerWatch:
     """What an untouched model's projectors took in and gave, call after call, and the towers' class tokens."""
 
@@ -266,17 +272,18 @@ class TowerWatch:
         self.calls, self.leads, base = [], [], model.model
         self.clip = model.config.vision_config.model_type == "clip_vision_model"
         self.layer = getattr(model.config, "vision_feature_layer", None)
-        self.projector = base.multi_modal_projector
-        names = ("vision_tower", "image_tower", "video_tower")
+        self.projector = projector_of(base)
+        names = ("vision_tower", "vision_model", "image_tower", "video_tower")
         towers = [getattr(base, name) for name in names if hasattr(base, name)]
         self.watches = [(self.projector, self._projected)]
         self.watches += [(tower, self._encoded) for tower in towers if self.clip]
 
-    def _projected(self, module, args, output):
-        self.calls.append((args[0], output))
+    def _projected(self, module, args, kwargs, output):
+        self.calls.append((args[0] if args else kwargs["inputs_embeds"], output))
 
-    def _encoded(self, module, args, output):
-        self.leads.append(output.hidden_states[self.layer][:, 0])
+    def _encoded(self, module, args, kwargs, output):
+        layers = [self.layer] if isinstance(self.layer, int) else self.layer
+        self.leads.append(torch.cat([output.hidden_states[layer][:, 0] for layer in layers], -1))
 
     def take(self):
         """All features `[tokens, dim]`, what came of them `[tokens, hidden]`, and each one's class token or None."""
@@ -299,7 +306,7 @@ def summed(strategy, turn, model, untouched, inputs):
     Which tokens are summed is worked out again from the tower's signals. Which features belong to a token is found by
     what became of them.
     """
-    whole = not hasattr(untouched.model, "multi_modal_projector") or untouched.config.model_type in WHOLE
+    whole = projector_of(untouched.model) is None or untouched.config.model_type in WHOLE
     watch = None if whole else TowerWatch(untouched)
     crops = tower_signals(model, inputs)
 
@@ -325,13 +332,11 @@ def summed(strategy, turn, model, untouched, inputs):
     return {"merged": merge, "watches": [] if whole else watch.watches}
 
 
+# Projectors that take more than one vector per token.
 WHOLE = (
-    "mistral3",
-    "gemma3",
-    "llava_onevision",
-    "lfm2_vl",
-    "lfm3_vl",
-)  # projectors that take more than one vector per token
+    *("mistral3", "gemma3", "llava_onevision", "deepseek_vl_hybrid", "aya_vision", "cohere2_vision"),
+    *("lfm2_vl", "lfm3_vl"),
+)
 
 
 def plain_sums(strategy, signals, led):

@@ -164,8 +164,23 @@ RAGGED = [
 ]
 
 
-def flash_like(module, query, key, value, attention_mask, scaling=None, dropout=0.0, position_ids=None, **kwargs):
-    """Returns no weights, takes no 4-D mask, and refuses position ids that flash attention would read as packed."""
+def flash_like(
+    module,
+    query,
+    key,
+    value,
+    attention_mask,
+    scaling=None,
+    dropout=0.0,
+    position_ids=None,
+    sliding_window=None,
+    s_aux=None,
+    **kwargs,
+):
+    """Returns no weights, takes no 4-D mask, and refuses position ids that flash attention would read as packed.
+
+    A window counts the columns that are there.
+    """
     assert attention_mask is None or attention_mask.ndim == 2, "flash attention takes no 4-D mask"
     batch, heads, queries, _ = query.shape
     keys = key.shape[2]
@@ -175,11 +190,15 @@ def flash_like(module, query, key, value, attention_mask, scaling=None, dropout=
     scores = query @ key.transpose(2, 3) * scaling
     if getattr(module, "is_causal", False):
         causal = torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries)
+        if sliding_window is not None:
+            causal = causal.triu(keys - queries - sliding_window + 1)
         scores = scores.masked_fill(~causal, -torch.inf)
     if attention_mask is not None:
         assert attention_mask.shape[1] == keys, (attention_mask.shape, keys)
         scores = scores.masked_fill(~attention_mask.bool()[:, None, None], -torch.inf)
-    weights = scores.softmax(-1, dtype=torch.float32).nan_to_num(0).to(query.dtype)
+    if s_aux is not None:
+        scores = torch.cat([scores, s_aux.view(1, -1, 1, 1).expand(batch, -1, queries, 1)], -1)
+    weights = scores.softmax(-1, dtype=torch.float32).nan_to_num(0).to(query.dtype)[..., :keys]
     return (weights @ value).transpose(1, 2).contiguous(), None
 
 

@@ -10,18 +10,22 @@ import math
 import torch
 
 MERGED = (
-    "internvl",
-    "smolvlm",
-    "idefics3",
-    "gemma3",
-    "mistral3",
-    "qwen2_vl",
-    "qwen2_5_vl",
-    "qwen3_vl",
-    "qwen3_vl_moe",
-    "qwen3_5",
-    "qwen3_5_moe",
+    *("internvl", "smolvlm", "idefics3", "gemma3", "mistral3", "lighton_ocr", "paddleocr_vl", "ovis2"),
+    *("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen2_5_omni_thinker", "qwen3_omni_moe_thinker"),
+    *(
+        "qwen3_5",
+        "qwen3_5_moe",
+        "cosmos3_omni",
+        "cosmos3_edge",
+        "kimi_k25",
+        "exaone4_5",
+        "aya_vision",
+        "cohere2_vision",
+    ),
+    *("glm4v", "glm4v_moe", "glm46v", "glmga", "glm_ocr"),
 )
+# Beginnings of types whose tower has the patches of a token one behind the other.
+CONSECUTIVE = ("qwen", "glm", "cosmos3", "exaone4_5")
 POOLED_VIDEOS = ("llava_onevision", "llava_next_video")
 
 
@@ -30,8 +34,8 @@ def first_of(module, *names):
 
 
 def layers_of(tower):
-    if hasattr(tower, "blocks"):
-        return tower.blocks
+    if (own := getattr(tower, "blocks", getattr(tower, "layers", None))) is not None:
+        return own
     inner = first_of(tower, "encoder", "transformer", "vision_model")
     return first_of(inner.encoder if hasattr(inner, "encoder") else inner, "layers", "layer")
 
@@ -60,8 +64,8 @@ class TowerOracle:
 
     def __enter__(self):
         self.undo = []
-        towers = {id(t): t for name in ("vision_tower", "visual", "vision_model", "image_tower", "video_tower")
-                  if (t := getattr(self.base, name, None)) is not None}  # fmt: skip
+        names = ("vision_tower", "visual", "vision_model", "vision_encoder", "image_tower", "video_tower")
+        towers = {id(t): t for name in names if (t := getattr(self.base, name, None)) is not None}
         for tower in towers.values():
             layers = layers_of(tower)
             choice = getattr(self.config, "vision_feature_layer", -1)
@@ -115,7 +119,7 @@ class TowerOracle:
             if not self.grids:
                 place = number * length + self.lead
             first = len(self.tokens)
-            if self.config.model_type.startswith("qwen"):
+            if self.config.model_type.startswith(CONSECUTIVE):
                 self.tokens += [range(place + 4 * i, place + 4 * i + 4) for i in range(height * width // 4)]
             else:
                 for i in range(0, height, block):
@@ -141,7 +145,7 @@ class TowerOracle:
                 self._start(hidden)
             flat = hidden.flatten(0, -2)
             attention = first_of(layer, "self_attn", "attention", "attn")
-            normed = first_of(layer, "layer_norm1", "layernorm_before", "attention_norm", "norm1")(flat)
+            normed = first_of(layer, "layer_norm1", "layernorm_before", "attention_norm", "norm1", "rms_norm1")(flat)
             keys = self._parts(attention, normed, kwargs.get("position_embeddings"))[1].detach().mean(1).tolist()
             for number, groups in enumerate(self.pictures):
                 drop = len(groups) - self.plans[number][step]
@@ -190,12 +194,20 @@ class TowerOracle:
         vision = self.config.vision_config
         heads = getattr(vision, "num_attention_heads", None) or vision.num_heads
         if hasattr(attention, "qkv"):
-            q, k, v = attention.qkv(flat).chunk(3, -1)
+            own = getattr(vision, "num_key_value_heads", heads)
+            size = attention.qkv.out_features // (heads + 2 * own)
+            q, k, v = attention.qkv(flat).split([heads * size, own * size, own * size], -1)
+        elif hasattr(attention, "q"):
+            q, k, v = attention.q(flat), attention.k(flat), attention.v(flat)
         else:
             q, k, v = attention.q_proj(flat), attention.k_proj(flat), attention.v_proj(flat)
             if hasattr(attention, "q_norm"):
                 q, k = attention.q_norm(q), attention.k_norm(k)
-        q, k, v = (x.view(len(flat), heads, -1) for x in (q, k, v))
+        size = q.shape[-1] // heads
+        q, k, v = (x.view(len(flat), -1, size) for x in (q, k, v))
+        if hasattr(attention, "qkv") and hasattr(attention, "q_norm"):
+            q, k = attention.q_norm(q), attention.k_norm(k)
+        k, v = (x.repeat_interleave(heads // x.shape[1], 1) for x in (k, v))
         return turned(q, rotary), turned(k, rotary), v
 
     def _attend(self, attention, args, kwargs, output):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from seeless.api import Handle, apply
     from seeless.context import Context
+    from seeless.core.family import Family
     from seeless.decision import Decision, Keep, Merge
     from seeless.errors import (
         AlreadyApplied,
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
         UnknownStrategy,
         UnsupportedModel,
     )
+    from seeless.families import register_family
     from seeless.registry import available, from_dict, get, register
     from seeless.report import Report, StageReport
     from seeless.strategies.cdpruner import CDPruner
@@ -48,6 +50,7 @@ else:  # with them come torch and transformers: seconds that `seeless --help` ne
         {
             "seeless.api": ("Handle", "apply"),
             "seeless.context": ("Context",),
+            "seeless.core.family": ("Family",),
             "seeless.decision": ("Decision", "Keep", "Merge"),
             "seeless.errors": (
                 "AlreadyApplied",
@@ -59,6 +62,7 @@ else:  # with them come torch and transformers: seconds that `seeless --help` ne
                 "UnknownStrategy",
                 "UnsupportedModel",
             ),
+            "seeless.families": ("register_family",),
             "seeless.registry": ("available", "from_dict", "get", "register"),
             "seeless.report": ("Report", "StageReport"),
             "seeless.strategies.cdpruner": ("CDPruner",),
@@ -97,6 +101,7 @@ __all__ = [  # noqa: RUF022 (plain order; ruff takes CLSE and EVS for constants)
     "DivPrune",
     "EVS",
     "EntryStrategy",
+    "Family",
     "FastV",
     "FasterVLM",
     "Handle",
@@ -133,5 +138,6 @@ __all__ = [  # noqa: RUF022 (plain order; ruff takes CLSE and EVS for constants)
     "from_dict",
     "get",
     "register",
+    "register_family",
 ]
 __version__ = "0.1.0"

@@ -277,17 +277,18 @@ class Context:
 
     @shaped("visual")
     def text_similarity(self, clip: str | None, question: str | None = None) -> torch.Tensor:
-        """Cosine of each patch to the question in CLIP's common space, `[units, visual]`, float32.
+        """Cosine of each patch to the question, `[units, visual]`, float32.
 
-        The mean over the question's segments, as many tokens long as CLIP's text tower takes. Patches are
-        `vision_features` through that CLIP model's last norm and projection.
+        Where the tower is a CLIP's, in CLIP's common space: the mean over the question's segments, as many tokens long
+        as CLIP's text tower takes; patches are `vision_features` through that CLIP model's last norm and projection.
+        Else in the space that enters the decoder: the mean over the question's tokens; patches are `embeds`.
 
         Args:
-            clip: folder or hub name of the CLIP model that the vision tower came from.
+            clip: folder or hub name of the CLIP model that the vision tower came from; None where it is no CLIP.
             question: None reads it from the prompt: the text after the last image up to where the answer begins.
 
         Raises:
-            UnsupportedModel: the tower is no CLIP, or another one than that model's, or `clip` is None.
+            UnsupportedModel: the tower is a CLIP and `clip` is None or another one; it is none and `clip` is given.
             InputError: there is no question, or no tokenizer to read it with.
         """
         return self.sources.text_similarity(clip, question)

@@ -7,6 +7,8 @@ import torch
 
 from seeless.errors import StrategyError
 
+VALUES_AT_ONCE = 2**22  # summed up, of all tokens and channels
+
 
 @dataclass(frozen=True, eq=False)
 class Keep:
@@ -82,11 +84,15 @@ class Merge:
         Args:
             visual: `[units, visual, dim]` or, with the class token after them, `[units, visual + 1, dim]`.
         """
-        tokens, dim = self.mask.shape[1], visual.shape[-1]
-        source = within(self.source, visual.shape[1])[..., None].expand(-1, -1, dim)
-        given = visual.gather(1, source) * self.weight[..., None].to(visual.dtype)
-        slot = within(self.slot, tokens)[..., None].expand(-1, -1, dim)
-        merged = torch.zeros_like(visual[:, :tokens]).scatter_add(1, slot, given)
+        (units, tokens), (given, dim) = self.mask.shape, visual.shape[1:]
+        unit, flat = torch.arange(units, device=visual.device)[:, None], visual.flatten(0, 1)
+        source, slot = within(self.source, given) + unit * given, within(self.slot, tokens) + unit * tokens
+        weight, merged = self.weight.to(visual.dtype), torch.zeros_like(visual[:, :tokens]).flatten(0, 1)
+        size = max(1, VALUES_AT_ONCE // (units * dim))
+        for entries in zip(*(x.split(size, dim=1) for x in (source, slot, weight)), strict=True):
+            some, receiving, by = (x.flatten() for x in entries)
+            merged.index_add_(0, receiving, flat.index_select(0, some) * by[:, None])
+        merged = merged.view(units, tokens, dim)
         return torch.where(self.receives[..., None], merged, visual[:, :tokens])
 
 

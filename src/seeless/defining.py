@@ -5,7 +5,7 @@ import dataclasses
 import inspect
 import re
 from dataclasses import MISSING, Field, FrozenInstanceError, field
-from functools import partial
+from functools import partial, wraps
 from typing import Any, ClassVar, NoReturn, get_origin
 
 from seeless.errors import StrategyError
@@ -34,7 +34,27 @@ def make_fields(cls: type) -> None:
             f"{cls.__name__}: {error}; give it a default, or let it be given by its name: "
             "NAME: TYPE = dataclasses.field(kw_only=True)"
         ) from error
+    _let_an_average_do(cls)
     setattr(cls, "__setattr__", _refuse_setting)  # noqa: B010 (a frozen dataclass has made its own)
+
+
+def _let_an_average_do(cls: type) -> None:
+    """Let `keep` be left out where `average` is given: then it is 1.0, all of them."""
+    made = cls.__init__  # type: ignore[misc]
+
+    @wraps(made)
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        if not args and kwargs.get("average") is not None and needed(cls, "keep"):
+            kwargs.setdefault("keep", 1.0)
+        made(self, *args, **kwargs)
+
+    setattr(cls, "__init__", init)  # noqa: B010
+
+
+def needed(cls: type, name: str) -> bool:
+    """Whether a class has a field that must be given."""
+    own = {each.name: each for each in dataclasses.fields(cls) if each.init}  # type: ignore[arg-type]
+    return name in own and own[name].default is MISSING and own[name].default_factory is MISSING
 
 
 def _refuse_setting(strategy: object, name: str, value: object) -> NoReturn:

@@ -1,5 +1,6 @@
 """Analytic cost of one prefill, from the sizes of a model alone."""
 
+from collections import defaultdict
 from dataclasses import asdict, dataclass
 
 
@@ -13,8 +14,12 @@ class Dimensions:
         tower_layers, tower_hidden: of the vision tower.
         tower_weights: weights of the matrices of one of its layers, on average.
         patch_inputs: numbers in one patch, 3 * patch_size**2.
-        projector_weights: weights of the matrices between tower and decoder.
-        windowed_layers, window: tower layers whose attention stays in windows of so many patches; 0 = has none.
+        projector_weights: weights of the matrices between tower and decoder, those for features of earlier tower layers
+            (DeepStack) included.
+        windowed_layers, window: tower layers whose attention stays in square windows of so many patches a side; 0 = has
+            none.
+        experts: among which a router chooses those that a token visits; 0 without one.
+        unlike: `kv_heads` and `head_dim` of every decoder layer, where these differ; else empty.
         gate: weights of the matrices that attention has beside those of queries, keys, values and output.
         mixers: per decoder layer, the weights of the matrices of what it has in place of attention (a recurrent layer);
             None where it has attention; empty if all have.
@@ -34,12 +39,35 @@ class Dimensions:
     projector_weights: int
     windowed_layers: int = 0
     window: int = 0
+    experts: int = 0
+    unlike: tuple[tuple[int, int], ...] = ()
     gate: int = 0
     mixers: tuple[int | None, ...] = ()
+
+    def of_layer(self, layer: int) -> tuple[int, int]:
+        """`kv_heads` and `head_dim` of a decoder layer with attention."""
+        return self.unlike[layer] if self.unlike else (self.kv_heads, self.head_dim)
 
     def mixer(self, layer: int) -> int | None:
         """What a decoder layer has in place of attention; None if it has attention."""
         return self.mixers[layer] if self.mixers else None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that the tower takes in: an image, a tile, a frame.
+
+    Args:
+        side: (height, width) in patches.
+        tokens: that come out of the projector for it.
+        inside: patches that each layer of the tower sees, class token left out.
+        run: pictures of one run lie in one sequence, whose attention map is computed whole and masked.
+    """
+
+    side: tuple[int, int]
+    tokens: int
+    inside: list[int]
+    run: int
 
 
 @dataclass(frozen=True)
@@ -53,8 +81,10 @@ class Cost:
     `2 (p w + 2 p^2 d)` for p patches (and class token), w weights, w = 4 d^2 + 2 d m in a plain encoder (Chen et al.,
     arXiv 2403.06764, section 4.2), the projector two operations per weight and token, the lm_head `2 d vocabulary` for
     one position per row, as in `generate`. A decoder layer with w weights in place of attention (linear attention, a
-    convolution) costs `2 (n w + 3 n d m)`, a gate on attention 2 n more per weight. Norms, activations, convolutions,
-    the recurrence of linear attention, what a tower has between its layers and the scoring itself are not counted.
+    convolution) costs `2 (n w + 3 n d m)`, a gate on attention 2 n more per weight. Where a tower runs all pictures as
+    one sequence with a mask between them (Pixtral), their attention is counted as computed, over all. Norms,
+    activations, convolutions, the recurrence of linear attention, what a tower has between its layers, pixels that only
+    pad a picture to the size of another, and the scoring itself are not counted.
     """
 
     tower: int
@@ -78,9 +108,11 @@ def decoder_layer_flops(size: Dimensions, tokens: int, past: int = 0, layer: int
     3.817
     """
     feed_forward = (3 if size.gated else 2) * tokens * size.hidden * size.intermediate
+    feed_forward += tokens * size.hidden * size.experts
     if (mixer := size.mixer(layer)) is not None:
         return 2 * (tokens * mixer + feed_forward)
-    inner, inner_kv = size.heads * size.head_dim, size.kv_heads * size.head_dim
+    kv_heads, head_dim = size.of_layer(layer)
+    inner, inner_kv = size.heads * head_dim, kv_heads * head_dim
     projections = 2 * tokens * size.hidden * (inner + inner_kv) + tokens * size.gate
     attention = 2 * tokens * (tokens + past) * inner
     return 2 * (projections + attention + feed_forward)
@@ -90,9 +122,7 @@ def prefill_cost(
     size: Dimensions,
     tokens: list[list[int]],
     past: list[int],
-    pictures: list[int],
-    inside: list[list[int]],
-    projected: int,
+    pictures: list[Picture],
     class_token: bool,
 ) -> Cost:
     """Cost of a prefill.
@@ -100,33 +130,59 @@ def prefill_cost(
     Args:
         tokens: per layer, the tokens of every row that it sees.
         past: per layer, tokens cached before.
-        pictures: patches of every picture the tower took in.
-        inside: per picture, the patches that each layer of the tower saw, and a class token more if `class_token`.
-        projected: tokens that came out of the projector.
+        pictures: what the tower took in.
+        class_token: whether every picture has one token more in the tower.
     """
     layers = enumerate(zip(tokens, past, strict=True))
     decoder = sum(decoder_layer_flops(size, n, p, layer) for layer, (rows, p) in layers for n in rows)
     return Cost(
-        tower=sum(
-            _tower_flops(size, patches, seen, class_token) for patches, seen in zip(pictures, inside, strict=True)
-        ),
-        projector=2 * projected * size.projector_weights,
+        tower=_tower_flops(size, pictures, class_token),
+        projector=2 * sum(picture.tokens for picture in pictures) * size.projector_weights,
         decoder=decoder,
         lm_head=2 * len(tokens[0]) * size.hidden * size.vocabulary,
     )
 
 
-def _tower_flops(size: Dimensions, patches: int, inside: list[int], class_token: bool) -> int:
-    seen = sorted((n + int(class_token) for n in inside), reverse=True)  # layers without windows count as the fullest
-    weights = 2 * sum(seen) * size.tower_weights
-    pairs = sum(n * n for n in seen[: size.tower_layers - size.windowed_layers])
-    pairs += sum(n * min(n, size.window) for n in seen[size.tower_layers - size.windowed_layers :])
-    return weights + 4 * pairs * size.tower_hidden + 2 * patches * size.patch_inputs * size.tower_hidden
+def _tower_flops(size: Dimensions, pictures: list[Picture], class_token: bool) -> int:
+    flops, runs = 0, defaultdict(list)
+    for picture in pictures:
+        height, width = picture.side
+        flops += 2 * height * width * size.patch_inputs * size.tower_hidden
+        # Layers without windows count as the fullest.
+        runs[picture.run].append((picture, sorted((n + int(class_token) for n in picture.inside), reverse=True)))
+    whole = size.tower_layers - size.windowed_layers
+    for run in runs.values():
+        for layer in range(size.tower_layers):
+            length = sum(inside[layer] for _, inside in run)
+            windows = sum(_pairs_in_windows(picture, inside[layer], size.window) for picture, inside in run)
+            pairs = length**2 if layer < whole else windows
+            flops += 2 * length * size.tower_weights + 4 * pairs * size.tower_hidden
+    return flops
 
 
-def kv_bytes(size: Dimensions, tokens: list[list[int]], past: list[int], bytes_per_number: int) -> int:
-    """Bytes of the keys and values that all layers with attention hold: `2 kv_heads head_dim bytes` per token and
-    layer."""
-    layers = [pair for layer, pair in enumerate(zip(tokens, past, strict=True)) if size.mixer(layer) is None]
-    held = sum(sum(rows) + p * len(rows) for rows, p in layers)
-    return held * 2 * size.kv_heads * size.head_dim * bytes_per_number
+def _pairs_in_windows(picture: Picture, seen: int, window: int) -> int:
+    """Pairs of patches in windows from the upper left corner on, of a picture of which `seen` patches are left."""
+    if not window:
+        return 0
+    height, width = picture.side
+    rows, columns = (side // window * window**2 + (side % window) ** 2 for side in (height, width))
+    return rows * columns * seen**2 // (height * width) ** 2
+
+
+def kv_bytes(
+    size: Dimensions, tokens: list[list[int]], past: list[int], room: list[int | None], bytes_per_number: int
+) -> int:
+    """Bytes of keys and values in all layers with attention: `2 kv_heads head_dim bytes` per token and layer.
+
+    Args:
+        tokens: per layer, new tokens of every row; past: those cached before.
+        room: per layer, the most tokens of a row that its cache holds; None = any number.
+    """
+    numbers = 0
+    for layer, (rows, before, most) in enumerate(zip(tokens, past, room, strict=True)):
+        if size.mixer(layer) is not None:
+            continue
+        kv_heads, head_dim = size.of_layer(layer)
+        held = sum(n + before if most is None else min(n + before, most) for n in rows)
+        numbers += held * 2 * kv_heads * head_dim
+    return numbers * bytes_per_number

@@ -2,7 +2,8 @@
 
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,10 +13,10 @@ from torch import nn
 from seeless.api import apply, resolved
 from seeless.context import Context
 from seeless.core.answers import NO_NULL_TOKEN, NO_PATCH_SHOWN
-from seeless.core.family import ModelView, unwrap
+from seeless.core.family import Family, Kind, ModelView, unwrap
 from seeless.core.relevance import check_clip
 from seeless.core.sizes import dimensions
-from seeless.errors import BudgetError, SeelessError, UnsupportedModel
+from seeless.errors import BudgetError, InputError, MissingExtra, SeelessError, UnsupportedModel
 from seeless.families import families, family_of
 from seeless.flops import prefill_cost
 from seeless.registry import available, get, strategy_class
@@ -26,6 +27,7 @@ PROBE_TOKENS = 64
 WHOLE_NUMBERS = ("places", "patch", "frame", "tower_groups")
 OF_A_LAYER = ("attention", "keys", "rope_bias")  # of the decoder
 SHOWN_BY_PATCHES = ("vision_attention", "crop_attention", "vision_features", "vision_keys")
+OF_THE_TOWER = ("vision_attention", "crop_attention", "vision_keys", "reader_attention", "reader_keys", "tower_groups")
 DEFAULTS = {"queries": "last", "tokens": "visual", "onto": "visual"}
 
 
@@ -103,17 +105,42 @@ def check_model_type(model_type: str) -> None:
     family_of(model_type)
 
 
+def family_named(model_type: str) -> Family:
+    """The family of a `config.model_type`.
+
+    Raises:
+        UnsupportedModel: none has it.
+    """
+    return family_of(model_type)
+
+
 def skeleton(config: Any) -> nn.Module:
     """The model of a `transformers` config without weights (on the meta device), for questions about its shape.
 
     Raises:
         UnsupportedModel: no family has its `model_type`.
+        MissingExtra: the model is made with a package that is not installed.
     """
     from transformers import AutoModelForImageTextToText
 
     check_model_type(config.model_type)
-    with torch.device("meta"):
+    with naming_packages(config.model_type), torch.device("meta"):
         return AutoModelForImageTextToText.from_config(config)
+
+
+@contextmanager
+def naming_packages(model_type: str) -> Iterator[None]:
+    """What `transformers` says of a package that a model needs, in one line.
+
+    Raises:
+        MissingExtra: in place of its `ImportError`.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtra(
+            f"models of type {model_type!r} cannot be made here: {' '.join(str(error).split())}"
+        ) from error
 
 
 def crop_tokens(model: nn.Module) -> int | None:
@@ -126,10 +153,37 @@ def takes_videos(model: nn.Module) -> bool:
     return _view(model).takes_videos
 
 
+def placeholder(model: nn.Module, kind: Kind = "image") -> int:
+    """The id that stands in a prompt for one visual token of images, or of videos.
+
+    Raises:
+        InputError: the model takes no videos of their own.
+    """
+    view = _view(model)
+    name = view.family.image_token if kind == "image" else view.family.video_token
+    if name is None:
+        raise InputError(f"{view.family.title} takes no videos of their own; give their frames as images")
+    return int(getattr(view.config, name))
+
+
+def parts(model: nn.Module) -> dict[str, list[nn.Module]]:
+    """The modules that are the "tower" (two where videos have another), the "projector" and the "decoder".
+
+    A projector may lie inside the tower (the Qwen models').
+
+    >>> from seeless.tiny import load_tiny
+    >>> {part: [type(module).__name__ for module in modules] for part, modules in parts(load_tiny()[0]).items()}
+    {'tower': ['CLIPVisionModel'], 'projector': ['LlavaMultiModalProjector'], 'decoder': ['LlamaModel']}
+    """
+    view = _view(model)
+    towers = {id(tower): tower for tower in (view.tower("image"), view.tower("video"))}
+    return {"tower": list(towers.values()), "projector": [view.projector], "decoder": [view.language_model]}
+
+
 def text_flops(model: nn.Module, tokens: int) -> int:
     """Floating-point operations of the prefill of a prompt of so many tokens without a picture (`seeless.flops`)."""
     view = _view(model)
-    return prefill_cost(dimensions(view), [[tokens]] * view.depth, [0] * view.depth, [], [], 0, False).total
+    return prefill_cost(dimensions(view), [[tokens]] * view.depth, [0] * view.depth, [], False).total
 
 
 def parameter_names(model: nn.Module) -> dict[str, list[str]]:
@@ -223,7 +277,7 @@ def describe(model: nn.Module) -> ModelDescription:
         visual_tokens=_crop_tokens(view),
         per="crop" if view.family.packer is not None or view.family.runs else "image",
         videos=view.takes_videos,
-        vision_signal="class token's row" if view.has_class_token else "mean received attention (no class token)",
+        vision_signal=_signal(view),
         anchor=view.family.anchor,
         note=view.family.note,
         strategies={name: _reason_against(model, name) for name in available()},
@@ -244,13 +298,24 @@ def _crop_tokens(view: ModelView) -> int | None:
     tower = view.config.vision_config
     if view.family.tokens is not None:
         return getattr(view.config, view.family.tokens)
-    if view.family.grids or not hasattr(tower, "image_size") or tower.model_type == "pixtral":
+    if (
+        not view.family.tower_layers
+        or view.family.grids
+        or not hasattr(tower, "image_size")
+        or tower.model_type == "pixtral"
+    ):
         return None
     height, width = _pair(tower.image_size)
     patch_height, patch_width = _pair(tower.patch_size)
     merge = view.merge or 1
     full = getattr(view.config, "vision_feature_select_strategy", None) == "full" and view.merge is None
     return (height // patch_height // merge) * (width // patch_width // merge) + int(view.has_class_token and full)
+
+
+def _signal(view: ModelView) -> str:
+    if not view.family.tower_layers:
+        return "none: the tower is not read"
+    return "class token's row" if view.has_class_token else "mean received attention (no class token)"
 
 
 def _pair(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
@@ -281,8 +346,9 @@ class _Probe:
         self.newlines = view.family.packer is not None and strategy.scope in ("row", "image") and not strategy.tower
         self.axes = {"visual": tokens, "text": PROBE_TEXT, "seq": tokens + PROBE_TEXT, "one": 1, "dim": size.hidden}
         self.axes |= {"heads": size.heads, "kv_heads": size.kv_heads, "head_dim": size.head_dim}
-        self.axes |= {"tower_heads": view.tower_heads, "tower_dim": size.tower_hidden}
-        self.axes["tower_head_dim"] = size.tower_hidden // view.tower_heads
+        heads = view.tower_heads if view.family.tower_layers else 1
+        self.axes |= {"tower_heads": heads, "tower_dim": size.tower_hidden or size.hidden}
+        self.axes["tower_head_dim"] = self.axes["tower_dim"] // heads
 
     def __getattr__(self, name: str) -> Callable[..., torch.Tensor | None]:
         described: Any = getattr(Context, name)
@@ -300,6 +366,8 @@ class _Probe:
         queries, tokens, onto = (given.get(key, other) for key, other in DEFAULTS.items())
         if name in SHOWN_BY_PATCHES and self.newlines:
             raise UnsupportedModel(NO_PATCH_SHOWN)
+        if name in OF_THE_TOWER and not self.view.family.tower_layers:
+            raise self.view.refuse_unread()
         if isinstance(queries, str) and queries == "anchor" and self.view.family.prefix:
             raise UnsupportedModel(NO_NULL_TOKEN)
         for layer in [given["layer"]] if name in OF_A_LAYER else given.get("layers", ()):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -71,6 +71,7 @@ class Facts(Protocol):
     def row_flops(self) -> list[tuple[int, int]]: ...
     def kv_bytes(self) -> tuple[int, int]: ...
     def boxes(self) -> list[list[torch.Tensor]]: ...
+    def picture(self, row: int, number: int, aspect: float) -> tuple[torch.Tensor, torch.Tensor]: ...
     def centre_crop(self) -> bool: ...
 
 
@@ -106,7 +107,8 @@ class Report:
 
     @cached_property
     def row_flops(self) -> list[tuple[int, int]]:
-        """Per row, both totals if it were alone; a picture that several rows show (beams) counts for each."""
+        """Per row, both totals if it were alone; a picture that several rows show (beams) counts for each. They add up
+        to the totals but for towers that run the pictures of all rows as one sequence (Pixtral)."""
         return self.facts.row_flops()
 
     @cached_property
@@ -126,7 +128,8 @@ class Report:
     @cached_property
     def boxes(self) -> list[list[torch.Tensor]]:
         """Per row and image, `[visual, 4]` left, top, right, bottom of each token in the picture as the tower saw it,
-        in 0..1; nan for tokens that show no patch."""
+        in 0..1; nan for tokens that show no patch, and for those of tiles whose grid only the picture's shape tells
+        (InternVL); `overlay` knows it. Crops that stand apart (SmolVLM, Idefics3, Gemma 3) are images of their own."""
         return self.facts.boxes()
 
     @property
@@ -203,22 +206,22 @@ class Report:
 
         Args:
             image: the picture that was shown, a PIL image.
-            row, picture: which row of the batch, and which of the row's pictures, it was.
+            row, picture: which row of the batch, and which of the row's pictures, it was; the crops that a processor
+                cut it into are no pictures of their own. Of a video all frames are drawn on one.
             stage: after which stage, the last unless told.
             centre_crop: whether the processor cut out the centre square; by default what the model's kind suggests.
 
         Raises:
             MissingExtra: Pillow is not installed.
+            InputError: there is no such picture, or it cannot be told which crops are of one picture.
         """
         from seeless.overlay import draw_overlay
 
         cut = self.centre_crop if centre_crop is None else centre_crop
-        boxes = self.boxes[row]
-        start = sum(len(b) for b in boxes[:picture])
-        kept = torch.full((sum(map(len, boxes)),), not self.stages)
+        kept = torch.full((sum(map(len, self.boxes[row])),), not self.stages)
         if self.stages:
             kept[self.stages[stage].kept[row].cpu()] = True
-        return draw_overlay(image, boxes[picture], kept[start : start + len(boxes[picture])], cut)
+        return draw_overlay(image, partial(self.facts.picture, row, picture), kept, cut)
 
 
 def _span(counts: list[int]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
-from seeless.budget import Budget, check_budget, check_schedule, count_kept
+from seeless.budget import Budget, check_budget, check_schedule, count_kept, counts_on_average
 from seeless.context import TowerSignal
 from seeless.decision import Decision, Keep, Merge, described
 from seeless.defining import make_fields
@@ -30,6 +30,8 @@ else:
         return lambda cls: cls
 
 
+WHOLE = 1.0  # what `keep` is where only an average is given
+MANY = 576_000  # tokens, so that no share of them is rounded noticeably
 Scope = Literal["row", "image", "crop", "frame"]
 Positions = Literal["keep", "renumber"]
 Past = Literal["keep", "trim"]
@@ -62,6 +64,9 @@ class Strategy(ABC):
     Args:
         keep: share of the original visual tokens of a unit (float in (0, 1]), number of tokens per unit (int), or one
             of these per stage (list).
+        average: what a decoder layer shall see of a unit on average, a share or a number of tokens, in place of `keep`,
+            which may be left out: of several stages it then says in what proportion they share (by default as for a
+            third of the tokens). Where a method acts once at the entry or in the tower, it is `keep` itself.
         threshold: keep what scores above it, at least one token per unit. A count outranks it, it outranks a share.
         scope: what is ranked together: all visual tokens of a "row", or each "image", "crop" or "frame" on its own.
         positions: "keep" leaves the kept tokens their position ids, "renumber" closes the gaps; None is the method's
@@ -80,6 +85,7 @@ class Strategy(ABC):
     """
 
     keep: Budget | list[Budget]
+    average: Budget | None = field(default=None, kw_only=True)
     threshold: float | None = field(default=None, kw_only=True)
     scope: Scope = field(default="row", kw_only=True)
     positions: Positions | None = field(default=None, kw_only=True)
@@ -110,6 +116,8 @@ class Strategy(ABC):
                 object.__setattr__(self, knob.name, _plain_number(value))
         if not isinstance(self.keep, list):
             check_budget(self.keep)
+        if self.average is not None:
+            self._check_average(self.average)
         types = field_types(type(self))
         for knob in dataclasses.fields(self):
             value = getattr(self, knob.name)
@@ -117,6 +125,13 @@ class Strategy(ABC):
                 check_value(knob.name, value, types[knob.name])
         if self.threshold is not None and not math.isfinite(self.threshold):
             raise BudgetError(f"threshold={self.threshold!r} is no number to compare scores with")
+
+    def _check_average(self, average: Budget) -> None:
+        check_budget(average, "average")
+        if not isinstance(self.keep, list) and self.keep not in (WHOLE, average):
+            raise BudgetError(f"average={average} is a budget, and so is keep={self.keep}; give one of them")
+        if self.threshold is not None:
+            raise BudgetError(f"average={average} sets how many tokens stay; leave threshold={self.threshold} out")
 
     def parts(self) -> list["Strategy"]:
         """The strategies that act: this one alone, unless it is made of others."""
@@ -141,7 +156,7 @@ class Strategy(ABC):
         it in `watches`.
         """
         budget = self.budget(stage_index)
-        return self.threshold is None and isinstance(budget, float) and budget == 1.0
+        return self.average is None and self.threshold is None and isinstance(budget, float) and budget == 1.0
 
     def by_threshold(self, stage_index: int) -> bool:
         """Whether scores decide how many tokens a stage keeps."""
@@ -150,6 +165,20 @@ class Strategy(ABC):
     def count(self, stage_index: int, original: int) -> int:
         """Tokens to keep of a unit that entered the decoder with `original` visual tokens."""
         return count_kept(self.budget(stage_index), original, type(self).rounding)
+
+    def kept_of(self, stage_index: int, original: int, depth: int) -> int:
+        """`count` or, with `average`, what this stage keeps for the layers of a decoder of `depth` to see so many."""
+        if self.average is None:
+            return self.count(stage_index, original)
+        layers = tuple(self.layers(depth))
+        return counts_on_average(self.average, original, layers, depth, self._ratios(len(layers)))[stage_index]
+
+    def _ratios(self, stages: int) -> tuple[float, ...]:
+        """In what proportion the stages share, as counts of very many tokens."""
+        if stages == 1:
+            return (1.0,)
+        shared = self if isinstance(self.keep, list) else dataclasses.replace(self, keep=1 / 3, average=None)
+        return tuple(float(shared.count(stage, MANY)) for stage in range(stages))
 
     def prepare(self, ctx: "Context") -> torch.Tensor | None:
         """What to look up before the first layer, `[units, ...]`, such as attention in a second prompt (`ctx.second`).
@@ -164,7 +193,8 @@ class Strategy(ABC):
         raise NotImplementedError(f"{type(self).__name__} must define score, select or reduce")
 
     def select(self, ctx: "Context") -> Keep:
-        """Which tokens stay. By default the highest scores, or all above `threshold`."""
+        """Which tokens stay. By default the highest scores, or all above `threshold`; of scores that rounding alone may
+        set apart (`ops.ties`), those of the lower places."""
         scores = self._checked(self.score(ctx), ctx.index.shape)
         if self.threshold is None or not self.by_threshold(ctx.stage_index):
             return Keep(top_mask(scores, ctx.n_keep), scores, ctx.n_keep)
@@ -189,7 +219,10 @@ class Strategy(ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """The strategy's name and fields as plain JSON; `seeless.from_dict` turns them back."""
-        return {"strategy": self.name, **dataclasses.asdict(self)}
+        fields = dataclasses.asdict(self)
+        if self.average is None:
+            del fields["average"]  # as in files that were written before there was one
+        return {"strategy": self.name, **fields}
 
 
 class Recipe(ABC):
@@ -208,12 +241,17 @@ class EntryStrategy(Strategy):
     own_positions: ClassVar[Positions] = "renumber"
 
     def __post_init__(self) -> None:
+        if self.average is not None and self.keep in (None, WHOLE):
+            object.__setattr__(self, "keep", self.average)
         super().__post_init__()
         if isinstance(self.keep, list):
             raise BudgetError(f"{type(self).__name__} acts once and takes one budget, not keep={self.keep}")
 
     def layers(self, depth: int) -> list[int]:
         return [0]
+
+    def kept_of(self, stage_index: int, original: int, depth: int) -> int:
+        return self.count(stage_index, original)
 
 
 class TowerStrategy(EntryStrategy):

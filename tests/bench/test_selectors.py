@@ -9,7 +9,7 @@ import seeless as sl
 from seeless import registry
 from seeless.bench import selectors
 
-SMALL = ("--layers", "5", "--hidden", "64", "--heads", "2", "--rounds", "1", "--threads", "1")
+SMALL = ("--layers", "5", "--hidden", "64", "--heads", "2", "--tower", "64", "--rounds", "1", "--threads", "1")
 
 PLUGIN = '''
 import seeless as sl
@@ -70,7 +70,7 @@ def test_every_method_is_timed_or_left_out_with_a_reason(plugin, tmp_path, capsy
 
 
 def test_the_model_is_left_as_it_was():
-    model, inputs = selectors.build_model(16, 5, 64, 2), selectors.prompt(16)
+    model, inputs = selectors.build_model(16, 5, 64, 2, 64), selectors.prompt(16)
     before = model(**inputs).logits
     assert selectors.selection(model, inputs, "fastv") > 0
     assert torch.equal(model(**inputs).logits, before)

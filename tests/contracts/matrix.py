@@ -64,6 +64,7 @@ EVERYTHING = {
 }
 NULL_TOKEN = ("priortr", "priortr_2f")  # read the first token after the image
 LEAVES_STILLS_ALONE = ("evs",)
+READ_THE_TOWER = ("fastervlm", "holov", "prumerge", "prumerge_plus", "tome", "visionzip", "vispruner")  # its attention
 NEEDS_TEXT = (*NULL_TOKEN, "sparsevlm")  # after the last image
 READS_THE_FIRST_LAYER = ("clse", "sparsevlm")  # with their own layers
 FIRST_LAYER_RECURRENT = ("qwen3_5", "lfm", "minicpm")  # beginnings of names
@@ -72,8 +73,11 @@ CUT_AFTER_THE_TOWER = ("llava_next", "llava_onevision")  # beginnings of names: 
 CASES = [(tiny, kind) for tiny in TINIES for kind in tiny.kinds]
 PLACEHOLDERS = [IMAGE, VIDEO]
 NEW_TOKENS = 4  # the first from the prefill, one from its cache, two from what decoding added to that
-CLIP_TOWERS = ("llava-llama", "llava-mistral", "llava-qwen2", "llava_next", "video_llava")
-EVERY_CROP_AN_IMAGE = ("smolvlm", "idefics3", "gemma3", "lfm2_vl", "minicpmv4_6", "minicpmv4_7")
+CLIP_TOWERS = ("llava-llama", "llava-mistral", "llava-qwen2", "llava_next", "video_llava", "vipllava")
+EVERY_CROP_AN_IMAGE = (
+    *("smolvlm", "idefics3", "gemma3", "aya_vision", "cohere2_vision"),
+    *("lfm2_vl", "minicpmv4_6", "minicpmv4_7"),
+)
 
 
 def case_id(case):
@@ -98,7 +102,15 @@ def gap(tiny, name, backend):
         return "blind to the question"
     if name == "cdpruner" and not tiny.name.startswith(CLIP_TOWERS):
         return "is no CLIP"
-    if backend == "fused" and tiny.name.startswith(("gemma3", "paligemma")):
+    if tiny.unread and name in READ_THE_TOWER:
+        return "shows no attention that could be read"
+    if tiny.name == "vipllava" and name in ("tome", "cdpruner"):  # several layers of the tower, side by side
+        return "takes the outputs of several tower layers"
+    if name == "tome" and tiny.name.startswith("gemma4"):
+        return "padding behind them in the tower"
+    if tiny.name == "gemma4-small" and name in ("pyramiddrop", "clse", "router"):
+        return "take keys and values of earlier ones"
+    if backend == "fused" and (tiny.name == "gemma4" or tiny.name.startswith(("gemma3", "paligemma"))):
         return "see each other both ways"
     return None
 

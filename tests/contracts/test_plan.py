@@ -1,15 +1,19 @@
 """The short plan leaves out what it says and no more."""
 
 import itertools
+from collections import Counter
 
 import pytest
+import test_every_model_type
 import test_families
 import test_forward
 import test_generation
 import test_model
 import test_training
+import test_windows
 from matrix import CASES, STRATEGIES, case_id, gap
 from plan import DIFFERENT, KINDS, MORE, backends_of, differs, methods
+from sparse import EVERY, Turns
 
 import seeless as sl
 from seeless.strategy import TowerStrategy
@@ -35,12 +39,14 @@ COVERING = (
     test_generation.test_static_caches_give_the_same,
     test_generation.test_every_bookkeeping_choice,
     test_model.test_training_loss_and_gradients_are_the_oracles,
+    test_windows.test_prefill_a_turn_of_text_and_steps,
 )
 IN_TURNS = (
     test_model.test_peft_wrapped,
     test_model.test_dispatched_over_devices,
     test_training.test_it_ranks_by_the_tokens_before_answers,
     test_training.test_loss_and_gradients_are_the_oracles,
+    test_windows.test_an_image_in_a_later_turn,
 )
 KIND_OF = {name: kind for kind, names in KINDS.items() for name in names}
 
@@ -144,7 +150,7 @@ def test_every_value_has_its_turn(test):
 def test_no_test_is_left_out_but_as_checked_here():
     """Whatever has combinations outside the short plan is in one of the lists above."""
     known = {*OF_PAIRS, *OF_VARIANTS, *COVERING, *IN_TURNS, test_model.test_compiled}
-    for module in (test_families, test_forward, test_generation, test_model, test_training):
+    for module in (test_families, test_forward, test_generation, test_model, test_training, test_windows):
         for name, test in vars(module).items():
             if not name.startswith("test_") or not callable(test):
                 continue
@@ -152,6 +158,20 @@ def test_no_test_is_left_out_but_as_checked_here():
                 rows_given = mark.args[1] if mark.name == "parametrize" else []
                 marks = [mark.name, *(own.name for row in rows_given for own in getattr(row, "marks", ()))]
                 assert test in known or "full" not in marks, name
+
+
+def test_families_built_as_others_meet_every_eighth_combination():
+    """The oracle of the package meets them all the same."""
+    sparse = [own for own in TINIES if own.sparse]
+    turns, met = Turns(), Counter()
+    for own, name in itertools.product(sparse, STRATEGIES):
+        met[str(own), name] += turns.has("some test", [(own, "image"), name])
+    for own in sparse:
+        names = {name for name in STRATEGIES if met[str(own), name]}
+        assert len(STRATEGIES) // EVERY <= len(names) <= len(STRATEGIES) // EVERY + 1
+    assert len({name for _, name in met if any(met[str(own), name] for own in sparse)}) == len(STRATEGIES)
+    assert all(Turns().has("some test", [(own, "image")]) for own in TINIES if not own.sparse)
+    assert {own.config().model_type for own in sparse} <= set(test_every_model_type.SUPPORTED)
 
 
 def test_families_that_stand_for_others_are_there():

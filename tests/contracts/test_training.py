@@ -12,7 +12,7 @@ from tinies import make_inputs
 ROWS = [[5, "image:0", 9], [3, "image:1", 4, "image:2", 8], [12], [4, "image:3", 7]]
 NOTHING = -100
 # Experts have no float64 kernel; Gemma 2's eager softmax turns a float64 mask of a padded row into nan.
-IN_FLOAT32 = ("qwen3_vl_moe", "qwen3_5_moe", "paligemma2")
+IN_FLOAT32 = ("qwen3_vl_moe", "qwen3_5_moe", "paligemma2", "glm4v_moe", "qwen3_omni_moe_thinker", "kimi_k25")
 
 
 CHECKPOINTING = ("plain", "reentrant", "not-reentrant")
@@ -93,7 +93,7 @@ def test_loss_and_gradients_are_the_oracles(own, checkpointing):
     def exact_loss(logits):  # transformers' own loss rounds to float32
         return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
 
-    strategy = sl.PyramidDrop()
+    strategy = sl.PyramidDrop(layer=[1, 2, 3] if own.name == "gemma4-small" else None)  # the last that it can cut at
     with sl.apply(model, strategy) as run:
         out = model(**inputs, labels=labels)
         loss = exact_loss(out.logits)

@@ -476,11 +476,11 @@ def test_chunks_of_a_long_question(tiny, name):
 
 
 @torch.no_grad()
-def test_images_in_several_chunks_are_refused(tiny):
+def test_images_in_several_chunks_are_refused_between_layers(tiny):
     model = tiny(LLAVA, "sdpa")
     inputs = make_inputs(model, LLAVA, [[5, "image:0", 9]])
     pixels = inputs.pop("pixel_values")
-    with sl.apply(model, sl.FasterVLM(keep=5)):
+    with sl.apply(model, sl.FastV(keep=5)):
         given = [{"pixel_values": pixels}]
         if "mm_encoder_outputs" in inspect.signature(model.model.forward).parameters:
             given.append({"mm_encoder_outputs": {"image": model.get_image_features(pixels)}})

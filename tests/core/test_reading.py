@@ -17,6 +17,7 @@ from seeless.core import capture
 from seeless.core.host import CACHE
 from seeless.core.vision import Vision
 from tinies import TINIES
+from tinies.windowed import WINDOWED
 from tiny_models import VARIANTS, flash_like, make_inputs
 
 LLAVA = VARIANTS[1]
@@ -301,6 +302,35 @@ def test_bias_of_positions_depends_on_the_distance_alone_wherever_pairs_stand(ki
     angles = distance[:, None] * rotary.inv_freq.double()
     product = 2 * angles.cos().sum(1) * rotary.attention_scaling**2 + (16 - 2 * len(rotary.inv_freq))
     assert torch.allclose(found[0][0, 0, 0].double(), product / 4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["cohere2", "exaone4", "ministral"])
+@torch.no_grad()
+def test_layers_that_turn_nothing_have_no_bias_of_positions(kind):
+    """The global layers of Cohere 2 and EXAONE 4: the product of ones there is that of ones, at any distance."""
+    own = next(own for own in WINDOWED if own.name == f"llava-{kind}-windowed")
+    model, found = own.build("sdpa"), {}
+
+    class Asking(sl.LayerStrategy):
+        def score(self, ctx):
+            for layer in (ctx.layer - 1, ctx.layer):
+                found[layer] = ctx.rope_bias("last", layer=layer)
+            return ctx.visual[..., 0]
+
+    given = tinies.make_inputs(model, own, [[5, "image:0", 9]])
+    for layer in (2, 3):
+        with sl.apply(model, Asking(keep=4, layer=layer)):
+            model(**given)
+    columns = (given["input_ids"][0] == 99).nonzero()[:, 0]
+    distance = given["input_ids"].shape[1] - 1 - columns
+    for layer, bias in found.items():
+        q = torch.ones(1, 1, 1, 16)
+        k = torch.ones(1, 1, len(columns), 16)
+        if own.turns[layer]:
+            angles = torch.cat([distance[:, None] * model.model.language_model.rotary_emb.inv_freq] * 2, -1)
+            k = k * angles.cos()  # what turning by the distance leaves of a product of ones
+        assert torch.allclose(bias, q @ k.transpose(-1, -2) / 4, atol=1e-5), layer
+    assert sorted(found) == [1, 2, 3]
 
 
 def test_layers_without_attention_functions_are_named(monkeypatch):

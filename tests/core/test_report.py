@@ -353,8 +353,12 @@ def test_every_row_alone_on_every_family(family, kind):
     model = family.build("sdpa" if "sdpa" in family.backends else "eager")
     rows = tinies.RAGGED if kind == "image" else tinies.RAGGED_VIDEO
     report, _ = prefill(model, sl.FastV(keep=0.5, layer=2), tinies.make_inputs(model, family, rows))
-    assert sum(before for before, _ in report.row_flops) == report.flops_before.total
-    assert sum(after for _, after in report.row_flops) == report.flops_after.total
+    totals = report.flops_before.total, report.flops_after.total
+    sums = tuple(map(sum, zip(*report.row_flops, strict=True)))
+    if family.name in ("mistral3", "llava-pixtral"):  # the tower looks over the pictures of all rows
+        assert sums[0] < totals[0] and totals[0] - sums[0] == totals[1] - sums[1]
+    else:
+        assert sums == totals
     for row, own in zip(rows, report.row_flops, strict=True):
         if any(isinstance(part, str) for part in row):
             alone, _ = prefill(model, sl.FastV(keep=0.5, layer=2), tinies.make_inputs(model, family, [row]))

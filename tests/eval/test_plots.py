@@ -7,8 +7,9 @@ import pytest
 from PIL import Image, ImageColor
 
 from seeless.cli.main import main
+from seeless.eval.drawing import drawn_from, styles_of
 from seeless.eval.errors import InvalidRequest
-from seeless.eval.plot import _styles, drawn_from, fingerprint, plot
+from seeless.eval.plot import fingerprint, plot
 from seeless.eval.points import metrics, points
 from seeless.jsonl import append_lines
 
@@ -66,8 +67,7 @@ def test_a_picture_is_drawn(tmp_path, name):
 
 def test_no_two_methods_look_alike():
     """Where a colour comes again, the line and the marker are others; colours lie well apart."""
-    rows = [row(f"method_{i:02}", 0.5, 0.5, 72) for i in range(40)]
-    styles = list(_styles(points(rows)).values())
+    styles = list(styles_of(f"method_{i:02}" for i in range(40)).values())
     assert len(styles) == 40
     for one, other in itertools.combinations(styles, 2):
         if one["color"] == other["color"]:

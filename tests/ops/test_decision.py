@@ -21,14 +21,16 @@ def test_keep_from_indices_in_any_order(units, visual, data):
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 3), st.integers(1, 8), st.integers(0, 12), st.integers(0, 999))
-def test_merge_is_a_weighted_sum_over_entries(units, visual, entries, seed):
+@given(st.integers(1, 3), st.integers(1, 8), st.integers(0, 12), st.sampled_from([1, 20, 2**22]), st.integers(0, 999))
+def test_merge_is_a_weighted_sum_over_entries(units, visual, entries, at_once, seed):
     generator = torch.Generator().manual_seed(seed)
     old = torch.randn(units, visual, 3, generator=generator, dtype=torch.float64)
     source, slot = (torch.randint(visual, (units, entries), generator=generator) for _ in range(2))
     weight = torch.randn(units, entries, generator=generator, dtype=torch.float64)
     mask = torch.zeros(units, visual, dtype=torch.bool).scatter(1, slot, True)
-    got = Merge(mask, source, slot, weight).values(old)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("seeless.decision.VALUES_AT_ONCE", at_once)
+        got = Merge(mask, source, slot, weight).values(old)
     for unit in range(units):
         for token in range(visual):
             given = [e for e in range(entries) if slot[unit, e] == token]

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from seeless.ops import similarity
 from seeless.ops.similarity import drop_duplicates
 
 
@@ -84,3 +85,14 @@ def test_of_equal_likeness_the_earlier_leaves_first(kinds, data):
     order = torch.arange(len(kinds))[None]
     got = drop_duplicates(features, order, count, 3)
     assert got[0].tolist() == thinned(features[0].tolist(), list(range(len(kinds))), count, 3)
+
+
+@pytest.mark.parametrize(("table", "piece"), [(0, 2**24), (0, 50), (2**26, 50)])
+def test_long_lists_are_thinned_in_pieces_alike(monkeypatch, table, piece):
+    generator = torch.Generator().manual_seed(2)
+    features = torch.randn(3, 41, 5, generator=generator, dtype=torch.float64)
+    order = torch.stack([torch.randperm(41, generator=generator) for _ in range(3)])
+    want = drop_duplicates(features, order, 7, 4)
+    monkeypatch.setattr(similarity, "TABLE", table)
+    monkeypatch.setattr(similarity, "PIECE", piece)
+    assert torch.equal(drop_duplicates(features, order, 7, 4), want)

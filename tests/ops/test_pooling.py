@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
 from seeless.ops.pooling import pooling_cells
+from seeless.strategies.pool import _cells
 
 
 def bounds(grid, count):
@@ -56,3 +58,12 @@ def test_one_cell_is_everything_and_all_cells_are_the_grid():
     assert cell.tolist() == [0] * 15 and centre.tolist() == [7]
     cell, centre = pooling_cells(3, 5, 15)
     assert cell.tolist() == centre.tolist() == list(range(15))
+
+
+def test_cells_found_in_inference_serve_in_training():
+    _cells.cache_clear()
+    with torch.inference_mode(), torch.device("meta"):
+        _cells(3, 5, 4)
+    x = torch.ones(15, requires_grad=True)
+    (x * _cells(3, 5, 4)[2]).sum().backward()
+    assert abs(x.grad.sum() - 4) < 1e-6  # each cell's weights are one mean

@@ -1,5 +1,7 @@
 """`TokenRow`: which token stands where after some have left, against plain lists."""
 
+from dataclasses import replace
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -90,3 +92,13 @@ def check(row, plain, x, length):
 def test_a_shared_row_is_spread_over_the_batch():
     x = torch.arange(4.0).view(1, 4, 1)
     assert gather_tokens(x, torch.tensor([[0, 2], [3, 1]]))[..., 0].tolist() == [[0, 2], [3, 1]]
+
+
+def test_a_token_added_later_is_not_here():
+    """Also where slots were asked for by column before, when there were fewer tokens."""
+    row = TokenRow.full([5], 5, None, torch.device("cpu"))
+    row = row.cut(torch.tensor([[True, False, True, True, True]]), [4], False)[1]
+    assert row.slot_of(5).tolist() == [[0, -1, 1, 2, 3]]
+    later = replace(row, token=torch.tensor([[0, 6, 5, 4]]), _slot_of=None)
+    order, held = row.trimmed_to(later, [True], 7)
+    assert order.tolist() == [[0, -1, -1, 3]] and held is later

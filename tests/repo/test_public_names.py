@@ -112,8 +112,8 @@ def test_every_strategy_says_what_it_computes(name):
     summary = doc.splitlines()[0]
     assert summary.endswith(".") and len(summary) <= 110
     knobs = list(inspect.get_annotations(strategy_class(name)))
-    shared = {"keep", "threshold", "scope", "positions", "past", "newlines", "stage", "rounding", "lowest_layer"}
-    shared |= {"own_positions", "no_training", "one_by_one", "may_drop_all", "adaptive"}
+    shared = {"keep", "average", "threshold", "scope", "positions", "past", "newlines", "stage", "rounding"}
+    shared |= {"lowest_layer", "own_positions", "no_training", "one_by_one", "may_drop_all", "adaptive"}
     for knob in [k for k in knobs if k not in shared]:
         assert re.search(rf"^\s+{knob}: ", doc, re.MULTILINE), f"{name}: Args says nothing about {knob}"
 

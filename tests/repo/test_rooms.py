@@ -14,7 +14,7 @@ STANDARD = set(sys.stdlib_module_names)
 ROOMS = {"ops", "strategies", "families", "core", "pixels"}
 ABOVE = sorted({p.relative_to(PACKAGE).parts[0] for p in FILES if len(p.relative_to(PACKAGE).parts) > 1} - ROOMS)
 ALLOWED = {
-    "ops": ["torch"],
+    "ops": ["torch", "seeless.ops.ties"],
     "strategies": [
         "torch",
         *(f"seeless.{m}" for m in ("ops", "strategy", "context", "decision", "budget", "registry", "errors")),
@@ -23,6 +23,7 @@ ALLOWED = {
         "seeless.core.family",
         "seeless.errors",
         *(f"seeless.families.{path.stem}.FAMILY" for path in files_of("families")),  # close relatives
+        "seeless.families._refused",
     ],
     "core": [
         "numpy",  # what is planned on the host
@@ -98,6 +99,13 @@ def test_ops_hold_no_modules_and_no_state(path):
 def test_strategies_hook_nothing_and_know_no_model(path):
     forbidden = re.compile(r"hook|rotary|position_ids|past_key_values|attention_mask|self_attn|_proj\b|config\b")
     assert [(line, text) for line, text in words(path) if forbidden.search(text)] == []
+
+
+@pytest.mark.parametrize("path", [pytest.param(p, id=short(p)) for p in files_of("checking")])
+def test_the_oracle_of_the_package_knows_nothing_of_what_it_checks(path):
+    """Names of families aside, it sees a strategy only through `apply` and its report."""
+    own = [name for name in imports(path) if name.startswith("seeless.")]
+    assert [name for name in own if not within(name, ["seeless.checking", "seeless.errors", "seeless.models"])] == []
 
 
 @pytest.mark.parametrize("path", files_of("families"), ids=short)

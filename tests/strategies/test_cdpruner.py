@@ -13,7 +13,7 @@ import seeless as sl
 from fake_context import fake_context, kept, unit_of
 from seeless.core.relevance import ANSWER_BEGINS, segments, without_short_answer
 from seeless.ops.dpp import greedy_map
-from tinies import TINIES
+from tinies import TINIES, VIDEO, make_pieces
 from tinies import make_inputs as inputs_of
 from tiny_models import IMAGE, RAGGED, VARIANTS, make_inputs
 
@@ -281,4 +281,71 @@ def test_the_tower_decides_whether_it_works(tiny):
     for name in ("llava-llama-mha", "internvl"):
         own = next(tiny for tiny in TINIES if tiny.name == name)
         reasons[name] = describe(tiny(own, "sdpa")).strategies["cdpruner"]
-    assert "pass clip=" in reasons["llava-llama-mha"] and "is no CLIP" in reasons["internvl"]
+    assert "pass clip=" in reasons["llava-llama-mha"] and reasons["internvl"] is None
+
+
+WITHOUT_CLIP = [(t, k) for t in TINIES for k in t.kinds if t.config().vision_config.model_type != "clip_vision_model"]
+
+
+@pytest.mark.parametrize("case", WITHOUT_CLIP, ids=lambda case: f"{case[0]}-{case[1]}")
+@torch.no_grad()
+def test_embeddings_of_the_question_where_the_tower_is_no_clip(case, tiny, tmp_path, monkeypatch):
+    """Every crop's choice in float64, from the stock model's features and embedding table alone."""
+    (own, kind), question = case, "how many digit are there ? Answer the question using a single word or phrase."
+    model = tiny(own, "sdpa")
+    save_tokenizer(tmp_path)
+    monkeypatch.setattr(model.config, "_name_or_path", str(tmp_path))
+    rows = [[3, f"{kind}:1", 4, f"{kind}:2", 6], [9], [2, f"{kind}:0", 5]]
+    inputs = inputs_of(model, own, rows)
+    entering = embeddings_of(model, inputs)
+    with sl.apply(model, sl.CDPruner(0.4, question=question)) as run:
+        model(**inputs)
+    stage = run.report.stages[0]
+    words = AutoTokenizer.from_pretrained(tmp_path)("how many digit are there ?", add_special_tokens=False)["input_ids"]
+    table = model.get_input_embeddings()(torch.tensor(words)).double()
+    for number, (row, ids) in enumerate(zip(rows, inputs["input_ids"], strict=True)):
+        columns, want, first = torch.isin(ids, torch.tensor([IMAGE, VIDEO])).nonzero()[:, 0], [], 0
+        crops = []
+        for piece in make_pieces(model, own, row):
+            crops += [[first + place for place in places] for places, _, _ in piece.crops]
+            first += piece.tokens
+        for places in crops:
+            x = entering[number, columns[places]].double()
+            cosine = torch.nn.functional.cosine_similarity(x[:, None], table[None], dim=-1).mean(1)
+            score = (cosine - cosine.min() + 1e-6) / (cosine.max() - cosine.min())
+            b = torch.nn.functional.cosine_similarity(x[:, None], x[None], dim=-1)
+            kernel = (score[:, None] * b * score).tolist()
+            chosen = by_determinants(kernel, max(1, round(0.4 * len(places))))
+            want += [places[i] for i in chosen]
+        assert stage.kept[number].tolist() == sorted(want), (number, row)
+
+
+def embeddings_of(model, inputs):
+    """`[batch, seq, dim]`, what enters the first decoder layer."""
+    seen = []
+    decoder = model.model.language_model if hasattr(model.model, "language_model") else model.model.text_model
+    hook = decoder.layers[0].register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(args[0] if args else kwargs["hidden_states"]), with_kwargs=True
+    )
+    try:
+        model(**inputs)
+    finally:
+        hook.remove()
+    return seen[0]
+
+
+@torch.no_grad()
+def test_the_question_is_read_from_the_prompt_without_clip(tiny, tmp_path, monkeypatch):
+    own = next(each for each in TINIES if each.name == "internvl")
+    model = tiny(own, "sdpa")
+    save_tokenizer(tmp_path)
+    monkeypatch.setattr(model.config, "_name_or_path", str(tmp_path))
+    words = AutoTokenizer.from_pretrained(tmp_path)("how many digit are there ?", add_special_tokens=False)["input_ids"]
+    inputs = inputs_of(model, own, [[3, "image:1", len(words)]])
+    inputs["input_ids"][0, -len(words) :] = torch.tensor(words)
+    found = []
+    for knobs in ({}, {"question": "how many digit are there ?"}, {"question": "what colour is the left digit ?"}):
+        with sl.apply(model, sl.CDPruner(0.3, **knobs)) as run:
+            model(**inputs)
+        found.append(run.report.stages[0].scores[0])
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[1], found[2])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import seeless as sl
 from fake_context import fake_context, unit_of
 from seeless.core.host import CACHE
-from seeless.ops.spectral import high_pass, spectral_energy, spectral_evolution
+from seeless.ops.spectral import low_pass, spectral_energy, spectral_evolution
 from tiny_models import RAGGED, VARIANTS, make_inputs
 
 
@@ -116,13 +116,18 @@ def test_every_frame_is_an_image_of_its_own():
     assert torch.equal(together, torch.cat(apart, 1))
 
 
-def test_the_mask():
-    mask = high_pass(24, 24, 0.1)
-    assert mask[12, 12] == 0
-    assert mask[12, 13].item() == pytest.approx(1 - math.exp(-1 / (2 * 1.2**2)))
-    assert mask[0, 0] == 1
-    assert torch.equal(high_pass(5, 4, 0.0), torch.ones(5, 4))
-    assert torch.equal(high_pass(1, 4, 0.1), torch.ones(1, 4))  # no room for a band: no 0/0
+@pytest.mark.parametrize("size", [1, 2, 5, 24])
+def test_the_low_pass_weakens_each_frequency_by_its_factor(size):
+    matrix, place = low_pass(size, 2 * 1.2**2), torch.arange(size, dtype=torch.float64)
+    for frequency in range(size // 2 + 1):
+        wave = (2 * math.pi * frequency / size * place).cos()
+        assert torch.allclose(matrix @ wave, math.exp(-(frequency**2) / (2 * 1.2**2)) * wave, atol=1e-12)
+
+
+@pytest.mark.parametrize(("grid", "ratio"), [((1, 5, 4), 0.0), ((1, 1, 4), 0.1)])
+def test_everything_passes_where_there_is_no_room_for_a_band(grid, ratio):
+    features = tensors(1, math.prod(grid), 0)["embeds"]
+    assert torch.equal(spectral_energy(features, grid, ratio), features.abs().mean(-1))
 
 
 def test_a_smooth_grid_has_no_energy_and_nothing_is_nan():

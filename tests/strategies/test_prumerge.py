@@ -48,7 +48,9 @@ def compare(decision, strategy, seen, unit, count):
 def test_a_budget_is_met_exactly(cls, units, visual, neighbours, seed, data):
     count = data.draw(st.integers(1, visual))
     seen, strategy = tensors(units, visual, seed), cls(count, neighbours=neighbours)
-    decision = strategy.reduce(fake_context(count, units, visual, layer=0, **seen))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("seeless.strategies.prumerge.LIKENESSES_AT_ONCE", data.draw(st.sampled_from([1, 200, 2**22])))
+        decision = strategy.reduce(fake_context(count, units, visual, layer=0, **seen))
     assert torch.equal(decision.scores, seen["reader_attention"])
     assert decision.mask.sum(1).tolist() == [count] * units
     for unit in range(units):

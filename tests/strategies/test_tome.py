@@ -19,12 +19,16 @@ from tower_oracle import TowerOracle, cosine
 BY_NAME = {tiny.name: tiny for tiny in TINIES}
 LLAVA, SIGLIP = BY_NAME["llava-llama-mha"], BY_NAME["paligemma"]
 MASKED = ("llava-llama-mha", "paligemma", "llava_onevision", "smolvlm", "gemma3", "llava-pixtral", "mistral3")
-UNMASKED = ("internvl", "qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+UNMASKED = ("internvl", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "exaone4_5")
 REFUSED = {
+    "gemma4": "padding behind them in the tower",
+    "gemma4-small": "padding behind them in the tower",
     "lfm2_vl": "filled up to equally many patches",
     "lfm3_vl": "convolve over the grid of patches",
     "minicpmv4_6": "makes one patch of four by itself",
     "minicpmv4_7": "makes one patch of four by itself",
+    "vipllava": "outputs of several tower layers",
+    **{tiny.name: "shows no attention" for tiny in TINIES if tiny.unread},
 }
 CASES = [(tiny, kind) for tiny in TINIES if tiny.name not in REFUSED for kind in tiny.kinds]
 
@@ -417,7 +421,7 @@ def test_frames_whose_tokens_share_patches_are_refused():
 
 
 @pytest.mark.parametrize("name", [tiny.name for tiny in TINIES])
-def test_info_says_whether_it_works(tiny, name):
+def test_info_says_that_it_works_or_why_not(tiny, name):
     model = tiny(BY_NAME[name], "sdpa")
     if name in REFUSED:
         with pytest.raises(sl.UnsupportedModel, match=REFUSED[name]):

@@ -1,7 +1,11 @@
 """Tiny random models of every family, and prompts for them made of raw tensors."""
 
+import importlib
+from collections.abc import Iterator
+
 import transformers
 
+from .aya_vision import AyaVision, Cohere2Vision
 from .base import (
     END,
     IMAGE,
@@ -18,7 +22,9 @@ from .base import (
     make_pieces,
     repeats_patches,
 )
+from .exaone4_5 import Exaone45
 from .gemma3 import Gemma3
+from .gemma4 import Gemma4, Gemma4Small
 from .idefics3 import Idefics3
 from .internvl import InternVL
 from .lfm2_vl import Lfm2VL
@@ -40,9 +46,36 @@ from .qwen3_vl_moe import Qwen3VLMoe
 from .smolvlm import SmolVLM
 from .video_llava import VideoLlava
 
-# What only newer releases of transformers have. In 5.18 the tower of MiniCPM-V 4.6 takes all pictures of a batch for
-# equally large (5.23 is right), and there is no LFM3-VL.
-NEWER: tuple[Tiny, ...] = (Lfm3VL(), MiniCPMV46()) if hasattr(transformers, "Lfm3VlConfig") else ()
+# Families that not every supported release of transformers has.
+NEWER = {
+    "glm_v": ("Glm4V", "Glm4VMoe", "Glm46V", "Glmga", "GlmOcr"),
+    "paddleocr_vl": ("PaddleOCRVL",),
+    "omni": ("Qwen25Omni", "Qwen3Omni"),
+    "ovis2": ("Ovis2",),
+    "vipllava": ("VipLlava",),
+    "deepseek_vl": ("DeepseekVL", "DeepseekVLHybrid", "Janus"),
+    "lighton_ocr": ("LightOnOcr",),
+    "cosmos3": ("Cosmos3Omni", "Cosmos3Edge"),
+    "kimi_k25": ("KimiK25",),
+    "video_llama_3": ("VideoLlama3",),
+    "unread": ("GotOcr2", "PPChart2Table", "FastVlm", "PerceptionLM"),
+}
+
+
+def of_newer_releases() -> Iterator[Tiny]:
+    """Those of them that the installed release has."""
+    for module, names in NEWER.items():
+        try:
+            found = importlib.import_module(f".{module}", __name__)
+        except ImportError as error:
+            if error.name != "transformers":
+                raise
+            continue
+        yield from (getattr(found, name)() for name in names)
+    if hasattr(transformers, "Lfm3VlConfig"):
+        # Before it, the tower of MiniCPM-V 4.6 took all pictures of a batch for equally large.
+        yield from (Lfm3VL(), MiniCPMV46())
+
 
 TINIES: tuple[Tiny, ...] = (
     Llava("llama", 4),
@@ -61,7 +94,12 @@ TINIES: tuple[Tiny, ...] = (
     SmolVLM(),
     Idefics3(),
     Mistral3(),
+    AyaVision(),
+    Cohere2Vision(),
+    Exaone45(),
     Gemma3(),
+    Gemma4(),
+    Gemma4Small(),
     PaliGemma(),
     LlavaPixtral(),
     PaliGemma2(),
@@ -69,7 +107,7 @@ TINIES: tuple[Tiny, ...] = (
     Qwen35Moe(),
     Lfm2VL(),
     MiniCPMV47(),
-    *NEWER,
+    *of_newer_releases(),
 )
 
 __all__ = [
@@ -83,6 +121,7 @@ __all__ = [
     "START",
     "TINIES",
     "VIDEO",
+    "Gemma4",
     "Piece",
     "Tiny",
     "by_row",

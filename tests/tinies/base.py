@@ -115,6 +115,9 @@ class Tiny:
     name: str
     kinds: tuple[str, ...] = ("image",)
     backends: tuple[str, ...] = ("eager", "sdpa")  # that the stock model has
+    unread: bool = False  # its family names no layers of the tower
+    never: tuple[int, ...] = ()  # markers of its own, which are never an answer
+    sparse: bool = False  # built as another family: the short plan has it by turns, see tests/sparse.py
     model_class: type
 
     def __str__(self) -> str:
@@ -129,6 +132,7 @@ class Tiny:
         torch.manual_seed(0)
         model = self.model_class(self.config())
         spread(model)
+        model.lm_head.weight.data[list(self.never)] = 0
         model = model.to(dtype).eval()
         model.set_attn_implementation(self.kernels(backend))
         model.generation_config.pad_token_id = PAD

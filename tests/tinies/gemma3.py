@@ -7,15 +7,18 @@ from transformers import Gemma3Config, Gemma3ForConditionalGeneration, Gemma3Tex
 
 from .base import END, IMAGE, START, Piece, Tiny, grids, normal, siglip, text_options, words
 
+CROPS_FOLLOW, BETWEEN, ADJACENT = 91, 92, 93  # what the text before the first crop says, and before the others
+
 
 class Gemma3(Tiny):
     name = "gemma3"
     model_class = Gemma3ForConditionalGeneration
+    window = 128
     new_token_types = {"token_type_ids": 0}
 
     def config(self):
         layers = (["sliding_attention"] * 2 + ["full_attention"]) * 2
-        text = text_options(layer_types=layers, sliding_window=128, query_pre_attn_scalar=16)
+        text = text_options(layer_types=layers, sliding_window=self.window, query_pre_attn_scalar=16)
         return Gemma3Config(
             text_config=Gemma3TextConfig(**text),
             vision_config=siglip(32, 4),
@@ -31,7 +34,8 @@ class Gemma3(Tiny):
         pictures = [1, 3, 1, 1][seed % 4]  # the second: an image and two crops of it
         ids = []
         for number in range(pictures):
-            ids += [*words(2, 10 * seed + number), START, *[IMAGE] * 16, END]
+            text = [*words(2, 10 * seed), ADJACENT] if number == 0 else [CROPS_FOLLOW] if number == 1 else [BETWEEN] * 2
+            ids += [*text, START, *[IMAGE] * 16, END]
         return Piece(ids, {"pixel_values": normal((pictures, 3, 32, 32), seed)}, grids(pictures, 4, 4))
 
     def collate(self, pieces, ids, mask) -> dict:

@@ -39,6 +39,7 @@ class PaliGemma2(PaliGemma):
     """With a Gemma 2 decoder: sliding layers, soft-capped scores and logits."""
 
     name = "paligemma2"
+    window = 128
     backends = ("eager",)  # "Gemma2Model does not support an attention implementation through ... sdpa yet"
 
     def kernels(self, backend: str):
@@ -46,4 +47,4 @@ class PaliGemma2(PaliGemma):
 
     def text(self):
         layers = ["sliding_attention", "full_attention"] * 3
-        return Gemma2Config(**text_options(layer_types=layers, sliding_window=128, query_pre_attn_scalar=16))
+        return Gemma2Config(**text_options(layer_types=layers, sliding_window=self.window, query_pre_attn_scalar=16))

@@ -6,6 +6,8 @@ from transformers import SmolVLMConfig, SmolVLMForConditionalGeneration
 from .base import END, IMAGE, START, Piece, Tiny, by_row, grids, normal, tower_options, words
 from .llava import decoder
 
+GLOBAL = 94  # before the whole picture, in place of a tile's row and column
+
 
 class SmolVLM(Tiny):
     name = "smolvlm"
@@ -26,7 +28,8 @@ class SmolVLM(Tiny):
         tiles = [1, 3, 1, 5][seed % 4]  # 2 or 4 tiles and the whole image
         ids = []
         for tile in range(tiles):
-            ids += [START, *words(1, 10 * seed + tile), *[IMAGE] * 16]  # <fake_token><row_r_col_c> placeholders
+            mark = [GLOBAL] if tile == tiles - 1 else words(1, 10 * seed + tile)
+            ids += [START, *mark, *[IMAGE] * 16]  # <fake_token><row_r_col_c> placeholders
         return Piece([*ids, END], {"pixel_values": normal((tiles, 3, 32, 32), seed)}, grids(tiles, 4, 4))
 
     def collate(self, pieces, ids, mask) -> dict:

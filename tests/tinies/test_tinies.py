@@ -100,12 +100,12 @@ def features(model, tiny, kind, piece, pixels=None):
     """What the model makes of one piece: one row per visual token."""
     ids = torch.tensor([piece.ids])
     inputs = tiny.collate({**{k: [] for k in tiny.kinds}, kind: [piece]}, ids, torch.ones_like(ids))
-    encode, own = (
-        model.model.get_image_features,
-        ("pixel_values", "image_grid_thw", "image_sizes", "pixel_attention_mask", "spatial_shapes", "target_sizes"),
-    )
+    names = ("pixel_values", "image_grid_thw", "image_sizes", "pixel_attention_mask", "image_merge_sizes")
+    more = ("high_res_pixel_values", "image_position_ids", "spatial_shapes", "target_sizes")
+    encode, own = model.model.get_image_features, (*names, *more)
     if kind == "video":
-        encode, own = model.model.get_video_features, ("pixel_values_videos", "video_grid_thw")
+        encode = model.model.get_video_features
+        own = ("pixel_values_videos", "video_grid_thw", "video_position_ids", "num_frames_per_video")
     inputs = {key: value for key, value in inputs.items() if key in own}
     if pixels is not None:
         inputs[own[0]] = pixels.reshape(inputs[own[0]].shape)
@@ -129,9 +129,9 @@ def test_placeholders_are_as_many_as_features(tiny, kind, seed):
 def local(tiny):
     """A model whose tower mixes no patches, so that a token's gradient shows where in which picture it comes from."""
     model = tiny.build("eager")
-    ends = (".out_proj", ".attn.proj", ".projection_layer", ".attention.o_proj")
+    ends = (".out_proj", ".attn.proj", ".projection_layer", ".attention.o_proj", ".o_proj.linear")
     for name, module in model.named_modules():
-        if name.endswith(ends) and "language_model" not in name and "text_model" not in name:
+        if name.endswith(ends) and not any(part in name for part in ("language_model", "text_model", "projector")):
             for p in module.parameters():
                 p.data.zero_()
     return model
@@ -147,9 +147,16 @@ def origin(tiny, piece, gradient):
         sides = piece.data["target_sizes"].tolist()
         patches = energy.sum((0, 1, 2)).view(-1, gradient.shape[2]).sum(1).split([h * w for h, w in sides])
         return [own.view(side) for own, side in zip(patches, sides, strict=True)]
+    places = next((piece.data[key] for key in piece.data if key.endswith("position_ids")), None)
+    if places is not None:  # Gemma 4 takes patches with their columns and rows
+        width, height = (places[0].amax(0) + 1).tolist()
+        return energy.sum(-1)[:, : height * width].unflatten(1, (height, width))
     if grid is None:
         return energy.flatten(0, -4).sum(1)
-    t, h, w = grid  # Qwen's order of patches: 2 x 2 of them side by side
+    t, h, w = grid
+    if energy.ndim == 4 or "image_merge_sizes" in piece.data:  # patches in the order of the picture
+        return energy.flatten(1).sum(1).reshape(t, h, w)
+    # Qwen's order of patches: 2 x 2 of them side by side
     energy = energy.sum(1).reshape(t, h // 2, w // 2, 2, 2)
     return energy.permute(0, 1, 3, 2, 4).reshape(t, h, w)
 

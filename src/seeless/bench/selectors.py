@@ -16,18 +16,16 @@ import statistics
 import subprocess
 import sys
 import time
-import weakref
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 import seeless as sl
+from seeless.bench.memory import Allocations
 from seeless.cli.console import print_table
 from seeless.jsonl import encode
 from seeless.named.plugins import load_plugins
@@ -54,41 +52,6 @@ class Stopwatch:
         self.seconds += time.perf_counter() - self.start
 
 
-class Allocations(TorchDispatchMode):
-    """Bytes of the tensors that operations make, while it is active: `peak` is the most there were at once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.holders: dict[int, int] = {}  # by storage: how many tensors there are on it
-        self.live = self.peak = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        before = _tensors((args, kwargs))
-        given, known = {id(x) for x in before}, {x.untyped_storage().data_ptr() for x in before}
-        result = func(*args, **(kwargs or {}))
-        for tensor in _tensors(result):
-            storage = tensor.untyped_storage()
-            place, size = storage.data_ptr(), storage.nbytes()
-            if id(tensor) in given or (place in known and place not in self.holders):
-                continue  # the very tensor, or a view of one, that was there before
-            if place not in self.holders:
-                self.live += size
-                self.peak = max(self.peak, self.live)
-            self.holders[place] = self.holders.get(place, 0) + 1
-            weakref.finalize(tensor, self._gone, place, size)
-        return result
-
-    def _gone(self, place: int, size: int) -> None:
-        self.holders[place] -= 1
-        if not self.holders[place]:
-            del self.holders[place]
-            self.live -= size
-
-
-def _tensors(values: Any) -> list[torch.Tensor]:
-    return [x for x in tree_leaves(values) if isinstance(x, torch.Tensor)]
-
-
 def images_of(tokens: int) -> tuple[int, int]:
     """The fewest equal square images of `tokens` tokens together: how many, and their side.
 
@@ -99,7 +62,7 @@ def images_of(tokens: int) -> tuple[int, int]:
     return count, math.isqrt(tokens // count)
 
 
-def build_model(tokens: int, layers: int, hidden: int, heads: int) -> LlavaForConditionalGeneration:
+def build_model(tokens: int, layers: int, hidden: int, heads: int, tower: int) -> LlavaForConditionalGeneration:
     """A random LLaVA whose tower sees images of the size `images_of(tokens)` says."""
     torch.manual_seed(0)
     text = LlamaConfig(
@@ -111,15 +74,15 @@ def build_model(tokens: int, layers: int, hidden: int, heads: int) -> LlavaForCo
         num_key_value_heads=heads,
         eos_token_id=None,
     )
-    tower = CLIPVisionConfig(
-        hidden_size=64,
-        intermediate_size=128,
+    vision = CLIPVisionConfig(
+        hidden_size=tower,
+        intermediate_size=tower,
         num_hidden_layers=2,
-        num_attention_heads=4,
+        num_attention_heads=tower // 64,
         image_size=images_of(tokens)[1] * PATCH,
         patch_size=PATCH,
     )
-    config = LlavaConfig(text_config=text, vision_config=tower, image_token_index=IMAGE, vision_feature_layer=-2)
+    config = LlavaConfig(text_config=text, vision_config=vision, image_token_index=IMAGE, vision_feature_layer=-2)
     return LlavaForConditionalGeneration(config).eval()
 
 
@@ -226,6 +189,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--heads", type=int, default=8)
+    parser.add_argument("--tower", type=int, default=1024, help="width of the tower, a multiple of 64")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args(arguments)
     if options.output:
@@ -238,7 +202,10 @@ def main(arguments: list[str] | None = None) -> None:
     prefill: dict[int, float] = {}
     found: dict[int, dict[str, dict[str, Any]]] = {}
     for tokens in options.tokens:
-        model, inputs = build_model(tokens, options.layers, options.hidden, options.heads), prompt(tokens)
+        model, inputs = (
+            build_model(tokens, options.layers, options.hidden, options.heads, options.tower),
+            prompt(tokens),
+        )
         prefill[tokens], found[tokens] = measure(model, inputs, names, options.rounds)
         print(f"{tokens} visual tokens: prefill {prefill[tokens]:.3g} s", flush=True)
 
@@ -263,7 +230,7 @@ def main(arguments: list[str] | None = None) -> None:
             "torch": torch.__version__,
             "transformers": transformers.__version__,
             "machine": f"{platform.machine()}, {options.threads} threads",
-            "model": {key: getattr(options, key) for key in ("layers", "hidden", "heads")},
+            "model": {key: getattr(options, key) for key in ("layers", "hidden", "heads", "tower")},
             "rounds": options.rounds,
             "keep": KEEP,
             "prefill_seconds": prefill,

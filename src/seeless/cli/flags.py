@@ -1,7 +1,7 @@
 """Flags on the command line: read, and written in errors."""
 
 import seeless as sl
-from seeless.named.knobs import Values
+from seeless.named.knobs import Values, build_strategies
 
 
 def read_flags(arguments: list[str]) -> Values:
@@ -31,3 +31,17 @@ def as_flag(name: str, value: str) -> str:
     ('--keep-tokens 64', '--random.seed')
     """
     return f"--{name.replace('_', '-')} {value}".rstrip()
+
+
+def refuse_strangers(flags: Values, names: list[str]) -> None:
+    """Refuse a flag that is a field of none of several strategies, each of which takes those that are its own.
+
+    Raises:
+        BudgetError: there is one; in the words of the first strategy.
+    """
+    from seeless.eval.nominal import belongs
+    from seeless.named.strategies import choose
+
+    for flag in flags:
+        if not any(belongs(flag, choose(name)) for name in names):
+            build_strategies(names[:1], {flag: flags[flag]}, as_flag)

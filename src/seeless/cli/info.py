@@ -1,6 +1,5 @@
 """`seeless info`: the card of a strategy, or what seeless knows about a model."""
 
-import os
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +10,7 @@ from seeless.cli.catalogue import complete_name, find_card
 from seeless.cli.console import print_json, print_table, say
 from seeless.cli.options import Plugins
 from seeless.errors import one_line
-from seeless.named.checkpoints import load_config, resolve_name
+from seeless.named.checkpoints import config_of, names_a_model, resolve_name
 from seeless.named.plugins import load_plugins
 from seeless.named.strategies import choose, guest_names
 
@@ -19,7 +18,9 @@ from seeless.named.strategies import choose, guest_names
 def info(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[MODEL_OR_STRATEGY]", help="Hub id, folder or strategy.", autocompletion=complete_name),
+        typer.Argument(
+            metavar="[MODEL_OR_STRATEGY]", help="Hub id, folder, model_type or strategy.", autocompletion=complete_name
+        ),
     ] = None,
     plugin: Plugins = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
@@ -35,7 +36,7 @@ def info(
     try:
         card = find_card(name, plugged=bool(plugin))
     except sl.UnknownStrategy:
-        if "/" not in name and not os.path.exists(name):
+        if not names_a_model(name):
             raise
         _show_model(name, as_json)
     else:
@@ -60,7 +61,7 @@ def _show_model(model: str | None, as_json: bool) -> None:
     from seeless import models
 
     name = resolve_name(model)
-    skeleton = models.skeleton(load_config(name))
+    skeleton = models.skeleton(config_of(name))
     description = models.describe(skeleton)
     guests = {guest: _reason_against(skeleton, guest) for guest in guest_names()}
     if as_json:
@@ -73,7 +74,7 @@ def _show_model(model: str | None, as_json: bool) -> None:
     rows = [
         ["family", f"{description.family} ({description.model_type})"],
         ["decoder", f"{description.decoder}, {description.layers} layers, hidden size {description.hidden}, {heads}"],
-        ["tower", f"{description.tower}, {description.tower_layers} layers"],
+        ["tower", f"{description.tower}, {description.tower_layers or 'unread'} layers"],
         ["class token", "yes" if description.class_token else "no"],
         ["vision signal", description.vision_signal],
         ["videos", "yes" if description.videos else "no, only as a row of images"],

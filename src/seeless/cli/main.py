@@ -19,6 +19,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(sl.MissingExtra.exit_code)
     import typer
 
+    from seeless.cli.bench import bench
+    from seeless.cli.check_family import check_family
     from seeless.cli.console import whole_output
     from seeless.cli.errors import EXIT_CODES
     from seeless.cli.eval import evaluate
@@ -59,7 +61,9 @@ def main(arguments: list[str] | None = None) -> None:
     app.command("train", context_settings=FIELDS_ARE_FLAGS)(train)
     app.command("eval", context_settings={**FIELDS_ARE_FLAGS, "token_normalize_func": spelled})(evaluate)
     app.command("sweep", context_settings=FIELDS_ARE_FLAGS)(sweep)
+    app.command("bench", context_settings=FIELDS_ARE_FLAGS)(bench)
     app.command("plot")(plot)
+    app.command("check-family")(check_family)
     app.command("tasks-path")(print_tasks_path)
     try:
         with whole_output(), naming_strategies():

@@ -1,12 +1,17 @@
 """Options that several commands have."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seeless.errors import shortened
+import seeless as sl
+from seeless.budget import check_budget
+from seeless.errors import brief, shortened
 from seeless.named.knobs import parse_value
+
+if TYPE_CHECKING:
+    from seeless.eval.nominal import By
 
 Plugins = Annotated[
     list[Path] | None, typer.Option(metavar="FILE", help="Python file with strategies; may be repeated.")
@@ -24,3 +29,28 @@ def questions(limit: str | None) -> float | int | None:
     if number <= 0 or (number > 1 and number != int(number)):
         raise typer.BadParameter(f"--limit {shortened(limit)} is not possible; give a whole number, or a share below 1")
     return number if number < 1 else int(number)
+
+
+def items(text: str) -> list[str]:
+    """What a list with commas names, each once."""
+    items = list(dict.fromkeys(item.strip() for item in text.split(",") if item.strip()))
+    if not items:
+        raise typer.BadParameter(f"{brief(text)} names nothing")
+    return items
+
+
+def asked_budgets(keep: str | None, average: str | None, usual: str) -> "tuple[By, list[float | int]]":
+    """What `--keep` or `--average` asks for, and which of them; the usual ones of `--keep` without both."""
+    if keep is not None and average is not None:
+        raise typer.BadParameter("--keep and --average exclude each other")
+    by: By = "keep" if average is None else "average"
+    return by, [_budget(by, text) for text in items(average or keep or usual)]
+
+
+def _budget(name: str, text: str) -> float | int:
+    try:
+        found = parse_value(text, float | int)
+        check_budget(found)
+    except (ValueError, sl.BudgetError) as error:
+        raise typer.BadParameter(f"--{name} {shortened(text)}: give shares (0.25) or numbers of tokens (64)") from error
+    return found

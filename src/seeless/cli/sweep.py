@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-import seeless as sl
-from seeless.budget import check_budget
 from seeless.cli.console import notice, print_table, say
-from seeless.cli.flags import as_flag, read_flags
-from seeless.cli.options import Plugins, questions
-from seeless.errors import brief, shortened
+from seeless.cli.flags import read_flags, refuse_strangers
+from seeless.cli.options import Plugins, asked_budgets, items, questions
+from seeless.errors import shortened
 from seeless.eval.errors import FailedEvaluation, InvalidRequest
 from seeless.eval.rows import FAILED, REFUSED, check_rows, has_scores, headline
-from seeless.named.knobs import build_strategies, parse_value
 from seeless.named.plugins import load_plugins
 from seeless.outputs import check_file
 
@@ -26,6 +23,7 @@ if TYPE_CHECKING:
     from seeless.named.checkpoints import LoadedModel
 
 ALL = "all"
+BUDGETS = "0.5,0.25,0.11,0.05"
 SEEDS = 2**32  # NumPy takes no larger ones
 
 
@@ -38,8 +36,14 @@ def sweep(
         str, typer.Option(metavar="A,B,C", help="See `seeless list`, guests too; all: every strategy.")
     ] = ALL,
     keep: Annotated[
-        str, typer.Option(metavar="R,R,...", help="Nominal budgets: shares (0.25) or numbers of tokens (64).")
-    ] = "0.5,0.25,0.11,0.05",
+        str | None,
+        typer.Option(
+            metavar="R,R,...", help=f"Nominal budgets: shares (0.25) or numbers of tokens (64). [default: {BUDGETS}]"
+        ),
+    ] = None,
+    average: Annotated[
+        str | None, typer.Option(metavar="R,R,...", help="In place of --keep: what a decoder layer sees on average.")
+    ] = None,
     tasks: Annotated[
         str, typer.Option(metavar="A,B", help="Of lmms-eval, or the shipped scenes and scenes_choice.")
     ] = "scenes",
@@ -63,30 +67,27 @@ def sweep(
     own answers, visual tokens per layer, FLOPs, times. What cannot run, or fails, has a line that says why, and the
     others go on; --resume tries again what failed. Other fields of strategies are flags: --layer 3, --random.layer 2.
     """
-    from seeless.eval.nominal import all_strategies, belongs
+    from seeless.eval.nominal import all_strategies
     from seeless.eval.sweep import Asked, plan
     from seeless.eval.targets import target
     from seeless.eval.tasknames import check_cache, check_folders, check_tasks, lmms_eval_folder, task_names
     from seeless.eval.tasks import full_names, tasks_path
     from seeless.named.checkpoints import load_embedded, load_model
-    from seeless.named.strategies import choose
 
     load_plugins(plugin or [])
-    names = all_strategies() if strategies == ALL else [name for name in _items(strategies) if name != "none"]
+    names = all_strategies() if strategies == ALL else [name for name in items(strategies) if name != "none"]
     flags = read_flags(context.args)
-    for flag in flags:
-        if not any(belongs(flag, choose(name)) for name in names):
-            build_strategies(names[:1], {flag: flags[flag]}, as_flag)
-    budgets = [_budget(text) for text in _items(keep)]
-    seeds = [_seed(text) for text in _items(seed)]
-    runs = plan(names, budgets, seeds, flags)
+    refuse_strangers(flags, names)
+    by, budgets = asked_budgets(keep, average, BUDGETS)
+    seeds = [_seed(text) for text in items(seed)]
+    runs = plan(names, budgets, seeds, flags, by)
     refused = [run for run in runs if run.refused]
     if refused and len(refused) == len(runs) - 1:  # all but the untouched model
         raise InvalidRequest(f"none of these runs is possible; {refused[0].label}: {refused[0].refused}")
     chosen = target(model)
     asked = Asked(
         model=model if chosen.embedded or os.path.exists(model) else chosen.pretrained,
-        tasks=full_names(_items(tasks)),
+        tasks=full_names(items(tasks)),
         limit=questions(limit),
         batch_size=batch_size,
         include_path=tuple(include_path or []),
@@ -217,22 +218,6 @@ def _interval(score: dict[str, Any]) -> str:
     if score["low"] is None:
         return f"{score['value']:.4g}"
     return f"{100 * score['value']:.1f} ({100 * score['low']:.1f} to {100 * score['high']:.1f})"
-
-
-def _items(text: str) -> list[str]:
-    items = list(dict.fromkeys(item.strip() for item in text.split(",") if item.strip()))
-    if not items:
-        raise typer.BadParameter(f"{brief(text)} names nothing")
-    return items
-
-
-def _budget(text: str) -> float | int:
-    try:
-        budget = parse_value(text, float | int)
-        check_budget(budget)
-    except (ValueError, sl.BudgetError) as error:
-        raise typer.BadParameter(f"--keep {shortened(text)}: give shares (0.25) or numbers of tokens (64)") from error
-    return budget
 
 
 def _seed(text: str) -> int:

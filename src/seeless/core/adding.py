@@ -10,7 +10,7 @@ from seeless.core.groups import Group
 from seeless.core.session import Session
 from seeless.core.transfer import upload
 from seeless.decision import Extend
-from seeless.errors import InputError
+from seeless.errors import InputError, UnsupportedModel
 
 if TYPE_CHECKING:
     from seeless.core.stages import PlannedStage
@@ -35,6 +35,11 @@ def add_tokens(
     """
     if stage.layer == 0 or stage.renumber or stage.strategy.past != "trim":
         raise InputError("tokens can be added at decoder stages only, with positions='keep' and past='trim'")
+    if session.layer_inputs:
+        raise UnsupportedModel(
+            f"the layers of this {session.view.family.title} model take something of their own for every token, which "
+            "added tokens do not have; use a strategy that keeps or merges"
+        )
     new, row_now, visual = decision.new, session.row, group.present
     added, device, units = new.shape[1], row_now.column.device, len(group.units)
     if min(counts) == 0:

@@ -11,7 +11,7 @@ from seeless.context import Onto, Queries, Tokens
 from seeless.core.attention import LayerTap
 from seeless.core.groups import Group
 from seeless.core.images import NO_FRAME, NO_PATCH
-from seeless.core.relevance import check_clip, load_clip, read_question, text_similarity
+from seeless.core.relevance import check_clip, embedding_similarity, load_clip, read_question, text_similarity
 from seeless.core.session import Session
 from seeless.core.transfer import upload
 from seeless.core.vision import Vision
@@ -199,9 +199,13 @@ class Answers:
         device, past = tap.device, tap.past
         rows, slots = group.rows.to(device), slots.to(device)
         valid, blocks = session.mask(tap.layer, session.row), session.blocks_of(session.row)
-        valid = None if valid is None else valid.to(device)[rows]
+        blocks = blocks if session.view.sees_both_ways(tap.layer) else None
+        window = session.view.window if session.beyond and session.view.slides(tap.layer) else None
+        places = None if window is None else session.places(tap.layer, session.row)
+        keys = past + tap.slots  # the last of what the layer has counted
+        valid, places = (None if x is None else x[:, -keys:].to(device)[rows] for x in (valid, places))
         columns = past + (group.slots if onto == "visual" else self._row_slots).to(device)
-        key_index = torch.arange(past + tap.slots, device=device)
+        key_index = torch.arange(keys, device=device)
         parts = []
         for start in range(0, slots.shape[1], ROWS_AT_ONCE):
             some = slots[:, start : start + ROWS_AT_ONCE]
@@ -209,7 +213,12 @@ class Answers:
             if blocks is not None:
                 block = blocks.to(device)[rows]
                 own = block.gather(1, some)[..., None]
-                visible[..., past:] |= (own == block[:, None]) & (own >= 0)
+                together = (own == block[:, None]) & (own >= 0)
+                visible[..., past:] |= together
+            if window is not None and places is not None:
+                visible = visible & (places[:, None] > places.gather(1, past + some)[..., None] - window)
+                if blocks is not None and session.view.family.prefix:
+                    visible[..., past:] |= together
             if valid is not None:
                 visible = visible & valid[:, None]
             part = tap.attention(rows, some, visible, columns, group.together, check=causal)
@@ -234,7 +243,7 @@ class Answers:
     def rope_bias(self, queries: Queries, layer: int) -> torch.Tensor:
         tap, group = self._tap(layer), self.group
         rows, slots, onto = (x.to(tap.device) for x in (group.rows, self._queries(queries, False)[0], group.slots))
-        return tap.rope_bias(rows, slots, onto, self.session.view.frequencies)
+        return tap.rope_bias(rows, slots, onto, self.session.view.frequencies(layer))
 
     def keys(self, layer: int, tokens: Tokens) -> torch.Tensor:
         tap = self._tap(layer)
@@ -316,9 +325,13 @@ class Answers:
         return self.vision.reader_keys[self._sources]
 
     def text_similarity(self, clip: str | None, question: str | None) -> torch.Tensor:
-        model, tokenizer = load_clip(check_clip(self.session.view, clip))
+        view = self.session.view
+        named = check_clip(view, clip)
+        loaded = None if named is None else load_clip(named)
         questions = [question] * len(self.group.units) if question is not None else self._questions()
-        return text_similarity(model, tokenizer, self.vision_features(), questions)
+        if loaded is None:
+            return embedding_similarity(view, self.embeds(), questions)
+        return text_similarity(*loaded, self.vision_features(), questions)
 
     def _questions(self) -> list[str]:
         """Of every unit's row."""

@@ -35,6 +35,7 @@ class LayerTap:
         slots: tokens of this forward that stand in the batch.
         past: tokens the layer's cache held before this forward.
         rotary: cos and sin `[batch or 1, slots, rotary dim]` that the layer gets.
+        turns: tells whether it turns queries and keys by them; called when positions are asked for.
     """
 
     layer: int
@@ -42,6 +43,7 @@ class LayerTap:
     slots: int
     past: int
     rotary: tuple[torch.Tensor, ...]
+    turns: Callable[[], bool]
 
     @cached_property
     def call(self) -> Call:
@@ -106,6 +108,7 @@ class LayerTap:
         """The scaled product of all-one queries at `slots` and keys at `onto`, both `[units, ...]`, turned by position.
 
         Two pairs of ones turned by two angles have the product 2 cos(difference), wherever the layer puts the pair.
+        Where it turns none, that is 2.
 
         Args:
             frequencies: different angles among the rotary dimensions.
@@ -114,8 +117,10 @@ class LayerTap:
         def turned(x: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
             return x.to(self.device).expand(self.batch, -1, -1)[rows[:, None], at].float()
 
-        query, key = (torch.cat([turned(x, at) for x in self.rotary], -1) for at in (slots, onto))
         dim, turning = self.call.query.shape[-1], self.rotary[0].shape[-1]
+        if not self.turns():
+            return torch.full((len(rows), 1, slots.shape[1], onto.shape[1]), dim**0.5, device=self.device)
+        query, key = (torch.cat([turned(x, at) for x in self.rotary], -1) for at in (slots, onto))
         product = query @ key.transpose(-1, -2) * (2 * frequencies / turning) + (dim - 2 * frequencies)
         return product[:, None] * dim**-0.5
 

@@ -18,6 +18,7 @@ from transformers.cache_utils import (
     StaticSlidingWindowLayer,
 )
 
+from seeless.core.host import EMPTY_LAYERS
 from seeless.core.transfer import fetch
 from seeless.errors import InputError, UnsupportedModel
 
@@ -64,12 +65,15 @@ class Span:
         valid: `[batch, columns or more]` bool, False on padding, True behind `columns`; None = all valid, as the host
             knows.
         moved: `[batch, 1]`, what is added to the positions of all later tokens in these layers; None = 0.
+        places: `[batch, columns or more]`, where in the conversation, dropped tokens counted, the token of each column
+            stands; those behind `columns` follow one another. None where no layer has a window.
     """
 
     first: int
     columns: int
     valid: torch.Tensor | None
     moved: torch.Tensor | None
+    places: torch.Tensor | None = None
 
     def shown(self, count: int) -> torch.Tensor | None:
         """`valid` of the first `count` columns, `[batch, count]`; None = all."""
@@ -78,6 +82,19 @@ class Span:
         if (room := self.valid.shape[1]) < count:
             self.valid = torch.nn.functional.pad(self.valid, (0, 2 * count - room), value=True)
         return self.valid[:, :count]
+
+    def placed(self, count: int, tokens: int) -> torch.Tensor | None:
+        """`places` of the first `count` columns, `[batch, count]`; None where no layer has a window.
+
+        Args:
+            tokens: of the conversation, when these layers held `columns`.
+        """
+        if self.places is None:
+            return None
+        if (room := self.places.shape[1]) < count:
+            later = torch.arange(room, 2 * count, device=self.places.device) + tokens - self.columns
+            self.places = torch.cat([self.places, later.expand(len(self.places), -1)], 1)
+        return self.places[:, :count]
 
 
 @dataclass(eq=False)
@@ -167,6 +184,7 @@ class CacheRecord:
         for span in self.spans:  # what was one tensor stays one: by that, layers of equal positions are known
             span.valid = None if span.valid is None else change(span.valid)
             span.moved = moved.get(id(span.moved))
+            span.places = None if span.places is None else change(span.places)
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
         self._stock("reorder_cache")(beam_idx)
@@ -243,7 +261,7 @@ def check_cache(cache: Cache | None, between_layers: bool) -> None:
     """
     if cache is None:
         return
-    kinds = {type(layer) for layer in getattr(cache, "layers", [])}
+    kinds = {type(layer) for layer in getattr(cache, "layers", [])} - EMPTY_LAYERS
     known = (type(cache) is DynamicCache and kinds <= {*_GROWING}) or (is_static(cache) and kinds <= {*_STATIC})
     if known and not cache.offloading:
         return
@@ -274,35 +292,73 @@ def cached_length(cache: Cache | None, layer: int) -> int:
     return record.held(record.span(layer)) if record is not None and is_static(cache) else int(own.get_seq_length())
 
 
+def cache_room(cache: Cache | None, layer: int) -> int | None:
+    """How many columns a layer's cache holds, at most; None if it forgets nothing."""
+    own: Any = cache.layers[layer] if cache is not None and layer < len(cache.layers) else None
+    return own.sliding_window - 1 if isinstance(own, DynamicSlidingWindowLayer) else None
+
+
+def held_columns(cache: Cache | None, layer: int, counted: int) -> int:
+    """How many of the columns a layer's cache has counted it hands to the kernel ahead of new ones: the last, where it
+    forgets what its window leaves behind."""
+    own: Any = cache.layers[layer] if cache is not None and layer < len(cache.layers) else None
+    window = _window(own)
+    return counted if window is None or counted < window else window - 1
+
+
+def held_keys(own: Any, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys and values of the columns that one layer's cache hands to the kernel ahead of new ones.
+
+    Args:
+        count: how many these are, `held_columns`.
+    """
+    full = (window := _window(own)) is not None and own.get_seq_length() >= window
+    first = own.keys.shape[-2] - count if full else 0
+    return own.keys[:, :, first : first + count], own.values[:, :, first : first + count]
+
+
+def _window(own: Any) -> int | None:
+    """Columns behind which one layer's cache forgets; None if it forgets nothing."""
+    if isinstance(own, StaticSlidingWindowLayer):
+        return own.max_cache_len
+    return own.sliding_window if isinstance(own, DynamicSlidingWindowLayer) else None
+
+
 def trim(cache: Cache, layer: int, past: int, order: torch.Tensor) -> None:
     """Cut what this forward added to one layer's cache down to the kept tokens.
 
+    A layer with a window may have forgotten some of what is to stay. Zeros then stand in its place, and no token to
+    come sees them: what was forgotten lies a window back in the conversation.
+
     Args:
-        past: length of the layer's cache before this forward; that part stays.
+        past: columns the layer's cache had counted before this forward; they stay.
         order: `[batch, slots]`, which of this forward's columns stay; -1 = none, a key and a value of zeros.
     """
     own: Any = cache.layers[layer]
     order = order.to(own.keys.device)
-    absent, at = (order < 0)[:, None, :, None], order.clamp(min=0)
-    slots = order.shape[1]
+    static, sliding = isinstance(own, StaticLayer), _window(own) is not None
+    count, forgotten, out = past + order.shape[1], 0, 0
+    if sliding:
+        room = own.max_cache_len if static else own.sliding_window - 1
+        forgotten = max(0, own.get_seq_length() - (room if static else own.keys.shape[-2]))
+        out = min(forgotten, past) if not static and own.record_past else max(0, count - room)
+    before = torch.arange(past, device=order.device).expand(len(order), -1)
+    source = torch.cat([before, torch.where(order < 0, -1, order + past)], 1)[:, out:] - forgotten
+    absent, at = (source < 0)[:, None, :, None], source.clamp(min=0)
 
     def kept(x: torch.Tensor) -> torch.Tensor:
         batch, heads, columns, dim = x.shape
-        first = torch.arange(batch * heads, device=x.device).view(batch, heads, 1) * columns + past
+        first = torch.arange(batch * heads, device=x.device).view(batch, heads, 1) * columns
         new = x.reshape(-1, dim).index_select(0, (at[:, None] + first).flatten())
-        return new.view(batch, heads, slots, dim).masked_fill_(absent, 0)
+        return new.view(batch, heads, -1, dim).masked_fill_(absent, 0)
 
-    if isinstance(own, StaticLayer):
-        for name in ("keys", "values"):
-            x = getattr(own, name)
-            x[:, :, past : past + slots] = kept(x)
-        own.cumulative_length.fill_(past + slots)
-        if isinstance(own, StaticSlidingWindowLayer):  # still within its window: `Reducer` sees to that
-            own.cumulative_length_int = past + slots
+    if static:
+        for x in (own.keys, own.values):
+            x[:, :, : count - out] = kept(x)
+        own.cumulative_length.fill_(count)
+        if sliding:
+            own.cumulative_length_int = count
         return
-    new = kept(own.keys), kept(own.values)
-    if past:
-        new = torch.cat([own.keys[:, :, :past], new[0]], 2), torch.cat([own.values[:, :, :past], new[1]], 2)
-    own.keys, own.values = new
-    if isinstance(own, DynamicSlidingWindowLayer):
-        own.cumulative_length = past + slots
+    own.keys, own.values = kept(own.keys), kept(own.values)
+    if sliding:
+        own.cumulative_length = count

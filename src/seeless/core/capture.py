@@ -5,7 +5,8 @@ or compressed projections), and then all give them to a function that they get b
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from seeless.core.cache import held_keys
 from seeless.core.hooks import past_seams
 from seeless.core.host import CACHE_NAMES, AttentionInterface, attention_options, cache_in
 from seeless.core.sharding import check_whole, leave
@@ -89,14 +91,15 @@ class Capture:
 
     def __enter__(self) -> "Capture":
         _entered().append(self)
-        _interception.enter()
+        _interception.enter(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _entered().remove(self)
-        _interception.leave()
+        _interception.leave(self)
+        if self in _entered():
+            _entered().remove(self)
 
     def see(self, call: Call, dropout: float, value: torch.Tensor, run: Callable[[], Any]) -> Any:
         """Run the kernel of a call, and note it."""
@@ -119,24 +122,31 @@ def forget() -> None:
 
 
 class _Interception:
-    """Stands before the look-up of kernels by name while any thread has entered a capture."""
+    """Stands before the look-up of kernels by name while any thread has entered a capture.
+
+    An interrupt may come between any two lines here: to enter and to leave twice does no harm.
+    """
 
     def __init__(self) -> None:
-        self.lock, self.users = threading.Lock(), 0
+        self.lock, self.installed = threading.Lock(), False
+        self.users: set[Capture] = set()
         self.stock: Any = None
 
-    def enter(self) -> None:
+    def enter(self, capture: Capture) -> None:
         with self.lock:
-            if self.users == 0:
-                self.stock = AttentionInterface.get_interface
-                AttentionInterface.get_interface = _get_interface  # type: ignore[method-assign, assignment]
-            self.users += 1
+            self.users.add(capture)
+            if not self.installed:
+                if AttentionInterface.get_interface is not _get_interface:
+                    self.stock = AttentionInterface.get_interface
+                    AttentionInterface.get_interface = _get_interface  # type: ignore[method-assign, assignment]
+                self.installed = True
 
-    def leave(self) -> None:
+    def leave(self, capture: Capture) -> None:
         with self.lock:
-            self.users -= 1
-            if self.users == 0:
+            self.users.discard(capture)
+            if not self.users and AttentionInterface.get_interface is _get_interface:  # nobody has put theirs on top
                 AttentionInterface.get_interface = self.stock  # type: ignore[method-assign]
+                self.installed = False
 
 
 _interception = _Interception()
@@ -195,7 +205,7 @@ class _Peek:
     """A KV cache that shows what it holds, and keeps nothing.
 
     Args:
-        past: tokens the layer held before this forward.
+        past: tokens the layer's kernel got from the cache before this forward.
     """
 
     def __init__(self, cache: Any, past: int) -> None:
@@ -213,8 +223,8 @@ class _Peek:
                 f"{type(own).__name__} holds the keys of earlier turns in another form, so the attention of a layer "
                 "that has not run yet cannot be read; use the default cache"
             )
-        held = ((own.keys, keys), (own.values, values))
-        return tuple(torch.cat([before[:, :, : self._past].to(new.device), new], 2) for before, new in held)
+        held = zip(held_keys(own, self._past), (keys, values), strict=True)
+        return tuple(torch.cat([before.to(new.device), new], 2) for before, new in held)
 
 
 @torch.no_grad()
@@ -223,7 +233,7 @@ def run_ahead(layer: nn.Module, hidden: torch.Tensor, args: tuple, kwargs: dict,
 
     Args:
         args, kwargs: its other arguments; its cache is read, not written.
-        past: tokens that cache held before this forward.
+        past: tokens that cache hands to the kernel ahead of these.
 
     Returns:
         None if it asks for no kernel by name.
@@ -240,6 +250,7 @@ def run_ahead(layer: nn.Module, hidden: torch.Tensor, args: tuple, kwargs: dict,
 
     if (cache := cache_in(kwargs)) is not None:
         kwargs = {**kwargs, **{name: _Peek(cache, past) for name in CACHE_NAMES if name in kwargs}}
+    kwargs = {name: copy(x) if isinstance(x, MutableMapping) else x for name, x in kwargs.items()}  # layers write there
     with _WithoutDropout(), Capture({0: layer}, note, check, ahead=True):
         try:
             past_seams(layer, "forward")(hidden, *args, **kwargs)  # those belong to the layer's own run

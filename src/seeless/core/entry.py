@@ -8,15 +8,16 @@ import torch
 
 from seeless.core.cache import CacheRecord, Keeper, cached_keys, cached_length, check_cache, record_of
 from seeless.core.capture import forget
+from seeless.core.chunks import in_chunks, prefill_at_once
 from seeless.core.continuing import Continuing
 from seeless.core.family import Kind, ModelView
 from seeless.core.frame import PASSED_BY, Frame, Running, named, named_output, new_frame, refuse_replicas
 from seeless.core.generating import apart, drafted, note_prompt, with_plain_mask
 from seeless.core.hooks import HookSet, hook_layers, is_bare, without_seams
-from seeless.core.host import cache_in
+from seeless.core.host import PREFILL, all_logits, cache_in, mask_form
 from seeless.core.injection import following
 from seeless.core.layers import PrefillLayers
-from seeless.core.masks import prompt_blocks, ready_mask
+from seeless.core.masks import check_made, prompt_blocks
 from seeless.core.noting import Noting, check_merged
 from seeless.core.past import Past
 from seeless.core.pictures import Note, Pictures, find_pictures
@@ -64,6 +65,7 @@ class Reducer:
         self.active = False
         self.running = Running()
         self.prompt_length = prompt_length
+        self.masks_checked = False
 
     def attach(self) -> None:
         HookSet.sweep()
@@ -75,7 +77,8 @@ class Reducer:
             if model is not base:
                 self.hooks.around(model, "forward", self._run_model)
             if hasattr(type(model), "generate"):
-                self.hooks.around(model, "generate", partial(note_prompt, self.running, model))
+                self.hooks.around(model, "generate", partial(note_prompt, self.running))
+                self.hooks.around(model, PREFILL, partial(prefill_at_once, self.running, self.view.family, self.stages))
                 self.hooks.around(model, "prepare_inputs_for_generation", self._prepare_inputs)
             self.hooks.around(base, "forward", self._run_base)
             self.hooks.around(decoder, "forward", self._run_decoder)
@@ -143,7 +146,7 @@ class Reducer:
             kwargs = named_output(self.view.base, kwargs)
         frame.given = given = named(self.view.base.forward, args, kwargs)
         self._adopt(cache_in(given))
-        frame.pictures = find_pictures(given)
+        frame.pictures = find_pictures(given, self.view)
         if frame.pictures is not None and (part := self.view.replaced()) is not None:
             raise UnsupportedModel(
                 f"{part} is another module than it was when seeless.apply saw this model; remove the handle, and apply "
@@ -201,7 +204,10 @@ class Reducer:
         try:
             kwargs = self._enter(frame, kwargs, pictures, record)
             with frame.watch:
-                output = below(**kwargs)
+                if self.running.chunk is None or frame.session is None:
+                    output = below(**kwargs)
+                else:
+                    output = in_chunks(below, kwargs, self.running.chunk, frame.session)
             if record is not None:
                 record.since = frame.logical - record.tokens
             return self._leave(frame, output)
@@ -212,10 +218,10 @@ class Reducer:
 
     def _enter(self, frame: Frame, kwargs: dict, pictures: Pictures | None, record: CacheRecord | None) -> dict:
         """The language model's arguments, made to fit what is left of the tokens."""
-        mask, family = kwargs.get("attention_mask"), self.view.family
-        if family.bidirectional:  # the base model makes 4-D masks of its own
-            mask = frame.argument("attention_mask")
-        if mask is not None and (not isinstance(mask, torch.Tensor) or mask.ndim != 2):
+        mask, made = kwargs.get("attention_mask"), None
+        if frame.given is not None and (self.view.both_ways or not _is_plain(mask)):  # the base model makes masks
+            mask, made = frame.argument("attention_mask"), None if _is_plain(mask) else mask
+        if not _is_plain(mask):
             raise InputError(
                 "a ready-made 4-D (or flex) attention mask cannot follow tokens that leave; pass the 2-D attention_mask"
             )
@@ -228,32 +234,29 @@ class Reducer:
                 f"attention_mask has {mask.shape[1]} columns, but the conversation has {frame.logical} tokens "
                 "(dropped visual tokens count)"
             )
+        kwargs = all_logits(kwargs)
         if pictures is not None:
-            changed = self._prefill(frame, kwargs, mask, pictures, past, record)
+            changed = self._prefill(frame, kwargs, mask, made, pictures, past, record)
             if changed is not None or record is None:
                 return kwargs if changed is None else changed
         assert record is not None
-        self._check_window(frame)
         return Continuing(self.view, record, kwargs, mask).enter(kwargs, frame.hooks)
-
-    def _check_window(self, frame: Frame) -> None:
-        if self.stages and self.view.window is not None and frame.logical >= self.view.window:
-            raise InputError(
-                f"the conversation has {frame.logical} tokens, but some layers of this {self.view.family.title} model "
-                f"look back only {self.view.window} (sliding_window); dropping tokens would move that window. Shorten "
-                "the prompt, or remove the handle"
-            )
 
     def _prefill(
         self,
         frame: Frame,
         kwargs: dict,
         mask: torch.Tensor | None,
+        made: Any,
         pictures: Pictures,
         past: int,
         record: CacheRecord | None,
     ) -> dict | None:
-        """The language model's arguments of a prefill; None if there is no visual token among its input."""
+        """The language model's arguments of a prefill; None if there is no visual token among its input.
+
+        Args:
+            made: masks that the base model made from the 2-D one; None if it made none.
+        """
         cache, embeds, positions = cache_in(kwargs), kwargs.get("inputs_embeds"), kwargs.get("position_ids")
         length = frame.logical - past
         asked = any(type(stage.strategy).prepare is not Strategy.prepare for stage in self.stages)
@@ -265,7 +268,6 @@ class Reducer:
         if prompt is None:
             return None
         check_cache(cache, any(stage.layer > 0 for stage in self.stages))
-        self._check_window(frame)
         if embeds is None:
             embeds = self.view.language_model.get_input_embeddings()(kwargs["input_ids"])  # type: ignore[operator]
             kwargs = {**kwargs, "input_ids": None, "inputs_embeds": embeds}
@@ -277,13 +279,14 @@ class Reducer:
             if record is not None and not prompt.past_valid[:, record.tokens :].all():
                 record.learn(past_mask[:, record.tokens :])
         before = Past(cache, record, past_mask, past, self.view.depth, self.view.counting)
-        return self._reduce(frame, kwargs, mask, prompt, pictures, positions, before)
+        return self._reduce(frame, kwargs, mask, made, prompt, pictures, positions, before)
 
     def _reduce(
         self,
         frame: Frame,
         kwargs: dict,
         mask: torch.Tensor | None,
+        made: Any,
         prompt: Prompt,
         pictures: Pictures,
         positions: torch.Tensor,
@@ -295,11 +298,19 @@ class Reducer:
             check_continued(self.view, past.record, False)
         valid = None if mask is None or prompt.valid is None else mask[:, -length:].to(embeds.device).bool()
         check_merged(pictures, self.tower)
-        blocks = prompt_blocks(self.view.family, frame.argument("token_type_ids"), valid, past.tokens, length)
+        blocks = prompt_blocks(self.view, frame.argument(family.token_types), valid, past.tokens, length)
         session = Session(self.view, prompt, pictures.vision, embeds, valid, blocks, past, self.self_check)
         frame.session = session
+        if made is not None and self._to_check(past.tokens):
+            check_made(self.view, made, session.ready_masks(embeds), valid, length)
+            self.masks_checked = True
         injected = kwargs.get("deepstack_visual_embeds")
-        second = SecondForward(self.view, prompt, embeds, injected, session.second_runs, self.self_check)
+        own_name = (family.layer_inputs or ("",))[0]
+        own = kwargs.get(own_name)
+        session.layer_inputs = own is not None
+        second = SecondForward(
+            self.view, prompt, embeds, injected, session.layer_inputs, session.second_runs, self.self_check
+        )
         prepare(session, self.stages, second)
 
         hidden, gapped, changed = embeds, False, past.record is not None
@@ -318,16 +329,17 @@ class Reducer:
             now = take_positions(positions, row.column)
             if (moved := past.moved(0, row.moved)) is not None:
                 now = now + moved.to(now.device)
-            new_mask = session.mask(self.view.counting, row)
-            if new_mask is None and (mask is not None or gapped):  # gaps must not be taken for packed sequences
-                columns = past.columns[self.view.counting] + hidden.shape[1]
-                new_mask = torch.ones(len(hidden), columns, dtype=torch.long, device=hidden.device)
             kwargs = {**kwargs, "inputs_embeds": hidden, "position_ids": now}
-            kwargs["attention_mask"] = None if new_mask is None else new_mask.to(hidden.device, torch.long)
-            if blocks is not None:
-                now_blocks = session.blocks_of(session.row)
-                mask_4d = ready_mask(self.view, hidden, kwargs["attention_mask"], past.cache, now_blocks)
-                kwargs["attention_mask"] = mask_4d
+            if own is not None:
+                kwargs[own_name] = gather_tokens(own.flatten(2), row.column).unflatten(2, own.shape[2:])
+            if made is not None or blocks is not None or session.beyond:
+                kwargs["attention_mask"] = session.ready_masks(hidden)
+            else:
+                new_mask = session.mask(self.view.counting, row)
+                if new_mask is None and (mask is not None or gapped):  # gaps must not be taken for packed sequences
+                    columns = past.columns[self.view.counting] + hidden.shape[1]
+                    new_mask = torch.ones(len(hidden), columns, device=hidden.device)
+                kwargs["attention_mask"] = None if new_mask is None else new_mask.to(hidden.device, torch.long)
         if family.injector is not None:
             inject = getattr(self.view.language_model, family.injector)
             frame.hooks.override(self.view.language_model, family.injector, following(session, inject))
@@ -339,6 +351,14 @@ class Reducer:
         if any(stage.layer == self.view.depth for stage in later):
             frame.hooks.before(self.view.final_norm, layers.after)
         return kwargs
+
+    def _to_check(self, past: int) -> bool:
+        """Whether masks that the base model made are to be compared with what is made here: once."""
+        if not self.self_check or self.masks_checked or past > 0:
+            return False
+        kernel = self.view.language_model.config._attn_implementation  # others are refused where it matters
+        acts = not all(stage.strategy.keeps_all(stage.index) for stage in self.stages)
+        return acts and mask_form(kernel) in ("seen", "added")
 
     def _leave(self, frame: Frame, output: Any) -> Any:
         session = frame.session
@@ -353,7 +373,7 @@ class Reducer:
             check_cache_is_known(self.view, output)
             held = [session.at(session.held, layer).slots for layer in range(self.view.depth)]
             wanted = [before + own for before, own in zip(session.past.columns, held, strict=True)]
-            check_columns(self.view, cache, wanted)
+            check_columns(self.view, cache, wanted[: self.view.depth - self.view.borrowing])
         reduced = session.past.record is not None or len(session.seen) > 1 or not session.row.whole
         if cache is not None and reduced:
             tokens, text = frame.logical, session.prompt.closing_text()
@@ -361,24 +381,14 @@ class Reducer:
             CacheRecord(cache, counting, spans, tokens, tokens - text, Keeper(self), session.overrun).install()
         self.on_report(build_report(session, self.size, cache is not None))
         session.vision.release()
-        return self._restored(output, session)
+        return session.restore(output)
 
     @cached_property
     def size(self) -> Dimensions:
         """Sizes of the model."""
         return dimensions(self.view)
 
-    def _restored(self, output: Any, session: Session) -> Any:
-        """Hidden states back to full length; attention maps stay as the kernel made them."""
 
-        def back(hidden: torch.Tensor, layer: int) -> torch.Tensor:
-            row = session.at(session.seen, layer)
-            return hidden if row.whole else row.restore(hidden, session.prompt.length)
-
-        last = self.view.depth - 1
-        output.last_hidden_state = back(output.last_hidden_state, last)
-        if output.get("hidden_states") is not None:
-            states = output.hidden_states
-            restored = [back(x, max(0, i - 1)) for i, x in enumerate(states[:-1])]
-            output.hidden_states = (*restored, output.last_hidden_state)
-        return output
+def _is_plain(mask: Any) -> bool:
+    """Whether an attention mask is the 2-D one that users give, or none."""
+    return mask is None or (isinstance(mask, torch.Tensor) and mask.ndim == 2)

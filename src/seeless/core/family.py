@@ -1,18 +1,21 @@
 """What a family must say about its models, and how its modules are found on one."""
 
 import inspect
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 import torch
 from torch import nn
 
-from seeless.errors import UnsupportedModel
+from seeless.core.host import FEATURE_LAYERS, feature_layer_in
+from seeless.core.layer_kinds import RECURRENT, LayerKinds
+from seeless.core.rotary import Rotary
+from seeless.errors import UnsupportedModel, did_you_mean
 
 Kind = Literal["image", "video"]
 Merged = Literal["blocks", "consecutive"]
-RECURRENT = ("linear_attention", "conv")  # decoder layers, in transformers' words, that carry a state and cache no keys
+Crops = Literal["joined", "marked", "told"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class Family:
         video_tower: the tower of videos, if it is another one.
         layers, rotary, final_norm: attributes of the language model.
         feed_forward: attribute of a decoder layer.
-        tower_layers: path from the tower to its layers; the first that exists.
+        tower_layers: path from the tower to its layers; the first that exists. Empty: the tower is not read, as if it
+            were a box that gives features, and its operations are not counted.
         tower_readers: attribute of the tower with a list of modules that take in what layers before the last give.
         class_token_towers: `vision_config.model_type` of towers whose first token is a class token.
         merge: path in the config to the patches per side that make one token, or to that number's inverse.
@@ -44,25 +48,40 @@ class Family:
         merging_layer: attribute of `vision_config` with the tower layer after which the tower itself makes one patch of
             four, if it does.
         sizes: argument with the height and width of pictures in pixels, for towers that take any size.
+        places: as `grids`, with the column and row of every patch, row after row of each picture, -1 on padding behind
+            them, for towers that take pictures of several sizes padded to one length.
+        frames: beside `places` of videos, the argument with how many frames each has.
         packer: method of the base that lays the crops of an image out as one sequence, if it has one.
         unresampled: arguments with which the packer does not resample its canvas.
         runs: whether one image is one unbroken run of placeholders, however many crops it was cut into.
         overview: the crop that shows the whole picture, 0 or -1.
+        crops: how one knows the crops of a picture: they are "joined" to one image, or each is one of its own and the
+            one that shows the whole is "marked" by the token before it, or crops are "told" of by the text before them.
+        crops_told: what that text says before the first crop.
         image_token, video_token: attributes of the config with the placeholders' ids; `video_token` is None if the
             model takes no videos of their own.
         mrope: whether positions have three axes (time, height, width).
         canvas: whether tokens of text around and inside a picture have positions that depend on it, so that it cannot
             be put into another prompt.
+        layer_inputs: argument of the language model with something of its own for every token and layer, `[batch, seq,
+            layers, dim]`, and of its layers with their part of it, if they take such.
         injector: method of the language model that adds visual features after early layers, if it has one.
-        bidirectional: whether the prompt's attention is not merely causal, so that only masks can express it.
-        prefix: whether the whole prompt sees itself, so that no token is blind to the question.
+        both_ways: kinds of decoder layers in which visual tokens see each other both ways, an image or video by itself,
+            so that only masks can express it.
+        both_ways_if: attribute of the decoder's config, and the value with which they do; None: always.
+        token_types: argument of the base that tells these tokens: 1 for images, 2 for videos.
+        prefix: whether in these layers the whole prompt (type 0) sees itself, whatever the window, so that no token is
+            blind to the question.
         anchor: distance of the null token from the first token after the image.
         checkpoints: names of the original release and of the converted checkpoint that `transformers` loads.
         note: anything a user should know, shown by `seeless info`.
+
+    Raises:
+        UnsupportedModel: `title` or `model_types` is missing, there is no such field, or it cannot take the value.
     """
 
-    title: str
-    model_types: tuple[str, ...]
+    title: str = ""
+    model_types: tuple[str, ...] = ()
     base: str = "model"
     language_model: str = "language_model"
     tower: str = "vision_tower"
@@ -85,20 +104,62 @@ class Family:
     padded: bool = False
     merging_layer: str | None = None
     sizes: str | None = None
+    places: dict[str, str] = field(default_factory=dict)
+    frames: str | None = None
     packer: str | None = None
     unresampled: dict[str, Any] = field(default_factory=dict)
     runs: bool = False
     overview: int = 0
+    crops: Crops = "joined"
+    crops_told: tuple[str, ...] = ()
     image_token: str = "image_token_id"
     video_token: str | None = None
     mrope: bool = False
     canvas: bool = False
+    layer_inputs: tuple[str, str] | None = None
     injector: str | None = None
-    bidirectional: bool = False
+    both_ways: tuple[str, ...] = ()
+    both_ways_if: tuple[str, Any] | None = None
+    token_types: str = "token_type_ids"
     prefix: bool = False
     anchor: int = 0
     checkpoints: dict[str, str] = field(default_factory=dict)
     note: str = ""
+
+    def __new__(cls, *given: Any, **named: Any) -> "Family":
+        known = [own.name for own in fields(cls)]
+        for name in named:
+            if name not in known:
+                near = did_you_mean(name, known) or f"its fields are {', '.join(known)}"
+                raise UnsupportedModel(f"a Family has no field {name!r}; {near}")
+        return super().__new__(cls)
+
+    def __post_init__(self) -> None:
+        if not self.title or not self.model_types:
+            raise UnsupportedModel(
+                "a Family needs a title, what people call its models, and model_types, as in their config.json: "
+                'Family(title="My VLM", model_types=("my_vlm",))'
+            )
+        for own in fields(self):
+            value = getattr(self, own.name)
+            if not _fits(value, own.type):
+                kind = inspect.formatannotation(own.type).replace("typing.", "")
+                raise UnsupportedModel(
+                    f"{own.name}={value!r} of the family {self.title!r} is not possible; it takes {kind}"
+                )
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    """Whether a value is of the kind that a field of `Family` takes."""
+    if value is None:
+        return "None" in str(annotation)
+    if "tuple" in str(annotation):
+        return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+    if get_origin(annotation) is Literal:
+        return value in get_args(annotation)
+    if isinstance(value, bool):
+        return annotation is bool
+    return isinstance(value, dict if get_origin(annotation) is dict else annotation)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -122,7 +183,7 @@ def _follow(module: nn.Module, path: str) -> Any:
     return module
 
 
-class ModelView:
+class ModelView(LayerKinds):
     """The parts of one model, found by its family's names.
 
     Raises:
@@ -133,19 +194,22 @@ class ModelView:
         self.model, self.family = model, family
         self.config: Any = model.config
         self.packed: dict = {}  # images that were laid out before, by what decides about it
+        self.turning: dict[int, bool] = {}  # layers that were tried: whether they turn queries and keys by position
         base = model if _follow(model, family.language_model) is not None else _follow(model, family.base)
         if base is None:
             raise UnsupportedModel(f"{type(model).__name__} has no {family.base!r}; is it a {family.title} model?")
         self.base: Any = base
         self.language_model: Any = self._part(base, family.language_model)
-        if not hasattr(self.language_model, family.layers):  # a causal LM with a head instead of the bare decoder
-            self.language_model = self._part(self.language_model, "model")
-        self.layers: Any = self._part(self.language_model, family.layers)
-        self.rotary: Any = self._part(self.language_model, family.rotary)
+        inner = _follow(self.language_model, "model")  # a causal LM with a head instead of the bare decoder
+        if not hasattr(self.language_model, family.layers) and inner is not None:
+            self.language_model = inner
+        self.layers: Any = self._part_of_decoder(family.layers)
+        self.rotary: Any = self._part_of_decoder(family.rotary)
         self._towers = {"image": self._part(base, family.tower)}
         self._towers["video"] = self._part(base, family.video_tower) if family.video_tower else self._towers["image"]
         self.projector: Any = self._part(base, family.projector)
         self.window = self._window()
+        self._check_causal()
         self._refuse_compiled_layers()
         self._seen = {path: _follow(self.base, path) for path in self._paths()}
 
@@ -169,22 +233,24 @@ class ModelView:
             )
         return part
 
-    def _window(self) -> int | None:
-        """Tokens that layers with sliding-window attention look back; None without such layers."""
+    def _part_of_decoder(self, path: str) -> Any:
+        part = _follow(self.language_model, path)
+        if part is None:
+            raise UnsupportedModel(
+                f"the decoder of this {self.family.title} model, {type(self.language_model).__name__}, has no "
+                f"{path!r}; tokens can be dropped from decoders with a list of layers and one rotary embedding for "
+                "all of them"
+            )
+        return part
+
+    def _check_causal(self) -> None:
         config = self.language_model.config
-        kinds = getattr(config, "layer_types", None) or ["sliding_attention"]
-        known = ("full_attention", "sliding_attention", *RECURRENT)
-        if unknown := sorted(set(kinds) - {*known}):
+        everything = getattr(config, "use_bidirectional_attention", None) in (True, "all") and not self.family.prefix
+        if everything or getattr(config, "is_causal", True) is False:
             raise UnsupportedModel(
-                f"the decoder of this {self.family.title} model has layers of kind {', '.join(unknown)}, from which "
-                f"seeless does not know how to drop tokens; supported are {', '.join(known)}"
+                f"in the decoder of this {self.family.title} model all tokens see each other both ways (is_causal or "
+                "use_bidirectional_attention in its config), so it generates nothing, and tokens cannot be dropped"
             )
-        if {*kinds} <= {*RECURRENT}:
-            raise UnsupportedModel(
-                f"no layer of this {self.family.title} model's decoder has attention, so nothing counts the tokens "
-                "that its cache has seen; such models cannot be reduced"
-            )
-        return getattr(config, "sliding_window", None) if "sliding_attention" in kinds else None
 
     def _refuse_compiled_layers(self) -> None:
         if any(layer._compiled_call_impl is not None for layer in self.layers):
@@ -193,62 +259,17 @@ class ModelView:
                 "compile the whole model with torch.compile(model) instead"
             )
 
-    @property
-    def depth(self) -> int:
-        """Number of decoder layers."""
-        return min(len(self.layers), self.language_model.config.num_hidden_layers)
-
-    def layer_kind(self, index: int) -> str:
-        """What sets a decoder layer's mask and rotary embedding apart from other layers'."""
-        kinds = getattr(self.language_model.config, "layer_types", None)
-        return kinds[index] if kinds else "full_attention"
-
-    def attends(self, index: int) -> bool:
-        """Whether a decoder layer has attention, and caches keys; else it is recurrent: it carries a state along."""
-        return self.layer_kind(index) not in RECURRENT
-
-    @cached_property
-    def recurrent(self) -> list[int]:
-        """The decoder layers without attention."""
-        return [index for index in range(self.depth) if not self.attends(index)]
-
-    @cached_property
-    def counting(self) -> int:
-        """The first decoder layer with attention: its cache says how many tokens there are."""
-        return next(index for index in range(self.depth) if self.attends(index))
-
-    def nearest_attention(self, index: int) -> int | None:
-        """The decoder layer whose attention stands for that of `index`: itself, or the nearest before it that has any;
-        None if there is none."""
-        return next((layer for layer in range(index, -1, -1) if self.attends(layer)), None)
-
-    def attention_layer(self, index: int) -> int:
-        """The same.
-
-        Raises:
-            UnsupportedModel: there is none.
-        """
-        if (found := self.nearest_attention(index)) is None:
-            first = self.counting
-            raise UnsupportedModel(
-                f"the first layer with attention of this {self.family.title} model's decoder is {first} (before it: "
-                f"{self.layer_kind(index)}), so attention of layer {index} cannot be read; set layer={first + 1} or "
-                "more, or use a method that reads no attention of the decoder"
-            )
-        return found
-
-    def rotate(self, hidden: torch.Tensor, positions: torch.Tensor, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def rotate(self, hidden: torch.Tensor, positions: torch.Tensor, index: int) -> Rotary:
         """The rotary embedding of a decoder layer at some positions."""
         if "layer_type" in inspect.signature(self.rotary.forward).parameters:
             return self.rotary(hidden, positions, self.layer_kind(index))
         return self.rotary(hidden, position_ids=positions)
 
-    @cached_property
-    def frequencies(self) -> int:
-        """Different angles among the dimensions of the decoder's rotary embedding."""
+    def frequencies(self, index: int) -> int:
+        """Different angles among the dimensions of a decoder layer's rotary embedding."""
         known = {**vars(self.rotary), **dict(self.rotary.named_buffers())}
-        for name, value in known.items():
-            if name.endswith("inv_freq") and isinstance(value, torch.Tensor):
+        for name in ("inv_freq", f"{self.layer_kind(index)}_inv_freq"):
+            if isinstance(value := known.get(name), torch.Tensor):
                 return len(value)
         raise UnsupportedModel(
             f"{type(self.rotary).__name__} shows no frequencies, so what positions alone add to attention is unknown; "
@@ -270,6 +291,8 @@ class ModelView:
     def tower_layers(self, kind: str) -> Any:
         """Its layers."""
         tower = self._towers[kind]
+        if not self.family.tower_layers:
+            return ()
         for path in self.family.tower_layers:
             if (layers := _follow(tower, path)) is not None:
                 return layers
@@ -287,9 +310,18 @@ class ModelView:
             choice: indices among the tower's hidden states, `vision_feature_layer`; None = the config's.
         """
         states = len(self.tower_layers(kind)) + 1
-        choice = getattr(self.config, "vision_feature_layer", -1) if choice is None else choice
+        if choice is None:
+            choice = feature_layer_in({name: getattr(self.config, name, None) for name in FEATURE_LAYERS})
+        choice = -1 if choice is None else choice
         chosen = [choice] if isinstance(choice, int) else choice
         return [index % states - 1 for index in chosen]
+
+    @property
+    def tower_readers(self) -> list[nn.Module]:
+        """Modules of the tower that take in what layers before the last give, for the decoder."""
+        if self.family.tower_readers is None:
+            return []
+        return list(self._part(self._towers["image"], self.family.tower_readers))
 
     @property
     def final_norm(self) -> Any:
@@ -299,6 +331,13 @@ class ModelView:
     @property
     def has_class_token(self) -> bool:
         return self.config.vision_config.model_type in self.family.class_token_towers
+
+    def refuse_unread(self) -> UnsupportedModel:
+        """The error for a question to a tower whose layers the family does not name."""
+        return UnsupportedModel(
+            "the vision tower of this model shows no attention that could be read; use a strategy that reads the "
+            "features, the decoder or nothing"
+        )
 
     @property
     def tower_heads(self) -> int:
@@ -314,6 +353,12 @@ class ModelView:
         value = self.config
         for name in path.split("."):
             value = getattr(value, name)
+        if isinstance(value, list | tuple):  # of height and width
+            if len(set(value)) > 1:
+                raise UnsupportedModel(
+                    f"{path} of this {self.family.title} model is {list(value)}, but tokens are squares"
+                )
+            value = value[0]
         return round(1 / value) if value < 1 else int(value)
 
     def block(self, kind: str, patches: int) -> int:

@@ -59,11 +59,13 @@ class Running(threading.local):
         frame: the innermost forward; None outside of all.
         prompt: tokens of the conversation with which `generate` was called; None outside of it.
         prompt_length: columns of the input that belong to the prompt, where somebody said so.
+        chunk: tokens that the decoder shall take in at a time; None: all.
     """
 
     frame: Frame | None = None
     prompt: int | None = None
     prompt_length: PromptLength | None = None
+    chunk: int | None = None
 
     def current(self) -> Frame | None:
         """The running frame, if there is one."""

@@ -10,7 +10,6 @@ import torch
 
 from seeless.core.frame import Running, named
 from seeless.core.host import CACHE, cache_in
-from seeless.core.pictures import PIXELS
 from seeless.errors import InputError
 
 BY_COLUMN = ("input_ids", "position_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
@@ -19,14 +18,9 @@ BY_COLUMN = ("input_ids", "position_ids", "attention_mask", "token_type_ids", "m
 PROMPTS = ("inputs", "input_ids", "inputs_embeds", "attention_mask")  # of `generate`: as long as the prompt
 
 
-def note_prompt(running: Running, model: Any, below: Callable, args: tuple, kwargs: dict) -> Any:
-    """Around `generate`: note how many tokens the conversation has up to the prompt's end.
-
-    Raises:
-        InputError: a prompt with images is to be prefilled in chunks.
-    """
+def note_prompt(running: Running, below: Callable, args: tuple, kwargs: dict) -> Any:
+    """Around `generate`: note how many tokens the conversation has up to the prompt's end."""
     given, outer = named(below, args, kwargs), running.prompt
-    _refuse_chunks(model, given)
     known = () if cache_in(given) is not None and given.get("attention_mask") is None else PROMPTS
     lengths = [given[name].shape[1] for name in known if isinstance(given.get(name), torch.Tensor)]
     running.prompt = max(lengths, default=None)
@@ -34,17 +28,6 @@ def note_prompt(running: Running, model: Any, below: Callable, args: tuple, kwar
         return below(*args, **kwargs)
     finally:
         running.prompt = outer
-
-
-def _refuse_chunks(model: Any, given: dict[str, Any]) -> None:
-    config = given.get("generation_config") or model.generation_config
-    size = given.get("prefill_chunk_size", getattr(config, "prefill_chunk_size", None))
-    seen = [name for names in PIXELS.values() for name in (*names, "mm_encoder_outputs") if given.get(name) is not None]
-    if size is not None and seen:
-        raise InputError(
-            f"a prompt with images ({seen[0]}) cannot be prefilled in chunks (prefill_chunk_size={size}): which tokens "
-            "leave is decided for a whole image; leave it out. Text that follows later may come in chunks"
-        )
 
 
 def with_plain_mask(below: Callable, args: tuple, kwargs: dict) -> Any:

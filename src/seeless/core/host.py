@@ -7,11 +7,12 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from transformers import cache_utils
 from transformers.cache_utils import Cache
-from transformers.masking_utils import create_causal_mask
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, create_causal_mask
 from transformers.modeling_utils import AttentionInterface as AttentionInterface
 
 from seeless.errors import UnsupportedModel
@@ -22,10 +23,43 @@ CACHE_NAMES = ("cache", "past_key_values")  # 5.24 shortened it, of decoders, la
 CACHE = next(name for name in CACHE_NAMES if name in inspect.signature(create_causal_mask).parameters)
 
 
+PREFILL = "_prefill"  # what `generate` runs the prompt with
+
+
+# Of caches, the kinds of layers that hold nothing: of decoder layers that take the keys of others.
+EMPTY_LAYERS = {own for name in ("DummyLayer",) if (own := getattr(cache_utils, name, None)) is not None}
+
+
 def cache_in(named: Mapping[str, Any]) -> Cache | None:
     """The KV cache among the arguments or outputs of a decoder or one of its layers."""
     # by iterating: an output warns when it is asked for the old name
     return next((value for name, value in named.items() if name in CACHE_NAMES and value is not None), None)
+
+
+FEATURE_LAYERS = ("vision_feature_layer", "vision_feature_layers")  # the latter where there are several, before 5.24
+
+
+def feature_layer_in(named: Mapping[str, Any]) -> int | list[int] | None:
+    """Which of the tower's hidden states the projector takes, among arguments or attributes of a config."""
+    return next((named[name] for name in FEATURE_LAYERS if named.get(name) is not None), None)
+
+
+def mask_form(kernel: str) -> Literal["seen", "added", "columns"] | None:
+    """What an attention kernel takes as mask: `[batch, 1, queries, keys]` bool, "seen", or numbers that are "added" to
+    the scores, or which "columns" are real, `[batch, keys]`; None if that is unknown.
+
+    Args:
+        kernel: its name, `config._attn_implementation`.
+    """
+    forms: dict[str, Literal["seen", "added", "columns"]] = {
+        "sdpa": "seen",
+        "eager": "added",
+        "flash_attention_2": "columns",
+    }
+    if kernel not in ALL_MASK_ATTENTION_FUNCTIONS:
+        return None
+    own = ALL_MASK_ATTENTION_FUNCTIONS[kernel]
+    return next((form for name, form in forms.items() if ALL_MASK_ATTENTION_FUNCTIONS[name] is own), None)
 
 
 @dataclass(frozen=True)
@@ -57,6 +91,16 @@ def attention_options(module: str, given: Mapping[str, Any]) -> AttentionOptions
         dropout=given.get("dropout") or 0.0,
         ends=next((given[name] for name in ("cu_seq_lens_q", "cu_seqlens") if given.get(name) is not None), None),
     )
+
+
+def all_logits(given: dict[str, Any]) -> dict[str, Any]:
+    """A decoder's arguments, told to leave out no token on its own: some give up all but the last in late layers."""
+    return {**given, "logits_to_keep": 0} if "logits_to_keep" in given else given
+
+
+def layer_config(config: Any, layer: int) -> Any:
+    """The config of a decoder layer, where layers differ in their sizes; else that of the decoder."""
+    return config.per_layer_config[layer] if getattr(config, "per_layer_config", None) else config
 
 
 def version() -> str:

@@ -19,7 +19,7 @@ def following(session: Session, inject: Callable) -> Callable:
     def run(hidden: torch.Tensor, visual: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         row = session.row
         session.uninjected = hidden.detach()
-        if row.whole and not session.merges:
+        if row.whole and not session.merges and session.chunk is None:
             return inject(hidden, visual, features)
         features, device = features.to(hidden.device, hidden.dtype), row.column.device
         visual = visual.to(device)
@@ -35,6 +35,10 @@ def following(session: Session, inject: Callable) -> Callable:
         features = features[place.gather(1, row.column).flatten()[slots].to(hidden.device)]
         if row.token is not None:  # tokens that were added have no features
             features = features * (token < session.prompt.length).to(hidden.device)[:, None]
+        if session.chunk is not None:
+            first, end = session.chunk
+            column = (slots % row.slots).to(features.device)
+            here, features = here[:, first:end], features[(first <= column) & (column < end)]
         return inject(hidden, here.to(hidden.device), features)
 
     return run

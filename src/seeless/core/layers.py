@@ -1,6 +1,8 @@
 """The seam between decoder layers: where hidden states are cut, and where later layers get masks that fit."""
 
+import inspect
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,9 +10,10 @@ from torch import nn
 
 from seeless.core.attention import LayerTap, read_nothing
 from seeless.core.capture import Call, Capture, run_ahead
-from seeless.core.host import cache_in
-from seeless.core.masks import causal_mask, check_both_ways
+from seeless.core.host import CACHE_NAMES, cache_in
+from seeless.core.masks import check_both_ways
 from seeless.core.positions import gather_tokens, take_positions
+from seeless.core.rotary import Rotary, changed, cos_and_sin
 from seeless.core.session import Session
 from seeless.core.stages import PlannedStage, run_stage
 from seeless.errors import UnsupportedModel
@@ -21,7 +24,7 @@ class LayerInputs:
     """What a range of layers gets in place of the model's full-length arguments."""
 
     mask: Any
-    rotary: tuple
+    rotary: Rotary
 
 
 class PrefillLayers:
@@ -41,7 +44,6 @@ class PrefillLayers:
         self.tapped: dict[int, LayerTap] = {}  # of layers that have run, until the last stage that may read them
         self.calls: dict[int, Call] = {}
         self.over = self.deciding = False
-        self.mask: Any = None  # the model's own, of the first layer
         self.watched = {i for stage in stages for i in stage.strategy.watches(session.view.depth)}
         asking = {stage.layer for stage in stages if not stage.strategy.keeps_all(stage.index)}
         self.last_read: dict[int, int] = {}  # by layer, the stage up to which its attention may be read
@@ -66,17 +68,15 @@ class PrefillLayers:
         session = self.session
         session.past.made(cache_in(kwargs))
         hidden = args[0] if args else kwargs["hidden_states"]
-        if index == 0:
-            self.mask = kwargs["attention_mask"]
         record = session.past.record
         if record is not None and index in {span.first for span in record.spans[1:]}:
             self.inputs = {}
         hidden = self._run_stages(index, hidden, (args[1:], kwargs))
         if index in self.watched:
             session.watch(index, hidden)
-        kwargs = self._arguments(index, hidden, kwargs)
+        args, kwargs = self._own_part(index, args), self._arguments(index, hidden, kwargs)
         if index in self.last_read:
-            self.tapped[index] = self._taken(index, hidden, kwargs["position_embeddings"])
+            self.tapped[index] = self._taken(index, hidden, args[1:], kwargs)
         return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
 
     def _arguments(self, index: int, hidden: torch.Tensor, kwargs: dict) -> dict:
@@ -90,6 +90,18 @@ class PrefillLayers:
             inputs = self._inputs(index, hidden, kwargs["position_embeddings"])
             kwargs = {**kwargs, "attention_mask": inputs.mask, "position_embeddings": inputs.rotary}
         return {**kwargs, "position_ids": positions}
+
+    def _own_part(self, index: int, args: tuple) -> tuple:
+        """A layer's positional arguments, `hidden` first; what it takes of its own for every token is cut to what is
+        left."""
+        session, given = self.session, self.session.view.family.layer_inputs
+        if given is None or session.row is session.seen[0]:
+            return args
+        at = list(inspect.signature(session.view.layers[index].forward).parameters).index(given[1])
+        if at >= len(args) or args[at] is None:
+            return args
+        order = session.seen[0].slot_of(session.prompt.length).gather(1, session.row.column).clamp(min=0)
+        return (*args[:at], gather_tokens(args[at], order), *args[at + 1 :])
 
     def _positions(self, index: int) -> torch.Tensor:
         """Positions of what is left, `[batch, slots]`."""
@@ -136,18 +148,16 @@ class PrefillLayers:
         nearest = {layer: view.nearest_attention(layer) for layer in (index - 1, index) if layer < view.depth}
         return {layer: self.tapped[read] for layer, read in nearest.items() if read in self.tapped}
 
-    def _inputs(self, index: int, hidden: torch.Tensor, given: tuple) -> LayerInputs:
+    def _inputs(self, index: int, hidden: torch.Tensor, given: Rotary) -> LayerInputs:
         """Mask and rotary embedding of a layer; made once for all layers of a kind."""
         assert self.inputs is not None
         session, kind = self.session, self.session.view.layer_kind(index)
         if kind not in self.inputs:
-            row = session.row
-            mask = session.mask(index, row)
-            made = causal_mask(session.view, hidden, mask, session.past.cache, index, session.blocks_of(row))
-            self.inputs[kind] = LayerInputs(made, self._rotary(index, hidden, given))
+            mask = session.layer_mask(index, hidden, session.row)
+            self.inputs[kind] = LayerInputs(mask, self._rotary(index, hidden, given))
         return self.inputs[kind]
 
-    def _rotary(self, index: int, hidden: torch.Tensor, given: tuple) -> tuple:
+    def _rotary(self, index: int, hidden: torch.Tensor, given: Rotary) -> Rotary:
         """The layer's rotary embedding at the present row; `given` is the model's own, at the row of the entry."""
         session = self.session
         if self.inputs is None or not session.view.attends(index):  # recurrent layers have no use for it
@@ -160,35 +170,59 @@ class PrefillLayers:
             now = take_positions(self.positions, row.places)
             return session.view.rotate(hidden, now + moved.to(now.device), index)
         order = session.seen[0].slot_of(session.prompt.length).gather(1, row.places).clamp(min=0)
-        return tuple(gather_tokens(x, order) for x in given)
+        return changed(given, lambda x: gather_tokens(x, order))
 
-    def _check_mask(self) -> None:
-        if self.session.blocks is not None:
-            check_both_ways(self.session.view, self.mask)
+    def _check_mask(self, index: int, mask: Any) -> None:
+        if self.session.blocks is not None and self.session.view.sees_both_ways(index):
+            check_both_ways(self.session.view, mask)
 
-    def _taken(self, index: int, hidden: torch.Tensor, rotary: tuple) -> LayerTap:
+    def _turns(self, index: int, hidden: torch.Tensor, args: tuple, kwargs: dict) -> bool:
+        """Whether a layer turns queries and keys by position; some layers of some decoders do not. Tried once."""
+        view = self.session.view
+
+        def query(number: float) -> torch.Tensor:
+            """Of some token, with this as all cosines and sines."""
+            rotary = tuple(torch.full_like(x[:1, :1], number) for x in kwargs["position_embeddings"])
+            given = {**kwargs, "attention_mask": None, "position_embeddings": rotary}
+            given |= {name: None for name in CACHE_NAMES if name in given}
+            if (positions := given.get("position_ids")) is not None:
+                given["position_ids"] = positions[..., :1, :1]
+            some = torch.arange(hidden.shape[-1], device=hidden.device).sin().to(hidden.dtype)[None, None]
+            call = run_ahead(view.layers[index], some, args, given, 0, False)
+            if call is None:
+                raise read_nothing(view.layers[index])
+            return call.query
+
+        if index not in view.turning:
+            view.turning[index] = not torch.equal(query(0.0), query(1.0))
+        return view.turning[index]
+
+    def _taken(self, index: int, hidden: torch.Tensor, args: tuple, kwargs: dict) -> LayerTap:
         """Of a layer that is about to run, from its own call."""
 
         def take() -> Call:
-            self._check_mask()
+            self._check_mask(index, kwargs["attention_mask"])
             if index not in self.calls:
                 raise read_nothing(self.session.view.layers[index])
             return self.calls[index]
 
-        past, rotary = self.session.past.columns[index], tuple(x.detach() for x in rotary)
-        return LayerTap(index, take, hidden.shape[1], past, rotary)
+        past = self.session.past.held(index)  # before the layer runs: then its cache holds more
+        rotary = cos_and_sin(kwargs["position_embeddings"])
+        return LayerTap(index, take, hidden.shape[1], past, rotary, partial(self._turns, index, hidden, args, kwargs))
 
     def _coming(self, index: int, hidden: torch.Tensor, args: tuple, kwargs: dict) -> LayerTap:
         """Of a layer that has yet to run, if it ran on what is left now."""
         session, layer = self.session, self.session.view.layers[index]
 
         def take() -> Call:
-            self._check_mask()
-            past = session.past.columns[index]
-            call = run_ahead(layer, hidden, args, self._arguments(index, hidden, kwargs), past, session.self_check)
+            given = self._arguments(index, hidden, kwargs)
+            self._check_mask(index, given["attention_mask"])
+            own = self._own_part(index, (hidden, *args))
+            call = run_ahead(layer, hidden, own[1:], given, past, session.self_check)
             if call is None:
                 raise read_nothing(layer)
             return call
 
-        rotary = tuple(x.detach() for x in self._rotary(index, hidden, kwargs["position_embeddings"]))
-        return LayerTap(index, take, hidden.shape[1], session.past.columns[index], rotary)
+        past = session.past.held(index)
+        rotary = cos_and_sin(self._rotary(index, hidden, kwargs["position_embeddings"]))
+        return LayerTap(index, take, hidden.shape[1], past, rotary, partial(self._turns, index, hidden, args, kwargs))

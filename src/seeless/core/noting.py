@@ -13,6 +13,7 @@ from seeless.context import TowerSignal
 from seeless.core.capture import Capture
 from seeless.core.family import Kind, ModelView
 from seeless.core.hooks import HookSet
+from seeless.core.host import feature_layer_in
 from seeless.core.pictures import (
     NOTE,
     Note,
@@ -76,8 +77,10 @@ class Noting:
         bound.apply_defaults()
         given = {**bound.arguments, **bound.arguments.get("kwargs", {})}
         vision, packed = VisionTap(view, self.reads), []  # type: ignore[var-annotated]
-        asked = given.get("vision_feature_layer")
+        asked = feature_layer_in(given)
         sizes = geometry(view, kind, given)
+        if (places := given.get(view.family.places.get(kind, ""))) is not None:
+            vision.seen, vision.room = (places >= 0).all(-1), places.shape[1]
         try:
             capture = _tap_tower(view, kind, vision, hooks, view.tapped_layers(kind, asked), self.self_check)
             if self.tower is not None:  # what is put on later acts first: the tap sees what merging leaves
@@ -95,7 +98,7 @@ class Noting:
         if not view.family.projected and vision.may_read("features"):
             vision.given = features
         if not sizes and not vision.patches:
-            vision.patches = same_sized(view, vision)
+            vision.patches = same_sized(view, vision, lengths(features))
         videos = given["pixel_values_videos"].shape[0] if kind == "video" else 0
         note = Note(kind, lengths(features), vision, sizes, packed[0] if packed else None, videos)
         if self.tower is not None:
@@ -147,12 +150,16 @@ def _tap_tower(
         if view.family.projected and vision.may_read("features"):
             vision.projected = projected
 
+    def see_projected(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        vision.came_out += sum(tokens.shape[:-1].numel() for tokens in carriers(output))
+
     hooks.before(view.tower(kind), see_tower)
     if vision.made is not None:
         hooks.before(layers[made], see_layer)
     if view.has_class_token and vision.may_read("class_token"):
         hooks.after(view.tower(kind), see_class_token)
     hooks.before(view.projector, see_features)
+    hooks.after(view.projector, see_projected)
     owners = {number: layers[number] for number in read}
     return Capture(owners, lambda number, call: read[number].see(call), self_check)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from transformers.cache_utils import Cache
 
-from seeless.core.cache import CacheRecord, cached_length
+from seeless.core.cache import CacheRecord, cached_length, held_columns
 
 
 @dataclass
@@ -19,6 +19,9 @@ class Past:
         tokens: cached so far, dropped ones included.
         depth: layers of the decoder.
         counting: the first of them with attention.
+
+    Attributes:
+        columns: per layer, what its cache has counted; a layer with a window may hold only the last of them.
     """
 
     cache: Cache | None
@@ -45,6 +48,16 @@ class Past:
         if past == 0:
             return None
         return self.mask if self.record is None else self.record.span(layer).shown(past)
+
+    def held(self, layer: int) -> int:
+        """How many columns a layer's cache hands to its kernel ahead of new ones."""
+        return held_columns(self.cache, layer, self.columns[layer])
+
+    def places(self, layer: int, device: torch.device) -> torch.Tensor:
+        """Where in the conversation the tokens stand that a layer has counted, `[batch or 1, past]`."""
+        past = self.columns[layer]
+        known = None if self.record is None else self.record.span(layer).placed(past, self.record.tokens)
+        return torch.arange(past, device=device)[None] if known is None else known.to(device)
 
     def moved(self, layer: int, now: torch.Tensor | None) -> torch.Tensor | None:
         """What is added to positions at a layer: `now` here, and what earlier turns left; None = 0."""

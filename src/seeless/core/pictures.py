@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from seeless.core.family import Kind, ModelView
-from seeless.core.images import NO_PATCH, Image, Side, packed_image
+from seeless.core.images import NO_PATCH, Image, Side, packed_image, token_side
 from seeless.core.units import Layout, Placeholders
-from seeless.core.vision import Vision, VisionTap, token_side
-from seeless.errors import InputError
+from seeless.core.vision import Vision, VisionTap
+from seeless.errors import InputError, UnsupportedModel
 
 NOTE = "_seeless_note"
 PIXELS: dict[Kind, tuple[str, ...]] = {
@@ -158,8 +158,15 @@ def _repeated(images: list[Image], mask: np.ndarray, repeats: int) -> list[Image
     return result
 
 
-def find_pictures(given: dict) -> Pictures | None:
-    """The pictures of a forward of the base model called with `given`; None if it gets none."""
+def find_pictures(given: dict, view: ModelView | None = None) -> Pictures | None:
+    """The pictures of a forward of the base model called with `given`; None if it gets none.
+
+    Args:
+        view: whose kinds of pictures are known; None = all are.
+
+    Raises:
+        UnsupportedModel: it gets some of a kind that the family does not describe.
+    """
     ready = given.get("mm_encoder_outputs") or {}
     pictures = Pictures([])
     for kind in PIXELS:
@@ -168,6 +175,11 @@ def find_pictures(given: dict) -> Pictures | None:
             pictures.notes[kind] = read_note(ready[kind])
         elif any(given.get(name) is not None for name in PIXELS[kind]):
             pictures.kinds.append(kind)
+    if view is not None and (unknown := [kind for kind in pictures.kinds if kind not in view.kinds]):
+        raise UnsupportedModel(
+            f"{view.family.title} models get {unknown[0]}s here in a way that seeless does not know; pass their frames "
+            "as images, or remove the handle"
+        )
     return pictures if pictures.kinds else None
 
 
@@ -204,8 +216,18 @@ def lengths(features: Any) -> list[int]:
 
 
 def geometry(view: ModelView, kind: Kind, given: dict) -> dict[str, torch.Tensor]:
-    """The arguments with the sizes of all pictures; none where all have one size."""
-    name = view.family.grids.get(kind) or view.family.sizes
+    """What of the arguments says how large all pictures are; nothing where all have one size."""
+    family = view.family
+    if kind == "video" and family.frames is not None and given.get(family.frames) is None:
+        raise UnsupportedModel(
+            f"videos of {family.title} came without {family.frames}, by which their frames are told apart; use a "
+            "release of transformers whose processor gives it"
+        )
+    if (name := family.places.get(kind)) is not None and given.get(name) is not None:
+        ends, count = given[name].amax(1) + 1, (given[name] >= 0).all(-1).sum(1, keepdim=True)
+        found = {name: torch.cat([ends, count], 1)}  # columns, rows and patches
+        return found if kind == "image" or family.frames is None else {**found, family.frames: given[family.frames]}
+    name = family.grids.get(kind) or family.sizes
     if name is None or given.get(name) is None:
         return {}
     return {name: torch.as_tensor(given[name])}
@@ -218,6 +240,10 @@ def given_grids(view: ModelView, kind: Kind, host: Mapping[str, np.ndarray]) -> 
     if (name := view.family.sizes) is not None and name in host:
         patch = view.config.vision_config.patch_size
         return tuple((h // patch, w // patch) for h, w in host[name].tolist())
+    if (name := view.family.places.get(kind)) is not None and name in host:
+        if odd := [own for own in host[name].tolist() if own[0] * own[1] != own[2]]:
+            raise InputError(f"{name} has {odd[0][2]} patches for a picture of {odd[0][1]} x {odd[0][0]}")
+        return tuple((h, w) for w, h, _ in host[name].tolist())
     return ()
 
 
@@ -230,6 +256,8 @@ def _describe(note: Note, host: Mapping[str, np.ndarray]) -> list[Image]:
     if (name := view.family.grids.get(kind)) is not None:
         frames = host[name][:, 0].tolist() if host[name].shape[1] == 3 else [1] * len(host[name])
         vision.grids = host[name]
+    elif note.geometry and kind == "video" and view.family.frames is not None:
+        frames = host[view.family.frames].tolist()
     elif note.geometry:
         frames = [1] * len(vision.patches)
     if note.packing is not None:
@@ -240,8 +268,15 @@ def _describe(note: Note, host: Mapping[str, np.ndarray]) -> list[Image]:
     return _as_videos(images, note.videos) if kind == "video" and frames is None else images
 
 
-def same_sized(view: ModelView, vision: VisionTap) -> tuple[Side, ...]:
-    """The patch grids of pictures of one size, from what the tower's layer, or the projector, took in."""
+def same_sized(view: ModelView, vision: VisionTap, tokens: list[int]) -> tuple[Side, ...]:
+    """The patch grids of pictures of one size, from what the tower's layer, or the projector, took in.
+
+    Args:
+        tokens: of every picture; they are its patches where the tower is not read.
+    """
+    if not view.family.tower_layers:
+        sides = [(round(count**0.5), count) for count in tokens]
+        return tuple((side, side) if side * side == count else (1, count) for side, count in sides)
     if vision.taken is None or len(vision.taken) != 3:
         raise InputError("the vision tower did not run picture by picture, as it does in every supported model")
     pictures, patches, _ = vision.taken

@@ -98,7 +98,7 @@ class TokenRow:
 
     def slot_of_token(self, count: int) -> torch.Tensor:
         """`[batch, count]`: the slot of each token, -1 where it is not."""
-        return self._slots(self.tokens, count) if self.token is not None else self.slot_of(count)
+        return self._slots(self.tokens, count)
 
     def _slots(self, numbers: torch.Tensor, count: int) -> torch.Tensor:
         slots = torch.arange(self.slots, device=numbers.device).expand_as(numbers)
@@ -135,6 +135,7 @@ class TokenRow:
         row = TokenRow(mixed(later.column, own.column), lengths, valid)
         if later.token is not None or self.token is not None:
             row.token = mixed(later.tokens, own.tokens)
+            row.place = mixed(later.places, own.places)
         return mixed(order, own_order), row
 
     def last_kept(self, length: int) -> torch.Tensor:

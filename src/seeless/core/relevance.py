@@ -1,4 +1,4 @@
-"""How much patches have to do with the question, by the CLIP model that the vision tower came from."""
+"""How much patches have to do with the question: by the CLIP model the vision tower came from, or by embeddings."""
 
 import re
 from functools import cache
@@ -15,16 +15,23 @@ SHORT_ANSWER = "Answer the question using a single word or phrase."
 ANSWER_BEGINS = re.compile(r"\bassistant:|\n(?:assistant|model)\b|\[/INST\]", re.IGNORECASE)
 
 
-def check_clip(view: ModelView, clip: str | None) -> str:
-    """`clip`, if the tower is a CLIP tower whose own text tower it can name.
+def check_clip(view: ModelView, clip: str | None) -> str | None:
+    """`clip`, if the tower is a CLIP tower whose own text tower it can name; None if the tower is none.
 
     Raises:
-        UnsupportedModel: it is none, or no CLIP model is named.
+        UnsupportedModel: the tower is one and no CLIP model is named, or the other way round.
     """
     if view.config.vision_config.model_type != "clip_vision_model" or not view.family.projected:
+        if clip is None:
+            return None
         raise UnsupportedModel(
-            "this strategy compares patches with the question by CLIP's text tower, but the vision tower of this model "
-            "is no CLIP; use a strategy that reads no text tower"
+            "clip= is for models with a CLIP tower, but the vision tower of this model is no CLIP; leave it out, and "
+            "tokens are compared with the embeddings of the question"
+        )
+    if len(view.tapped_layers("image")) > 1:
+        raise UnsupportedModel(
+            "this strategy compares patches with the question by CLIP's text tower, but this model's projector takes "
+            "the outputs of several tower layers; use a strategy that reads no text tower"
         )
     if clip is None:
         raise UnsupportedModel(
@@ -59,8 +66,11 @@ def load_clip(clip: str) -> tuple[Any, Any]:
 
 
 @cache
-def load_tokenizer(name: str) -> Any:
+def load_tokenizer(name: str, undone: str, instead: str) -> Any:
     """The tokenizer of a vision-language model, by the name it was loaded from.
+
+    Args:
+        undone, instead: what cannot be done without, and what can be done, for the message.
 
     Raises:
         InputError: it has none.
@@ -68,17 +78,11 @@ def load_tokenizer(name: str) -> Any:
     from transformers import AutoTokenizer
 
     if not name:
-        raise InputError(
-            "the question cannot be read from the prompt, because the model was loaded from no checkpoint with a "
-            "tokenizer; give the text with question="
-        )
+        raise InputError(f"{undone}, because the model was loaded from no checkpoint with a tokenizer; {instead}")
     try:
         return AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"the question cannot be read from the prompt, because {name!r} has no tokenizer ({error}); "
-            "give the text with question="
-        ) from error
+        raise InputError(f"{undone}, because {name!r} has no tokenizer ({error}); {instead}") from error
 
 
 def read_question(name: str, ids: list[int]) -> str:
@@ -87,7 +91,8 @@ def read_question(name: str, ids: list[int]) -> str:
     Decoded without special tokens and cut where the answer begins: at "ASSISTANT:" (in any case), at a line that begins
     with "assistant" or "model", or at "[/INST]".
     """
-    return ANSWER_BEGINS.split(load_tokenizer(name).decode(ids, skip_special_tokens=True))[0]
+    undone, instead = "the question cannot be read from the prompt", "give the text with question="
+    return ANSWER_BEGINS.split(load_tokenizer(name, undone, instead).decode(ids, skip_special_tokens=True))[0]
 
 
 def without_short_answer(question: str) -> str:
@@ -136,3 +141,24 @@ def text_similarity(model: Any, tokenizer: Any, features: torch.Tensor, question
         pooled = model.text_model(tokens.to(features.device), mask.to(features.device)).pooler_output
         found[question] = F.normalize(model.text_projection(pooled), dim=-1).mean(0)
     return torch.einsum("uvd,ud->uv", patches, torch.stack([found[question] for question in questions]))
+
+
+def embedding_similarity(view: ModelView, embeds: torch.Tensor, questions: list[str]) -> torch.Tensor:
+    """Cosine of each visual token to its unit's question in the space that enters the decoder, mean over its tokens.
+
+    Args:
+        embeds: `[units, visual, dim]`, embeddings of the visual tokens.
+        questions: one per unit.
+
+    Returns:
+        `[units, visual]`, float32 at least.
+    """
+    undone, instead = "the question cannot be turned into tokens", "load the model from a checkpoint with its tokenizer"
+    tokenizer, table = load_tokenizer(view.config._name_or_path, undone, instead), view.base.get_input_embeddings()
+    found = {}
+    for question in dict.fromkeys(questions):
+        ids = tokenizer(without_short_answer(question), add_special_tokens=False, return_tensors="pt")["input_ids"][0]
+        words = table(ids.to(table.weight.device)).detach().to(embeds.device)
+        found[question] = F.normalize(words.to(torch.promote_types(words.dtype, torch.float32)), dim=-1).mean(0)
+    tokens = F.normalize(embeds.to(torch.promote_types(embeds.dtype, torch.float32)), dim=-1)
+    return torch.einsum("uvd,ud->uv", tokens, torch.stack([found[question] for question in questions]))

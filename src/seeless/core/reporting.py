@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from seeless.core.boxes import boxes_of
-from seeless.core.images import Image
+from seeless.core.boxes import Shown, boxes_of
+from seeless.core.cache import cache_room
 from seeless.core.positions import TokenRow
 from seeless.core.session import Session
 from seeless.core.transfer import fetch
-from seeless.flops import Cost, Dimensions, decoder_layer_flops, kv_bytes, prefill_cost
+from seeless.errors import InputError
+from seeless.flops import Cost, Dimensions, Picture, decoder_layer_flops, kv_bytes, prefill_cost
 from seeless.report import Report, StageReport
 
 
@@ -71,14 +72,13 @@ class PrefillFacts:
         size: of the model.
         full, reduced, held: per layer, the tokens of every row without reduction, that it saw, and that its cache has.
         unreduced, past: per layer, tokens cached before, without reduction and with it.
-        pictures, tokens: per picture the tower took in, its patches, and the tokens they became.
-        unmerged, inside: per picture, the patches that each layer of the tower sees without a strategy that merges
-            there, and saw.
+        room: per layer, the most tokens of a row that its cache holds; None = any number.
+        unmerged, pictures: what the tower takes in without a strategy that merges there, and took in.
         shown: per row, the pictures in it.
         second: (row, operations) of second prompts.
         number: bytes of a number in the cache; 0 without one.
         class_token, centred: whether the tower has a class token, and saw the centre of the picture alone.
-        images: per row, those in it; `overview` is the crop that shows all of one.
+        rows: per row, the images in it.
     """
 
     size: Dimensions
@@ -87,52 +87,50 @@ class PrefillFacts:
     held: list[list[int]]
     unreduced: list[int]
     past: list[int]
-    pictures: list[int]
-    tokens: list[int]
-    unmerged: list[list[int]]
-    inside: list[list[int]]
+    room: list[int | None]
+    unmerged: list[Picture]
+    pictures: list[Picture]
     shown: list[list[int]]
     second: list[tuple[int, int]]
     number: int
     class_token: bool
     centred: bool
-    images: list[list[Image]]
-    overview: int
+    rows: list[Shown]
 
     def flops(self) -> tuple[Cost, Cost]:
-        before = self._cost(self.full, self.unreduced, self.pictures, self.unmerged, sum(self.tokens))
-        after = self._cost(self.reduced, self.past, self.pictures, self.inside, sum(self.tokens))
+        before = prefill_cost(self.size, self.full, self.unreduced, self.unmerged, self.class_token)
+        after = prefill_cost(self.size, self.reduced, self.past, self.pictures, self.class_token)
         return before, replace(after, decoder=after.decoder + sum(flops for _, flops in self.second))
-
-    def _cost(
-        self, lengths: list[list[int]], past: list[int], pictures: list[int], inside: list[list[int]], tokens: int
-    ) -> Cost:
-        return prefill_cost(self.size, lengths, past, pictures, inside, tokens, self.class_token)
 
     def row_flops(self) -> list[tuple[int, int]]:
         more = [sum(flops for of, flops in self.second if of == row) for row in range(len(self.shown))]
         return [
             (
                 self._alone(row, self.full, self.unreduced, self.unmerged),
-                self._alone(row, self.reduced, self.past, self.inside) + more[row],
+                self._alone(row, self.reduced, self.past, self.pictures) + more[row],
             )
             for row in range(len(self.shown))
         ]
 
-    def _alone(self, row: int, lengths: list[list[int]], past: list[int], inside: list[list[int]]) -> int:
-        own = self.shown[row]
-        patches, seen = [self.pictures[number] for number in own], [inside[number] for number in own]
-        mine = [[each[row]] for each in lengths]
-        return self._cost(mine, past, patches, seen, sum(self.tokens[number] for number in own)).total
+    def _alone(self, row: int, lengths: list[list[int]], past: list[int], pictures: list[Picture]) -> int:
+        own = [pictures[number] for number in self.shown[row]]
+        return prefill_cost(self.size, [[each[row]] for each in lengths], past, own, self.class_token).total
 
     def kv_bytes(self) -> tuple[int, int]:
         return (
-            kv_bytes(self.size, self.full, self.unreduced, self.number),
-            kv_bytes(self.size, self.held, self.past, self.number),
+            kv_bytes(self.size, self.full, self.unreduced, self.room, self.number),
+            kv_bytes(self.size, self.held, self.past, self.room, self.number),
         )
 
     def boxes(self) -> list[list[torch.Tensor]]:
-        return [[torch.from_numpy(boxes_of(image, self.overview)) for image in row] for row in self.images]
+        return [[torch.from_numpy(boxes_of(p.image, row.family.overview)) for p in row.placed] for row in self.rows]
+
+    def picture(self, row: int, number: int, aspect: float) -> tuple[torch.Tensor, torch.Tensor]:
+        pictures = self.rows[row].pictures()
+        if not 0 <= number < len(pictures):
+            raise InputError(f"row {row} shows {len(pictures)} pictures, so there is no picture={number}")
+        placed, overview = pictures[number], self.rows[row].family.overview
+        return torch.from_numpy(placed.tokens), torch.from_numpy(boxes_of(placed.image, overview, aspect))
 
     def centre_crop(self) -> bool:
         return self.centred
@@ -147,9 +145,6 @@ def build_report(session: Session, size: Dimensions, cached: bool) -> Report:
     for layer in range(depth):
         done = [stage for stage in session.stages if stage.layer <= layer]
         visual.append(done[-1].n_after if done else original)
-    everything = [seen for tap in session.vision.taps for seen in tap.per_layer]
-    pictures = [seen[0] for seen in everything]
-    inside = [seen for tap in session.vision.taps if tap.merged is not None for seen in tap.merged.seen] or everything
     facts = PrefillFacts(
         size=size,
         full=[[n + t for n, t in zip(original, text, strict=True)]] * depth,
@@ -157,22 +152,42 @@ def build_report(session: Session, size: Dimensions, cached: bool) -> Report:
         held=[session.at(session.held, layer).lengths for layer in range(depth)],
         unreduced=[session.past.tokens] * depth,
         past=session.past.columns,
-        pictures=pictures,
-        tokens=[height * width for tap in session.vision.taps for height, width in tap.tokens],
-        unmerged=everything,
-        inside=inside,
+        room=[cache_room(session.past.cache, layer) for layer in range(depth)],
+        unmerged=_pictures(session, merged=False),
+        pictures=_pictures(session, merged=True),
         shown=[_pictures_of(session, row) for row in range(len(original))],
-        second=[
-            (row, sum(decoder_layer_flops(size, n, layer=layer) for layer in range(layers)))
-            for row, n, layers in session.second_runs
-        ],
+        second=[(row, _first_layers(size, n, layers)) for row, n, layers in session.second_runs],
         number=session.number_bytes if cached else 0,
         class_token=view.has_class_token,
-        images=[[placed.image for placed in row] for row in layout.images],
-        overview=view.family.overview,
+        rows=[_shown(session, row) for row in range(len(original))],
         centred=view.family.packer is None and view.config.vision_config.model_type == "clip_vision_model",
     )
     return Report(session.stages, visual, text, facts)
+
+
+def _shown(session: Session, row: int) -> Shown:
+    """The images of a row, with the text before each."""
+    view, prompt = session.view, session.prompt
+    columns, placed, texts = prompt.layout.columns[row], prompt.layout.images[row], None
+    if prompt.ids is not None:
+        firsts = [int(columns[each.tokens[0]]) for each in placed]
+        ends = [0, *(int(columns[each.tokens[-1]]) + 1 for each in placed)]
+        texts = [prompt.ids[row, end:first].tolist() for end, first in zip(ends, firsts, strict=False)]
+    return Shown(placed, texts, view.family, str(getattr(view.config, "_name_or_path", "")))
+
+
+def _pictures(session: Session, merged: bool) -> list[Picture]:
+    """The pictures that the tower took in; `merged`: with what a strategy left of them there."""
+    found: list[Picture] = []
+    for number, tap in enumerate(session.vision.taps):
+        inside = tap.merged.seen if merged and tap.merged is not None else tap.per_layer
+        for side, tokens, seen in zip(tap.sides, tap.projected_tokens, inside, strict=True):
+            found.append(Picture(side, tokens, seen, -1 - number if tap.in_one_sequence else len(found)))
+    return found
+
+
+def _first_layers(size: Dimensions, tokens: int, layers: int) -> int:
+    return sum(decoder_layer_flops(size, tokens, layer=layer) for layer in range(layers))
 
 
 def _pictures_of(session: Session, row: int) -> list[int]:

@@ -10,7 +10,7 @@ import torch
 from seeless.core.attention import check_attention, read_nothing
 from seeless.core.capture import Call, Capture, Reached
 from seeless.core.family import ModelView
-from seeless.core.masks import ready_mask, token_blocks
+from seeless.core.masks import causal_mask, of_all_layers, token_blocks
 from seeless.core.prompt import Prompt
 from seeless.core.sharding import leave
 from seeless.core.transfer import upload
@@ -30,6 +30,7 @@ class SecondForward:
         prompt: the running prompt, with its positions.
         embeds: `[batch, seq, dim]`, what it is made of.
         injected: features `[visual, dim]` of all its visual tokens, one tensor for each early layer that adds them.
+        layer_inputs: whether layers take something of their own for every token, which a second prompt would lack.
         runs: gets (row, tokens, decoder layers) of every run.
         self_check: whether attention that is read for the first time is compared with the model's own.
     """
@@ -38,6 +39,7 @@ class SecondForward:
     prompt: Prompt
     embeds: torch.Tensor
     injected: Sequence[torch.Tensor] | None
+    layer_inputs: bool
     runs: list[tuple[int, int, int]]
     self_check: bool
     known: dict[tuple, torch.Tensor] = field(default_factory=dict)
@@ -54,7 +56,8 @@ class SecondForward:
             before, between, after: ids of the text before the first image, between two, and after the last.
 
         Raises:
-            UnsupportedModel: the model is being trained, or places text by the pictures around it.
+            UnsupportedModel: the model is being trained, places text by the pictures around it, or is one whose layers
+                need more than the prompt.
             InputError: a text that is none, no token after an image of the running prompt, or a prompt too long.
         """
         if self.trained:
@@ -66,6 +69,11 @@ class SecondForward:
             raise UnsupportedModel(
                 f"positions of text next to a picture depend on the picture in {self.view.family.title}, so it cannot "
                 "be put into a second prompt; choose a strategy that reads the running prompt only"
+            )
+        if self.layer_inputs:
+            raise UnsupportedModel(
+                f"the layers of this {self.view.family.title} model take something of their own for every token, which "
+                "a second prompt does not have; choose a strategy that reads the running prompt only"
             )
         asked = (row, *map(tuple, (before, between, after, layers)))
         if asked not in self.known:
@@ -128,18 +136,15 @@ class SecondForward:
         self, embeds: torch.Tensor, positions: torch.Tensor, places: torch.Tensor, row: int, layers: Sequence[int]
     ) -> torch.Tensor:
         view, length = self.view, embeds.shape[1]
-        if view.window is not None and length >= view.window:
-            raise InputError(
-                f"the second prompt has {length} tokens, but some layers of this {view.family.title} model look back "
-                f"only {view.window} (sliding_window); shorten it"
-            )
         visual = torch.zeros(1, length, dtype=torch.bool, device=embeds.device)
         visual[0, places] = True
         # An explicit mask: the positions of visual tokens, many of them equal, must not be taken for packed sequences.
         mask: Any = torch.ones(1, length, dtype=torch.long, device=embeds.device)
-        if view.family.bidirectional:
+        if view.both_ways:
             types = torch.zeros_like(mask) if view.family.prefix else visual.long()
-            mask = ready_mask(view, embeds, mask, None, token_blocks(types, view.family.prefix))
+            blocks, plain = token_blocks(types, view.family.prefix), mask
+            at = torch.arange(length, device=embeds.device)[None] if view.reaches(length) else None
+            mask = of_all_layers(view, lambda layer: causal_mask(view, embeds, plain, None, layer, blocks, at))
         given = {"inputs_embeds": embeds, "attention_mask": mask, "use_cache": False}
         given["position_ids"] = positions if self._axes > 1 else positions[0]
         if self.injected is not None:
@@ -152,7 +157,7 @@ class SecondForward:
         deepest = max(layers)
 
         def see(index: int, call: Call) -> None:
-            rows[index] = _last_row(call, places)
+            rows[index] = _last_row(call, places, view.window if view.slides(index) else None)
             if index == deepest:
                 raise Reached(call.module)
 
@@ -168,11 +173,13 @@ class SecondForward:
         return torch.stack([rows[index].to(embeds.device) for index in layers])
 
 
-def _last_row(call: Call, places: torch.Tensor) -> torch.Tensor:
-    """`[heads, visual]`, attention of the last token, which sees everything, to the tokens at `places`."""
+def _last_row(call: Call, places: torch.Tensor, window: int | None) -> torch.Tensor:
+    """`[heads, visual]`, attention of the last token, which sees everything within the layer's window, to the tokens at
+    `places`."""
     device, length = call.key.device, call.key.shape[2]
     query, columns = call.query[:, :, -1:], torch.arange(length, device=device)[None]
-    weights = attention_rows(query, call.key, call.scaling, None, columns, call.softcap, call.sinks)
+    seen = None if window is None else (columns >= length - window)[:, None]
+    weights = attention_rows(query, call.key, call.scaling, seen, columns, call.softcap, call.sinks)
     if call.output is not None:
         row = torch.zeros(1, dtype=torch.long, device=device)
         check_attention(call, row, row[:, None] + length - 1, weights)

@@ -11,6 +11,7 @@ from seeless.core.cache import Span, cached_keys, is_static, trim
 from seeless.core.checks import Findings
 from seeless.core.family import ModelView
 from seeless.core.ledger import Ledger
+from seeless.core.masks import causal_mask, of_all_layers
 from seeless.core.past import Past
 from seeless.core.positions import TokenRow
 from seeless.core.prompt import Prompt
@@ -26,6 +27,7 @@ class Session:
     """One prefill.
 
     Attributes:
+        beyond: whether some of the conversation is out of a window's reach, so that masks need `places`.
         row: the tokens that are left now, all of them at first.
         alive: `[batch, seq]` bool, the same over the columns of the input; text is alive throughout.
         seen, held: from which layer on which tokens are seen, and held in the cache.
@@ -36,8 +38,10 @@ class Session:
         watched: per layer, what entered it, and the row and the ledger then.
         uninjected: `[batch, slots, dim]` as the last layer gave it, if visual features were added to that since.
         added: how many tokens were added so far.
+        layer_inputs: whether layers take something of their own for every token.
         self_check: whether attention that is read for the first time is compared with the model's own.
         second_runs: (row, tokens, decoder layers) of second prompts that were run.
+        chunk: first slot and end of those that the decoder takes in now; None: all.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class Session:
         self_check: bool = True,
     ) -> None:
         self.view, self.prompt, self.vision, self.past = view, prompt, vision, past
+        self.beyond = view.reaches(past.tokens + prompt.length)
         self.self_check = self_check
         self.embeds: torch.Tensor | None = embeds
         self.blocks, self.number_bytes = blocks, embeds.element_size()
@@ -70,7 +75,9 @@ class Session:
         self.watched: dict[int, tuple[torch.Tensor, TokenRow, Ledger]] = {}
         self.uninjected: torch.Tensor | None = None
         self.added = 0
+        self.layer_inputs = False
         self.second_runs: list[tuple[int, int, int]] = []
+        self.chunk: tuple[int, int] | None = None
         self._places: dict[tuple, tuple[torch.Tensor, torch.Tensor]] = {}
         lengths = prompt.lengths()
         self._answering = [n - len(prompt.columns_asking(row)) for row, n in enumerate(lengths)]
@@ -140,6 +147,24 @@ class Session:
         """`blocks` of the tokens of a row, `[batch, slots]`."""
         return None if self.blocks is None else self.blocks.to(row.column.device).gather(1, row.column)
 
+    def places(self, layer: int, row: TokenRow) -> torch.Tensor | None:
+        """Where in the conversation, dropped tokens counted, everything stands that a layer will have counted, `[batch,
+        past + slots]`; None where no layer has a window."""
+        if self.view.window is None:
+            return None
+        before = self.past.places(layer, row.column.device)
+        return torch.cat([before.expand(len(row.lengths), -1), self.past.tokens + row.places], 1)
+
+    def layer_mask(self, layer: int, hidden: torch.Tensor, row: TokenRow) -> Any:
+        """What a layer's kernel wants as mask for the tokens of a row, `hidden`."""
+        places = self.places(layer, row) if self.beyond else None
+        mask, blocks = self.mask(layer, row), self.blocks_of(row)
+        return causal_mask(self.view, hidden, mask, self.past.cache, layer, blocks, places)
+
+    def ready_masks(self, hidden: torch.Tensor) -> Any:
+        """Masks for all layers and what is left, `hidden`, in the form in which base models hand them over."""
+        return of_all_layers(self.view, lambda layer: self.layer_mask(layer, hidden, self.row))
+
     def after_cut(self, layer: int, past: str, dropped: list[bool]) -> None:
         """Note that layers from `layer` on see the new row; with `past="trim"`, cut the caches before it, too.
 
@@ -200,7 +225,8 @@ class Session:
             moved = self.past.moved(first, seen.moved_after)
             if record is None and held is last and moved is spans[-1].moved:
                 continue
-            spans.append(Span(first, self.past.columns[first] + held.slots, self.mask(first, held), moved))
+            columns, places = self.past.columns[first] + held.slots, self.places(first, held)
+            spans.append(Span(first, columns, self.mask(first, held), moved, places))
             last = held
         return spans
 
@@ -214,3 +240,17 @@ class Session:
         """
         if (numbers := self.findings.numbers()) is not None:
             self.findings.check(fetch({"numbers": numbers})["numbers"].tolist())
+
+    def restore(self, output: Any) -> Any:
+        """The decoder's output with hidden states back at full length; attention maps stay as the kernel made them."""
+
+        def back(hidden: torch.Tensor, layer: int) -> torch.Tensor:
+            row = self.at(self.seen, layer)
+            return hidden if row.whole else row.restore(hidden, self.prompt.length)
+
+        output.last_hidden_state = back(output.last_hidden_state, self.view.depth - 1)
+        if output.get("hidden_states") is not None:
+            states = output.hidden_states
+            restored = [back(x, max(0, i - 1)) for i, x in enumerate(states[:-1])]
+            output.hidden_states = (*restored, output.last_hidden_state)
+        return output

@@ -21,7 +21,7 @@ from seeless.core.transfer import fetch, upload
 from seeless.core.units import Layout, Unit
 from seeless.decision import Decision, Extend, Merge
 from seeless.errors import BudgetError, InputError, StrategyError, UnsupportedModel
-from seeless.strategy import Strategy, TowerStrategy
+from seeless.strategy import MANY, Strategy, TowerStrategy
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,12 +84,18 @@ def plan_stages(strategies: list[Strategy], view: ModelView) -> list[PlannedStag
 
     Raises:
         UnsupportedModel: positions are to be renumbered, but the model's have several axes.
-        BudgetError: several strategies act inside the tower.
+            Or tokens are to leave where later layers take keys and values from.
+        BudgetError: several strategies act inside the tower, or one of several has an average.
     """
     stages = []
     parts = [part for given in strategies for part in given.parts()]
     if len(inside := [strategy for strategy in parts if isinstance(strategy, TowerStrategy)]) > 1:
         raise BudgetError(f"{inside} all act inside the vision tower, where one strategy can merge; give one of them")
+    if len(parts) > 1 and (whole := next((strategy for strategy in parts if strategy.average is not None), None)):
+        raise BudgetError(
+            f"average={whole.average} is of all decoder layers, but {whole.name} is one of {len(parts)} strategies "
+            "that act together; give each its keep="
+        )
     for strategy in parts:
         positions = strategy.positions or ("keep" if view.family.mrope else strategy.own_positions)
         if positions == "renumber" and view.family.mrope:
@@ -97,7 +103,14 @@ def plan_stages(strategies: list[Strategy], view: ModelView) -> list[PlannedStag
                 f"positions='renumber' has no meaning on {view.family.title}, whose positions are coordinates of time, "
                 "height and width; leave positions out or use 'keep'"
             )
+        if isinstance(strategy.average, float):  # refuse what no picture could have
+            strategy.kept_of(0, MANY, view.depth)
         alike: set[str] = set()
+        if (late := max(strategy.layers(view.depth), default=0)) > view.last_cut:
+            raise UnsupportedModel(
+                f"tokens cannot leave before layer {late} of this {view.family.title} model, whose later layers take "
+                f"keys and values of earlier ones; the last layer before which they can is {view.last_cut}"
+            )
         for index, layer in enumerate(strategy.layers(view.depth)):
             stages.append(PlannedStage(layer, strategy, index, positions == "renumber", alike))
     return sorted(stages, key=lambda stage: (stage.layer, not isinstance(stage.strategy, TowerStrategy)))
@@ -198,7 +211,7 @@ def _context(session: Session, stage: PlannedStage, group: Group, answers: Answe
     return Context(
         layer=stage.layer,
         stage_index=stage.index,
-        n_keep=min(strategy.count(stage.index, group.visual), group.present),
+        n_keep=min(strategy.kept_of(stage.index, group.visual, session.view.depth), group.present),
         index=group.index,
         n_original=group.visual,
         grid=unit.grid if group.complete else None,

@@ -31,6 +31,8 @@ def merging_layers(view: ModelView, kind: str, strategy: TowerStrategy, choice: 
         UnsupportedModel: the tower or the model cannot do what the strategy asks for.
         BudgetError: there is no such layer.
     """
+    if not view.family.tower_layers:
+        raise view.refuse_unread()
     title, tapped = view.family.title, view.tapped_layers(kind, choice)
     if view.family.padded:
         raise UnsupportedModel(
@@ -51,6 +53,11 @@ def merging_layers(view: ModelView, kind: str, strategy: TowerStrategy, choice: 
         raise UnsupportedModel(
             f"some tower layers of {title} convolve over the grid of patches, which merged tokens do not fill; use a "
             "strategy that acts at the entry"
+        )
+    if kind in view.family.places:
+        raise UnsupportedModel(
+            f"pictures of {title} have padding behind them in the tower, and their patches are pooled by their places "
+            "after it, so tokens cannot merge inside; use a strategy that acts at the entry or later"
         )
     if strategy.first >= tapped[0]:
         raise BudgetError(

@@ -54,6 +54,7 @@ class VisionTap:
         made: the attention of the layer that produced the features the projector takes.
         reader: that of the layer after it, which takes the same features in; None where it is the tower's last.
         seen: `[pictures, patches]` bool, False = padding of the picture; None if there is none.
+        room: patches the tower took in of every picture, where padding behind its own filled it up; None if none did.
         projected: what the projector took in, with its gradient.
         class_token: `[pictures, dim]`, the tower's class token at the same depth, with its gradient; None without one.
         taken: shape of what the layer that made the features took in, class tokens included, or else the projector.
@@ -64,6 +65,7 @@ class VisionTap:
         source: of every token that enters, the place among those of all pictures that show patches; `NO_PATCH`.
         merged: what became of the tokens, if they were merged inside the tower.
         width: of what the projector took in.
+        came_out: tokens that the projector gave.
         asked: whether the features were asked for.
         over: whether a prefill has used it, and states were given up.
         trained: whether those had a gradient.
@@ -78,6 +80,7 @@ class VisionTap:
     class_token: torch.Tensor | None = None
     taken: torch.Size | None = None
     entered: tuple[Side, ...] = ()
+    room: int | None = None
     patches: tuple[Side, ...] = ()
     tokens: tuple[Side, ...] = ()
     grids: np.ndarray | None = None
@@ -85,6 +88,7 @@ class VisionTap:
     source: np.ndarray | None = field(default=None, repr=False)
     merged: Merged | None = field(default=None, repr=False)
     width: int = 0
+    came_out: int = 0
     asked: bool = False
     over: bool = False
     trained: bool = False
@@ -92,6 +96,11 @@ class VisionTap:
     def may_read(self, *signals: TowerSignal) -> bool:
         """Whether any of these may be asked for."""
         return self.reads is None or not self.reads.isdisjoint(signals)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Patches of every picture, padding behind them included."""
+        return [self.room or height * width for height, width in self.patches]
 
     @property
     def count(self) -> int:
@@ -107,12 +116,36 @@ class VisionTap:
                 self.patches = tuple((height // 2, width // 2) for height, width in grids)
 
     @property
+    def sides(self) -> list[Side]:
+        """(height, width) of every picture as it enters the tower; of one row where padding, which has no place in the
+        picture, fills it up."""
+        return list(self.entered or self.patches) if self.room is None else [(1, self.room)] * len(self.patches)
+
+    @property
     def per_layer(self) -> list[list[int]]:
         """Of every picture, the patches that each layer of the tower saw, if a strategy did not merge any."""
         name, layers = self.view.family.merging_layer, len(self.view.tower_layers("image"))
         first = layers if name is None else getattr(self.view.config.vision_config, name) + 1
-        grids = zip(self.entered or self.patches, self.patches, strict=True)
-        return [[h * w] * first + [own[0] * own[1]] * (layers - first) for (h, w), own in grids]
+        sizes = zip(self.sides, self.sizes, strict=True)
+        return [[h * w] * first + [size] * (layers - first) for (h, w), size in sizes]
+
+    @property
+    def projected_tokens(self) -> list[int]:
+        """Per picture, the tokens that the projector gave: class tokens, and tokens that are pooled later, included;
+        without those that only fill a picture up to the size of another."""
+        own = [height * width for height, width in self.tokens]
+        if self.view.family.padded or sum(own) == self.came_out:
+            return own
+        return [self.came_out // len(own)] * len(own)
+
+    @property
+    def in_one_sequence(self) -> bool:
+        """Whether the attention of all pictures is computed together, with a mask between them. Towers that are given
+        grids keep pictures apart by these."""
+        if self.taken is None or self.grids is not None:
+            return False
+        flash = "flash" in str(self.view.config.vision_config._attn_implementation)
+        return len(self.taken) == 3 and self.taken[0] < len(self.patches) and not flash
 
     def describe(self, images: list[Image]) -> None:
         """Note where the tokens of every picture are among what enters the decoder."""
@@ -157,6 +190,8 @@ class VisionTap:
     # Patches: everything `[patches of all pictures, ...]`.
 
     def _opened(self, tap: AttentionTap | None) -> AttentionTap:
+        if tap is None and not self.view.family.tower_layers:
+            raise self.view.refuse_unread()
         if tap is None:
             raise InputError(
                 "this strategy reads the vision tower, but none of its layers produced these features; "
@@ -173,13 +208,16 @@ class VisionTap:
     def _attention(self, tap: AttentionTap) -> torch.Tensor:
         """`[patches, heads]`: from the class token, or from all patches of the piece on average; class tokens out."""
         lead = int(self.view.has_class_token)
-        sizes = [height * width + lead for height, width in self.patches]
-        return self._without_class_tokens(tap.attention(sizes, self.seen))
+        return self._patches_alone(tap.attention([size + lead for size in self.sizes], self.seen))
 
-    def _without_class_tokens(self, patches: torch.Tensor) -> torch.Tensor:
-        if not self.view.has_class_token:
+    def _patches_alone(self, patches: torch.Tensor) -> torch.Tensor:
+        """Without class tokens and padding behind patches."""
+        if self.view.has_class_token:
+            return patches.view(len(self.patches), -1, *patches.shape[1:])[:, 1:].flatten(0, 1)
+        if self.room is None:
             return patches
-        return patches.view(len(self.patches), -1, *patches.shape[1:])[:, 1:].flatten(0, 1)
+        own = [self.room * i + np.arange(height * width) for i, (height, width) in enumerate(self.patches)]
+        return patches[upload([np.concatenate(own)], patches.device)[0]]
 
     # Tokens: everything `[tokens of all pictures, ...]`.
 
@@ -204,7 +242,7 @@ class VisionTap:
     @cached_property
     def token_keys(self) -> torch.Tensor:
         """`[tokens, heads, head_dim]`."""
-        return self._to_tokens(self._without_class_tokens(self._opened(self.made).keys()))
+        return self._to_tokens(self._patches_alone(self._opened(self.made).keys()))
 
     @cached_property
     def reader_attention(self) -> torch.Tensor:
@@ -216,7 +254,7 @@ class VisionTap:
     def reader_keys(self) -> torch.Tensor:
         """`[tokens, width]`, of the same layer."""
         keys = self._opened(self.reader or self.made).joined().keys()[:, 0]
-        return self._to_tokens(self._without_class_tokens(keys))
+        return self._to_tokens(self._patches_alone(keys))
 
     def _check_gradient(self) -> None:
         if self.over and self.trained and torch.is_grad_enabled():
@@ -358,19 +396,3 @@ class Vision:
     @property
     def reader_signal(self) -> str:
         return " and ".join(dict.fromkeys(tap.reader_signal for tap in self.taps))
-
-
-def token_side(patches: Side, tokens: int) -> Side | None:
-    """The grid of `tokens` tokens made from a grid of patches by merging squares; None if there is none.
-
-    >>> token_side((24, 24), 576), token_side((32, 32), 256), token_side((27, 27), 196), token_side((4, 6), 7)
-    ((24, 24), (16, 16), (14, 14), None)
-    """
-    height, width = patches
-    if height * width == tokens:
-        return patches
-    ratio = max(1, round((height * width / max(1, tokens)) ** 0.5))
-    for side in ((height // ratio, width // ratio), (-(-height // ratio), -(-width // ratio))):
-        if side[0] * side[1] == tokens:
-            return side
-    return None

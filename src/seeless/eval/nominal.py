@@ -1,7 +1,7 @@
 """What a nominal budget is in each strategy's own terms: the one rule that sweeps go by."""
 
 from dataclasses import MISSING
-from typing import Any
+from typing import Any, Literal
 
 import seeless as sl
 from seeless.named.knobs import Values, build_strategies, default_of
@@ -9,7 +9,8 @@ from seeless.named.strategies import Choice, choose, guest_names, shadowed
 from seeless.strategy import Recipe
 from seeless.vtr import VTR_REGISTRY, CLSEStrategy
 
-BUDGETS = ("keep", "keep_ratio", "keep_tokens", "retain_ratio", "seed")
+BUDGETS = ("keep", "average", "keep_ratio", "keep_tokens", "retain_ratio", "seed")
+By = Literal["keep", "average"]
 
 
 def all_strategies() -> list[str]:
@@ -34,7 +35,9 @@ def takes_seed(name: str) -> bool:
     return "seed" in {knob.name for knob in choose(name).knobs()}
 
 
-def at_budget(name: str, budget: float | int, seed: int = 0, values: Values | None = None) -> sl.Strategy | Recipe:
+def at_budget(
+    name: str, budget: float | int, seed: int = 0, values: Values | None = None, by: By = "keep"
+) -> sl.Strategy | Recipe:
     """A strategy with its paper's defaults and a nominal budget.
 
     The budget is what its author would call it, which is not what it costs: that is the mean number of visual tokens
@@ -46,6 +49,7 @@ def at_budget(name: str, budget: float | int, seed: int = 0, values: Values | No
         budget: a share in (0, 1], or a number of tokens.
         seed: for a strategy that has one.
         values: other fields as texts, by their names or `strategy.field`; those of other strategies are left out.
+        by: "average" if the budget is what a decoder layer shall see on average, which guests do not know.
 
     Raises:
         UnknownStrategy: no such name.
@@ -58,8 +62,8 @@ def at_budget(name: str, budget: float | int, seed: int = 0, values: Values | No
     own = {each: text for each, text in (values or {}).items() if belongs(each, choice)}
     for each in own:
         if each.rpartition(".")[2] in BUDGETS:
-            raise sl.BudgetError(f"{each} is set by the sweep, by --keep and --seed; leave it out")
-    given = _budget(choice, budget, own)
+            raise sl.BudgetError(f"{each} is set by the sweep, by --keep or --average, and --seed; leave it out")
+    given = _budget(choice, budget, own) if by == "keep" else _average(choice, budget)
     if takes_seed(name):
         given["seed"] = str(seed)
     return build_strategies([name], {**own, **{f"{choice.prefix}.{knob}": text for knob, text in given.items()}})[0]
@@ -70,6 +74,12 @@ def belongs(value: str, choice: Choice) -> bool:
     prefix, _, name = value.rpartition(".")
     names = {knob.name for knob in choice.knobs()}
     return prefix in ("", choice.prefix) and (name in names or name.removeprefix("no_") in names)
+
+
+def _average(choice: Choice, budget: float | int) -> dict[str, str | None]:
+    if "average" not in {knob.name for knob in choice.knobs()}:
+        raise sl.BudgetError(f"{choice.name} knows no average over the layers; sweep it with --keep")
+    return {"average": str(budget)}
 
 
 def _budget(choice: Choice, budget: float | int, values: Values) -> dict[str, str | None]:

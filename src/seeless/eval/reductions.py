@@ -152,7 +152,8 @@ def native(
         value = getattr(strategy, knob.name)
         if value != default_of(knob):
             arguments[knob.name] = _text(knob.name, value)
-    budget = {"keep": "_k", "keep_tokens": "_k", "keep_ratio": "_r", "layer": "_l", "prune_layer": "_l"}
+    budget = {"keep": "_k", "average": "_a", "keep_tokens": "_k", "keep_ratio": "_r"}
+    budget |= {"layer": "_l", "prune_layer": "_l"}
     label = name.replace(":", "-") + "".join(
         f"{short}{arguments[key].strip('[]').replace(';', '-')}" for key, short in budget.items() if key in arguments
     )

@@ -19,7 +19,7 @@ from seeless.eval.budgets import check_count, show_one_picture
 from seeless.eval.errors import FailedEvaluation
 from seeless.eval.inprocess import Evaluated, evaluate
 from seeless.eval.loyalty import Answers, agreement, divergence, load_answers, save_answers
-from seeless.eval.nominal import at_budget, takes_seed
+from seeless.eval.nominal import By, at_budget, takes_seed
 from seeless.eval.rows import FAILED, REFUSED, Row, check_rows, key_of, latest, read_rows
 from seeless.jsonl import append_lines
 from seeless.named.knobs import Values
@@ -99,7 +99,11 @@ class Outcome:
 
 
 def plan(
-    names: Sequence[str], budgets: Sequence[float | int], seeds: Sequence[int] = (0,), values: Values | None = None
+    names: Sequence[str],
+    budgets: Sequence[float | int],
+    seeds: Sequence[int] = (0,),
+    values: Values | None = None,
+    by: By = "keep",
 ) -> list[Planned]:
     """The runs of a sweep: the untouched model, then every strategy at every budget; with every seed if it has one.
 
@@ -115,7 +119,7 @@ def plan(
         for keep in budgets:
             for seed in seeds if takes_seed(name) else [None]:
                 try:
-                    runs.append(Planned(name, keep, seed, at_budget(name, keep, seed or 0, values)))
+                    runs.append(Planned(name, keep, seed, at_budget(name, keep, seed or 0, values, by)))
                 except REFUSALS as error:
                     runs.append(Planned(name, keep, seed, refused=one_line(error)))
     return runs

@@ -7,6 +7,8 @@ FAMILY = Family(
     model_types=("gemma3",),
     tokens="mm_tokens_per_image",
     projected=False,
-    bidirectional=True,
-    note="conversations must stay shorter than the decoder's sliding window, and attention must be eager or sdpa",
+    crops="told",
+    crops_told=("here are some crops to help you see better",),
+    both_ways=("full_attention", "sliding_attention"),
+    note="attention must be eager or sdpa",
 )

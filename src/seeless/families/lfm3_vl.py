@@ -13,6 +13,5 @@ FAMILY = Family(
     projected=False,
     grids={"image": "image_grid_thw", "video": "video_grid_thw"},
     video_token="video_token_id",
-    note="the first decoder layers have no attention, so methods that read it act before layer 3 at the earliest; "
-    "conversations must stay shorter than the decoder's sliding window",
+    note="the first decoder layers have no attention, so methods that read it act before layer 3 at the earliest",
 )

@@ -10,5 +10,7 @@ FAMILY = Family(
     projector="connector",
     merge="scale_factor",
     projected=False,
+    overview=-1,
+    crops="marked",
     note="every tile, and every frame of a video, counts as an image of its own: keep counts for each",
 )

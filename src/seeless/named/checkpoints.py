@@ -59,6 +59,36 @@ def load_config(name: str, **options: Any) -> Any:
         return AutoConfig.from_pretrained(name, **options)
 
 
+def names_a_model(name: str) -> bool:
+    """Whether a name looks like a hub id, is a path, or a `model_type` that `transformers` knows."""
+    if "/" in name or os.path.exists(name):
+        return True
+    from transformers import CONFIG_MAPPING
+
+    return name in CONFIG_MAPPING
+
+
+def config_of(name: str) -> Any:
+    """The config of a checkpoint as `load_config` reads it, a path to a `config.json`, or the config that
+    `transformers` makes for a `model_type` when nothing else is said.
+
+    Raises:
+        UnloadableModel: there is no such checkpoint, file or type.
+        UnsupportedModel: its `model_type` has no family.
+    """
+    from transformers import CONFIG_MAPPING
+
+    from seeless import models
+
+    if os.path.exists(name) or "/" in name:
+        return load_config(name)
+    if name not in CONFIG_MAPPING:
+        raise UnloadableModel(f"{brief(name)} is no folder, no config.json and no model_type that transformers knows")
+    models.check_model_type(name)
+    with _refusing(name):
+        return CONFIG_MAPPING[name]()
+
+
 def load_embedded() -> LoadedModel:
     """The embedded model, on the CPU."""
     from seeless.tiny import load_tiny

@@ -96,7 +96,8 @@ def _build(choice: Choice, texts: Values, spell: Spell) -> "sl.Strategy | Recipe
     missing = [knob for knob in choice.knobs() if choice.guest is None and default_of(knob) is MISSING]
     for knob in missing:
         if knob.name == "keep":
-            values.setdefault("keep", DEFAULT_KEEP)
+            if values.get("average") is None:
+                values.setdefault("keep", DEFAULT_KEEP)
         elif OFF_LIMITS in takes(hints[knob.name]):
             raise sl.BudgetError(
                 f"{choice.name} needs {knob.name}, {OFF_LIMITS}; write it in Python: "

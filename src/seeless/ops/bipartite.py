@@ -3,6 +3,8 @@
 import torch
 import torch.nn.functional as F
 
+from seeless.ops.ties import first_of_best, ranking
+
 ROWS_AT_ONCE = 1024
 
 
@@ -31,8 +33,8 @@ def match_bipartite(keys: torch.Tensor, count: int) -> tuple[torch.Tensor, torch
     for some in a.split(ROWS_AT_ONCE, dim=1):
         similarity = some @ b
         best.append(similarity.amax(2))
-        nearest.append(similarity.argmax(2))
-    order = torch.cat(best, 1).argsort(dim=1, descending=True, stable=True)[:, :count]
+        nearest.append(first_of_best(similarity)[..., 0])
+    order = ranking(torch.cat(best, 1), size=1)[:, :count]
     return 2 * order, 2 * torch.cat(nearest, 1).gather(1, order) + 1
 
 

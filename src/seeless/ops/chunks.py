@@ -3,6 +3,8 @@
 import torch
 import torch.nn.functional as F
 
+from seeless.ops.ties import ranking, rounding
+
 EPSILON = 1e-6
 
 
@@ -37,7 +39,8 @@ def share_out(weight: torch.Tensor, sizes: list[int], count: int) -> torch.Tenso
     """How many of `count` places every chunk gets, `[units, chunks]`.
 
     In proportion to `weight` `[units, chunks]`, floored, and never more than a chunk holds. What is left goes to the
-    chunks of the highest weight that have room, one each, again and again until nothing is left.
+    chunks of the highest weight that have room, one each, again and again until nothing is left. Weights that differ by
+    rounding alone tie (`ranking`), and a share that rounding alone may have made whole is floored to the number below.
 
     Args:
         sizes: tokens of every chunk.
@@ -49,10 +52,10 @@ def share_out(weight: torch.Tensor, sizes: list[int], count: int) -> torch.Tenso
     weight = torch.nan_to_num(weight.double())
     room = torch.tensor(sizes).to(weight.device, non_blocking=True)
     share = weight / (weight.sum(1, keepdim=True) + EPSILON)
-    quota = (share * count).floor().long().minimum(room)
+    quota = (share * count * (1 - rounding(torch.float32))).floor().long().minimum(room)
     left = count - quota.sum(1, keepdim=True)
     # One ticket for each free place: those of a first round in the order of the weights, then of a second, and so on.
-    rank = weight.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    rank = ranking(weight.float()).argsort(dim=1)
     turn = torch.arange(max(sizes), device=weight.device)
     ticket = (turn * len(sizes) + rank[..., None]).masked_fill(
         turn >= (room - quota)[..., None], len(sizes) * max(sizes)

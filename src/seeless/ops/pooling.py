@@ -1,11 +1,8 @@
 """Average pooling of a token grid to an exact number of cells."""
 
-from functools import lru_cache
-
 import torch
 
 
-@lru_cache(maxsize=64)
 def pooling_cells(height: int, width: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Split a grid into exactly `count` rectangular cells, as even and as square as the count allows.
 

@@ -3,6 +3,9 @@
 import torch
 import torch.nn.functional as F
 
+TABLE = 67_108_864  # most similarities that are held at once, 256 MiB in float32
+PIECE = 16_777_216  # most that are worked on at once
+
 
 def drop_duplicates(
     features: torch.Tensor, order: torch.Tensor, count: int, step: int = 8, ascending: bool = False
@@ -12,6 +15,10 @@ def drop_duplicates(
     The list is split by alternation into a and b. The tokens of a that are most similar (cosine) to any of b leave;
     the rest of a, in descending order of that similarity, followed by b, is the next list (VisPruner, ICCV 2025,
     arXiv 2412.01818v2, section 3.3). Odd lists give a the extra token, and never more than all of a leaves at once.
+
+    All similarities are computed once, and each turn looks its own up; lists too long for that (more than 8,192 tokens
+    of one unit) compute those of each turn. Both are worked out in float64 and rounded to float32, so that equal tokens
+    are equally similar. There are (listed - count) / step turns, one after the other.
 
     Args:
         features: `[units, visual, dim]`.
@@ -25,14 +32,36 @@ def drop_duplicates(
     """
     if count == 0:
         return order[:, :0]
-    normalized = F.normalize(features, dim=-1)
-    while (listed := order.shape[1]) > count:
-        a, b = order[:, 0::2], order[:, 1::2]
-        removed = min(step, listed - count, a.shape[1])
-        of_a, of_b = (normalized.gather(1, x[..., None].expand(-1, -1, features.shape[-1])) for x in (a, b))
-        nearest = (of_a @ of_b.transpose(1, 2)).amax(2)
+    units, listed = order.shape
+    own = _rows(F.normalize(features.double(), dim=-1), order)  # of the tokens listed, at their first places
+    table = (own @ own.transpose(1, 2)).float() if units * listed**2 <= TABLE else None
+    place = torch.arange(listed, device=order.device).expand(units, -1)
+    while (left := place.shape[1]) > count:
+        a, b = place[:, 0::2], place[:, 1::2]
+        removed = min(step, left - count, a.shape[1])
+        nearest = _nearest_of(own, a, b) if table is None else _looked_up(table, a, b)
         ranked = nearest.argsort(dim=1, descending=True, stable=True)[:, removed:]
         if ascending:
             ranked = ranked.flip(1)
-        order = torch.cat([a.gather(1, ranked), b], dim=1)
-    return order
+        place = torch.cat([a.gather(1, ranked), b], dim=1)
+    return order.gather(1, place)
+
+
+def _rows(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """`x` `[units, n, dim]` at `index` `[units, m]`."""
+    first = torch.arange(len(x), device=x.device)[:, None] * x.shape[1]
+    return x.flatten(0, 1).index_select(0, (index + first).flatten()).view(*index.shape, -1)
+
+
+def _looked_up(table: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """The highest similarity of each of `a` to any of `b`, from a table of all, `[units, a]`."""
+    away = torch.ones(table.shape[:2], dtype=torch.bool, device=table.device).scatter(1, b, False)[:, None]
+    size = max(1, PIECE // (len(table) * table.shape[2]))
+    return torch.cat([_rows(table, some).masked_fill_(away, -torch.inf).amax(2) for some in a.split(size, dim=1)], 1)
+
+
+def _nearest_of(own: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """The same, multiplied out."""
+    others = _rows(own, b).transpose(1, 2)
+    size = max(1, PIECE // b.numel())
+    return torch.cat([(_rows(own, some) @ others).float().amax(2) for some in a.split(size, dim=1)], 1)

@@ -5,23 +5,20 @@ import torch
 EPSILON = 1e-6
 
 
-def high_pass(
-    height: int, width: int, cutoff_ratio: float, device: torch.device | None = None, softening: float = 0.0
-) -> torch.Tensor:
-    """Gaussian high-pass mask `[height, width]`, zero frequency in the centre, float32.
+def low_pass(size: int, variance: float, device: torch.device | None = None) -> torch.Tensor:
+    """Gaussian low-pass of a periodic signal of `size` values, as a matrix `[size, size]`, float64.
 
-    1 - exp(-r^2 / (2 b^2 + softening)), r the distance from (floor(height / 2), floor(width / 2)), b = min of the two
-    times `cutoff_ratio`. Without softening, b = 0 lets everything pass.
+    What the discrete Fourier transform, a factor exp(-f^2 / variance) for each frequency f, and the transform back make
+    of a signal. A Gaussian of two frequencies is the product of two of one, so this is done along either axis.
 
-    >>> high_pass(3, 3, 1.0)[1].tolist() == [1 - 0.6065306663513184, 0.0, 1 - 0.6065306663513184]
+    >>> low_pass(3, 2.0).sum(1).tolist() == [1.0, 1.0, 1.0]  # what is constant passes
     True
     """
-    bandwidth = min(height // 2, width // 2) * cutoff_ratio
-    y = torch.arange(height, device=device) - height // 2
-    x = torch.arange(width, device=device) - width // 2
-    squared = (y[:, None] ** 2 + x**2).float()
-    width_squared = 2 * bandwidth**2 + softening
-    return 1 - (-squared / width_squared).exp() if width_squared > 0 else torch.ones_like(squared)
+    place = torch.arange(size, dtype=torch.float64, device=device)
+    frequency = place - size // 2
+    angle = 2 * torch.pi / size * frequency[:, None] * place
+    factor = (-frequency.square() / variance).exp()[:, None] / size
+    return angle.cos().T @ (factor * angle.cos()) + angle.sin().T @ (factor * angle.sin())
 
 
 def spectral_energy(
@@ -32,15 +29,18 @@ def spectral_energy(
     Every frame of the grid and every channel is an image of its own (CLSE, arXiv 2606.24165).
 
     Args:
-        features: `[units, visual, dim]`, any dtype; the transform is in float32 (float64 stays).
+        features: `[units, visual, dim]`, any dtype; the filter is in float32 (float64 stays).
         grid: frames, height, width; the tokens lie in raster order.
-        cutoff_ratio, softening: of `high_pass`.
+        cutoff_ratio, softening: of the Gaussian high-pass 1 - exp(-r^2 / (2 b^2 + softening)), r the distance from
+            frequency zero, b = min(floor(height / 2), floor(width / 2)) cutoff_ratio. If both are 0, everything passes.
     """
-    frames, height, width = grid
-    wide = features.to(torch.promote_types(features.dtype, torch.float32))
-    images = wide.reshape(len(features), frames, height, width, -1)
-    mask = torch.fft.ifftshift(high_pass(height, width, cutoff_ratio, features.device, softening))
-    passed = torch.fft.ifft2(torch.fft.fft2(images, dim=(2, 3)) * mask[..., None], dim=(2, 3))
+    _, height, width = grid
+    passed = features.to(torch.promote_types(features.dtype, torch.float32))
+    variance = 2 * (min(height // 2, width // 2) * cutoff_ratio) ** 2 + softening
+    if variance > 0:
+        down, across = (low_pass(size, variance, features.device).to(passed.dtype) for size in (height, width))
+        smooth = down @ passed.reshape(-1, height, width * passed.shape[-1])
+        passed = passed - (across @ smooth.reshape(-1, width, passed.shape[-1])).view_as(passed)
     return passed.abs().mean(-1).flatten(1)
 
 

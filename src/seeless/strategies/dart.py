@@ -62,7 +62,7 @@ class Dart(LayerStrategy):
         likeness = pivots @ visual.transpose(1, 2)
         for pivot, quota in enumerate(self._quotas(ctx.n_keep, pivots.shape[1])):
             alike = likeness[:, pivot].masked_fill(keep, torch.inf)
-            keep = keep | top_mask(-alike, quota)
+            keep = keep | top_mask(-alike, quota, size=1)
         return Keep(keep, count=ctx.n_keep)
 
     def _quotas(self, count: int, pivots: int) -> list[int]:

@@ -9,6 +9,7 @@ from seeless.context import Context
 from seeless.decision import Keep
 from seeless.errors import BudgetError
 from seeless.ops.frames import frame_before
+from seeless.ops.ties import ranking
 from seeless.registry import register
 from seeless.strategy import EntryStrategy, Positions
 
@@ -57,5 +58,5 @@ class EVS(EntryStrategy):
         stays = scores == STAYS
         if self.threshold is not None and not isinstance(self.keep, int):
             return Keep((scores > self.threshold) | stays, scores)
-        rank = scores.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+        rank = ranking(scores, size=1).argsort(dim=1)
         return Keep(rank < stays.sum(1, keepdim=True).clamp(min=ctx.n_keep), scores)

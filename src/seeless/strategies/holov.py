@@ -9,6 +9,7 @@ from seeless.context import Context
 from seeless.decision import Keep
 from seeless.errors import BudgetError
 from seeless.ops.chunks import chunk_sizes, share_out, similarity_spread
+from seeless.ops.ties import ranking
 from seeless.registry import register
 from seeless.strategy import EntryStrategy, Scope
 
@@ -60,7 +61,7 @@ class HoloV(EntryStrategy):
         parts = attention.split(sizes, 1)
         worth = [self._worth(*part) for part in zip(parts, tokens.split(sizes, 1), strict=True)]
         quota = share_out(torch.stack(worth, 1), sizes, ctx.n_keep)
-        ranks = [part.argsort(dim=1, descending=True, stable=True).argsort(dim=1) for part in parts]
+        ranks = [ranking(part).argsort(dim=1) for part in parts]
         mask = torch.cat([rank < quota[:, chunk, None] for chunk, rank in enumerate(ranks)], 1)
         return Keep(mask, attention, ctx.n_keep)
 

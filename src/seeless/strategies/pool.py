@@ -53,5 +53,6 @@ class Pool(EntryStrategy):
 @lru_cache(maxsize=64)
 def _cells(height: int, width: int, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """`pooling_cells` and, `[height * width]`, the weight of every token in its cell's mean, on the host."""
-    cell, centre = pooling_cells(height, width, count)
-    return cell, centre, (1 / torch.bincount(cell, minlength=count))[cell]
+    with torch.inference_mode(False), torch.device("cpu"):  # later forwards are other forwards: of training, say
+        cell, centre = pooling_cells(height, width, count)
+        return cell, centre, (1 / torch.bincount(cell, minlength=count))[cell]

@@ -9,9 +9,12 @@ from seeless.budget import Budget
 from seeless.context import Context
 from seeless.decision import Decision, Keep, Merge
 from seeless.errors import BudgetError
-from seeless.ops.topk import top_mask
+from seeless.ops.ties import rounding
+from seeless.ops.topk import top_indices, top_mask
 from seeless.registry import register
 from seeless.strategy import EntryStrategy, Scope
+
+LIKENESSES_AT_ONCE = 2**22
 
 
 @register("prumerge")
@@ -49,7 +52,7 @@ class PruMerge(EntryStrategy):
     tower = ("features", "reader_attention", "reader_keys")
 
     def __post_init__(self) -> None:
-        adaptive = self.keep is None
+        adaptive = self.keep is None and self.average is None
         object.__setattr__(self, "keep", 1 if adaptive else self.keep)  # checks the budget
         super().__post_init__()
         object.__setattr__(self, "keep", None if adaptive else self.keep)
@@ -92,7 +95,8 @@ class PruMerge(EntryStrategy):
     def _standing_out(self, scores: torch.Tensor) -> torch.Tensor:
         """What stays where there is no budget, `[units, visual]` bool, the one more token left out."""
         low, high = scores.quantile(torch.tensor([0.25, 0.75], dtype=scores.dtype, device=scores.device), dim=1)
-        return (scores > (high + 1.5 * (high - low))[:, None]) | top_mask(scores, 1)
+        bound = (high + 1.5 * (high - low)) * (1 + rounding(scores.dtype))
+        return (scores > bound[:, None]) | top_mask(scores, 1)
 
     def _best(self, scores: torch.Tensor, count: int) -> torch.Tensor:
         """What stays of a budget of `count`, `[units, visual]` bool, the one more token left out."""
@@ -101,9 +105,13 @@ class PruMerge(EntryStrategy):
     def _similar(self, keys: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """The neighbours of some `tokens` `[units, tokens]`, never they themselves, `[units, tokens, neighbours]`."""
         directions = F.normalize(keys.to(torch.promote_types(keys.dtype, torch.float32)), dim=-1)
-        own = directions.gather(1, tokens[..., None].expand(-1, -1, directions.shape[-1]))
-        likeness = (own @ directions.transpose(1, 2)).scatter(2, tokens[..., None], -torch.inf)
-        return likeness.argsort(dim=2, descending=True, stable=True)[..., : min(self.neighbours, keys.shape[1] - 1)]
+        units, visual = keys.shape[:2]
+        found, others = [], directions.transpose(1, 2)
+        for some in tokens.split(max(1, LIKENESSES_AT_ONCE // (units * visual)), dim=1):
+            own = directions.gather(1, some[..., None].expand(-1, -1, directions.shape[-1]))
+            likeness = (own @ others).scatter(2, some[..., None], -torch.inf)
+            found.append(top_indices(likeness, min(self.neighbours, visual - 1)))
+        return torch.cat(found, 1)
 
 
 @register("prumerge_plus")

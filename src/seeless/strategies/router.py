@@ -29,6 +29,7 @@ class Router(Strategy):
 
     members: dict[int, Strategy]
     keep: Budget | list[Budget] = field(init=False, repr=False)
+    average: Budget | None = field(default=None, init=False, repr=False)
     threshold: float | None = field(default=None, init=False, repr=False)
     scope: Scope = field(default="row", init=False, repr=False)
     positions: Positions | None = field(default=None, init=False, repr=False)

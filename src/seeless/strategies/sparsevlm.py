@@ -9,6 +9,7 @@ from seeless.decision import Decision, Keep, Merge
 from seeless.errors import BudgetError, InputError, brief
 from seeless.ops.clustering import density_peaks
 from seeless.ops.raters import text_raters
+from seeless.ops.ties import ranking
 from seeless.ops.topk import top_mask
 from seeless.registry import register
 from seeless.strategy import LayerStrategy, Positions
@@ -37,8 +38,7 @@ class SparseVLM(LayerStrategy):
     tokens together are exactly the budget, with as few clusters as that allows and at least one token kept as it is.
     Version "2.0" merges nothing, divides A by the rotary bias (`Context.rope_bias`; less than 1e-6 counts as 1e-6) and
     averages over the `heads` heads with the largest sum. By default "1.0" renumbers positions at every stage and "2.0"
-    keeps them. Shares are of the original tokens and floored. The released code always drops one token at least; here
-    a budget of all tokens drops none.
+    keeps them. Shares are of the original tokens and floored. A budget of all drops none (released: at least one).
 
     Args:
         keep: 192, 128, 96 or 64 name the released budgets of three stages; between these, down to 0 and up to all the
@@ -139,7 +139,7 @@ class SparseVLM(LayerStrategy):
         if clusters == 0:
             return Keep(top_mask(scores, ctx.n_keep), scores, ctx.n_keep)
         kept = ctx.n_keep - clusters
-        order = scores.argsort(dim=1, descending=True, stable=True)
+        order = ranking(scores)
         source = order[:, kept : kept + int(0.3 * (visual - kept)) + 1]
         states = ctx.visual.gather(1, source[..., None].expand(-1, -1, ctx.visual.shape[-1])).float()
         noise = torch.rand(source.shape[1], generator=torch.Generator().manual_seed(self.seed))

@@ -9,6 +9,7 @@ from seeless.context import Context
 from seeless.decision import Keep
 from seeless.errors import BudgetError
 from seeless.ops.frames import frame_slots, padded_frames
+from seeless.ops.ties import ranking
 from seeless.ops.topk import top_mask
 from seeless.registry import register
 from seeless.strategy import EntryStrategy
@@ -67,7 +68,6 @@ class VidCom2(EntryStrategy):
         share = sizes * (1 + sigma - 1 / (sizes > 0).sum(1, keepdim=True))
         wanted = ctx.n_keep * share / share.sum(1, keepdim=True)
         # The j-th best token of a frame is worth wanted - j: the highest are the whole parts, then the remainders.
-        order = padded_frames(scores, slot, sizes, -torch.inf, largest).argsort(dim=2, descending=True, stable=True)
-        rank = order.argsort(dim=2)
+        rank = ranking(padded_frames(scores, slot, sizes, -torch.inf, largest), size=1).argsort(dim=2)
         worth = wanted.gather(1, frame) - rank.flatten(1).gather(1, slot)
         return Keep(top_mask(worth, ctx.n_keep), scores, ctx.n_keep)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from seeless.context import Context
 from seeless.decision import Decision, Keep, Merge
 from seeless.errors import BudgetError
+from seeless.ops.ties import first_of_best
 from seeless.ops.topk import top_mask
 from seeless.registry import register
 from seeless.strategy import EntryStrategy, Scope
@@ -113,4 +114,4 @@ class VisionZip(EntryStrategy):
         of_tokens, of_targets = (
             metric.gather(1, x[..., None].expand(-1, -1, metric.shape[-1])) for x in (tokens, targets)
         )
-        return (of_tokens @ of_targets.transpose(1, 2)).argmax(2)
+        return first_of_best(of_tokens @ of_targets.transpose(1, 2))[..., 0]

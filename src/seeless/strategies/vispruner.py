@@ -8,6 +8,7 @@ from seeless.context import Context
 from seeless.decision import Keep
 from seeless.errors import BudgetError
 from seeless.ops.similarity import drop_duplicates
+from seeless.ops.ties import ranking
 from seeless.registry import register
 from seeless.strategy import EntryStrategy, Scope
 
@@ -45,7 +46,7 @@ class VisPruner(EntryStrategy):
 
     def select(self, ctx: Context) -> Keep:
         scores = ctx.vision_attention().mean(1)
-        order = scores.argsort(dim=1, descending=True, stable=True)
+        order = ranking(scores)
         important = int(ctx.n_keep * self.important_ratio)
         diverse = drop_duplicates(
             ctx.vision_features(), order[:, important:], ctx.n_keep - important, ascending=not self.as_released

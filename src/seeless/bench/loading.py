@@ -1,0 +1,71 @@
+"""The model to be timed: a checkpoint, the embedded one, or random weights in the shape of a known one."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import torch
+
+from seeless.bench.architectures import ARCHITECTURES, scaled
+from seeless.bench.prompts import image_processor
+from seeless.eval.errors import InvalidRequest
+from seeless.named.checkpoints import load_embedded, load_model
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model, its image processor, and the picture to show it unless another is asked for."""
+
+    name: str
+    model: Any
+    image_processor: Any
+    picture: tuple[int, int]
+
+
+def load(
+    model: str | None, arch: str | None, scale: Fraction, device: str | None, dtype: str | None, attention: str
+) -> Loaded:
+    """Load or build the model.
+
+    Raises:
+        InvalidRequest: both a checkpoint and an architecture are asked for, a scale without one, or a dtype
+            that torch does not have.
+        UnsupportedModel: no such architecture.
+        UnloadableModel: no such checkpoint.
+    """
+    if arch is not None and model is not None:
+        raise InvalidRequest("give a model, or --arch for random weights, not both")
+    if arch is None and scale != 1:
+        raise InvalidRequest("--scale is the width of --arch; a model with weights has its own")
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    kind = dtype or ("float32" if place.type == "cpu" else "bfloat16")
+    if not isinstance(getattr(torch, kind, None), torch.dtype):
+        raise InvalidRequest(f"dtype {kind!r} is none of torch's; give float32, bfloat16 or float16")
+    if arch is not None:
+        return _random(arch, scale, place, getattr(torch, kind), attention)
+    if model is None:
+        loaded = load_embedded()
+        loaded.model.to(place, getattr(torch, kind)).set_attn_implementation(attention)
+    else:
+        loaded = load_model(model, device=str(place), dtype=kind, attn_implementation=attention)
+    processor = loaded.processor.image_processor
+    return Loaded(loaded.name, loaded.model, processor, _side(loaded.model.config.vision_config))
+
+
+def _random(arch: str, scale: Fraction, place: torch.device, kind: torch.dtype, attention: str) -> Loaded:
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    shape = scaled(arch, scale)
+    config = AutoConfig.for_model(**shape)
+    torch.manual_seed(0)
+    with torch.device(place):
+        model = AutoModelForImageTextToText.from_config(config, dtype=kind, attn_implementation=attention)
+    model.eval().generation_config.eos_token_id = None
+    model.generation_config.pad_token_id = 0
+    known = ARCHITECTURES[arch]
+    return Loaded(arch, model, image_processor(known.processor), known.picture)
+
+
+def _side(tower: Any) -> tuple[int, int]:
+    size = getattr(tower, "image_size", None) or 672  # towers that take any size have none
+    return (size, size) if isinstance(size, int) else (size[0], size[1])

@@ -1,0 +1,215 @@
+"""Prompts with pictures for a tiny model, as raw tensors: no processor, no tokenizer."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+import seeless as sl
+from seeless.checking.shrinking import VOCABULARY
+from seeless.errors import with_kind
+
+TEXT = range(3, 90)  # ids of words
+NO_WORDS = [*range(TEXT.start), *range(TEXT.stop, VOCABULARY)]
+ROWS = ([5, 0, 9], [3, 1, 4, 2, 6], [14], [2, 3, 3])  # words, pictures between them by their number
+SIDES = ((2, 2), (2, 3), (3, 2), (2, 4))  # of pictures of any size, in tokens
+TOKEN_TYPES = (
+    "mm_token_type_ids",
+    "token_type_ids",
+)  # per token: 1 on placeholders, or behind a prompt that sees itself
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """A batch for a model.
+
+    Args:
+        inputs: what the model is called with, `input_ids` `[batch, seq]` and the like.
+        visual: `[batch, seq]` bool, the placeholders.
+        answer_type: token type of answers.
+    """
+
+    inputs: dict[str, torch.Tensor]
+    visual: torch.Tensor
+    answer_type: int
+
+    def continued(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The inputs with answers: `ids` `[batch, seq + new]`."""
+        new = ids.shape[1] - self.visual.shape[1]
+        grown = {**self.inputs, "input_ids": ids}
+        for name, value in (("attention_mask", 1), *((name, self.answer_type) for name in TOKEN_TYPES)):
+            if name in grown:
+                grown[name] = torch.nn.functional.pad(grown[name], (0, new), value=value)
+        return grown
+
+
+class Pictures:
+    """Random pictures in the form in which a model takes them.
+
+    Args:
+        model: the stock model.
+        base: the part of it that has `get_image_features`.
+
+    Raises:
+        UnsupportedModel: its `get_image_features` takes none of the forms that are known.
+    """
+
+    def __init__(self, model: Any, base: Any, family: sl.Family) -> None:
+        self.base, self.family, self.config = base, family, model.config
+        self.asked = set(inspect.signature(base.get_image_features).parameters)
+        self.form = self._known_form()
+
+    def arguments(self, numbers: list[int]) -> dict[str, Any]:
+        """`get_image_features`' arguments for some pictures, by their numbers."""
+        return self.form(numbers)
+
+    def tokens(self, number: int) -> int:
+        """Visual tokens that the stock model makes of a picture."""
+        with torch.no_grad():
+            features = self.base.get_image_features(**self.arguments([number]))
+        features = getattr(features, "pooler_output", features)
+        parts = [features] if isinstance(features, torch.Tensor) else features
+        return sum(part.shape[:-1].numel() for part in parts)
+
+    def _known_form(self) -> Callable[[list[int]], dict[str, Any]]:
+        tried = []
+        for form in self._forms():
+            self.form = form
+            try:
+                self.tokens(0)
+            except Exception as error:  # another form may suit the model
+                tried.append(with_kind(error))
+            else:
+                return form
+        raise sl.UnsupportedModel(
+            f"get_image_features of {type(self.base).__name__} takes pictures in none of the {len(tried)} forms known "
+            f"here ({'; '.join(dict.fromkeys(tried))}); look at grids, sizes and packer of the family"
+        )
+
+    def _forms(self) -> Iterator[Callable[[list[int]], dict[str, Any]]]:
+        if "image" in self.family.grids:
+            yield from (self._flat_patches, self._square_patches)
+        elif self.family.packer is not None:
+            yield self._tiles
+        else:
+            yield from (self._sized,) if self.family.sizes else ()
+            yield from (self._pixels, self._in_one_row)
+
+    # Pictures of any size, as patches.
+
+    def _sides(self, number: int) -> tuple[int, int]:
+        merge = int(self._number(self.family.merge)) if self.family.merge else 1
+        height, width = SIDES[number % len(SIDES)]
+        return 2 * merge * height, 2 * merge * width
+
+    def _number(self, path: str) -> float:
+        value: Any = self.config
+        for name in path.split("."):
+            value = getattr(value, name)
+        value = value[0] if isinstance(value, list | tuple) else value
+        return 1 / value if value < 1 else value
+
+    def _patches(self, numbers: list[int], *shape: int) -> dict[str, Any]:
+        sides = [self._sides(number) for number in numbers]
+        pixels = [_noise((h * w, *shape), number) for (h, w), number in zip(sides, numbers, strict=True)]
+        grids = {self.family.grids["image"]: torch.tensor([(1, *side) for side in sides])}
+        more = {}
+        if "image_merge_sizes" in self.asked:  # patches per side that make a token, picture by picture
+            more["image_merge_sizes"] = torch.ones(len(numbers), dtype=torch.long)
+        return {"pixel_values": torch.cat(pixels), **grids, **more}
+
+    def _flat_patches(self, numbers: list[int]) -> dict[str, Any]:
+        tower = self.config.vision_config
+        channels = int(getattr(tower, "num_channels", 0) or getattr(tower, "in_channels", 3))
+        patch = int(tower.patch_size)
+        frames = int(getattr(tower, "temporal_patch_size", 0) or 1)
+        return self._patches(numbers, channels * frames * patch * patch)
+
+    def _square_patches(self, numbers: list[int]) -> dict[str, Any]:
+        patch = self.config.vision_config.patch_size
+        return self._patches(numbers, 3, patch, patch)
+
+    # Pictures as pixels.
+
+    def _side(self) -> int:
+        side = getattr(self.config.vision_config, "image_size", None) or 32
+        return side if isinstance(side, int) else side[0]
+
+    def _pixels(self, numbers: list[int]) -> dict[str, Any]:
+        side = self._side()
+        pixels = {"pixel_values": torch.cat([_noise((1, 3, side, side), number) for number in numbers])}
+        if "high_res_pixel_values" in self.asked:  # the same pictures, larger, for a second tower
+            side = self.config.high_res_vision_config.image_size
+            larger = [_noise((1, 3, side, side), 100 + number) for number in numbers]
+            pixels["high_res_pixel_values"] = torch.cat(larger)
+        return pixels
+
+    def _sized(self, numbers: list[int]) -> dict[str, Any]:
+        patch = self.config.vision_config.patch_size
+        sizes = [tuple(patch * side for side in self._sides(number)) for number in numbers]
+        most = max(max(size) for size in sizes)
+        pixels = torch.zeros(len(numbers), 3, most, most)
+        for place, ((height, width), number) in enumerate(zip(sizes, numbers, strict=True)):
+            pixels[place, :, :height, :width] = _noise((3, height, width), number)
+        return {"pixel_values": pixels, str(self.family.sizes): torch.tensor(sizes)}
+
+    def _in_one_row(self, numbers: list[int]) -> dict[str, Any]:
+        given = self._pixels(numbers)
+        return {**given, "pixel_values": given["pixel_values"][None]}
+
+    def _tiles(self, numbers: list[int]) -> dict[str, Any]:
+        """A base crop and one or two tiles beside or below each other; unused crops are zeros."""
+        side = self._side()
+        sizes = [(side, side), (side, 2 * side), (2 * side, side)]
+        chosen = [sizes[number % 3] for number in numbers]
+        pixels = torch.zeros(len(numbers), 3, 3, side, side)
+        for place, (size, number) in enumerate(zip(chosen, numbers, strict=True)):
+            crops = 1 + size[0] * size[1] // side**2
+            pixels[place, :crops] = _noise((crops, 3, side, side), number)
+        return {"pixel_values": pixels, "image_sizes": torch.tensor(chosen)}
+
+
+def make_prompts(model: Any, base: Any, family: sl.Family, pictures: Pictures, rows: list[list[int]]) -> Prompts:
+    """A batch of unequal rows, padded on the left: numbers of words and, between them, of pictures."""
+    config = model.config
+    place = _placeholder(config, family)
+    before, after = (
+        [token] if isinstance(token := getattr(config, f"vision_{end}_token_id", None), int) else []
+        for end in ("start", "end")
+    )
+    texts, used = [], [row[1::2] for row in rows]
+    for row in rows:
+        generator = torch.Generator().manual_seed(100 + sum(row))
+        text: list[int] = []
+        for which, part in enumerate(row):
+            if which % 2:
+                text += [*before, *[place] * pictures.tokens(part), *after]
+            else:
+                text += torch.randint(TEXT.start, TEXT.stop, (part,), generator=generator).tolist()
+        texts.append(text)
+    longest = max(map(len, texts))
+    ids = torch.tensor([[0] * (longest - len(text)) + text for text in texts])
+    mask = torch.tensor([[0] * (longest - len(text)) + [1] * len(text) for text in texts])
+    visual = ids == place
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    types = visual.long() * int(not family.prefix)
+    inputs |= {name: types for name in TOKEN_TYPES if name in inspect.signature(base.forward).parameters}
+    if numbers := [number for row in used for number in row]:
+        inputs |= pictures.arguments(numbers)
+    return Prompts(inputs, visual, int(family.prefix))
+
+
+def _placeholder(config: Any, family: sl.Family) -> int:
+    for name in (family.image_token, "image_token_index"):
+        if isinstance(token := getattr(config, name, None), int) and token < VOCABULARY:
+            return token
+    raise sl.UnsupportedModel(
+        f"{type(config).__name__} has no {family.image_token!r}; image_token of the family is the config's attribute "
+        "with the id of a picture's placeholder"
+    )
+
+
+def _noise(shape: tuple[int, ...], seed: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))

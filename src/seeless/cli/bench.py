@@ -1,0 +1,220 @@
+"""`seeless bench`: what strategies save on a model and a machine, and what was promised."""
+
+import re
+import shlex
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from seeless.cli.console import notice, print_json, print_table, say
+from seeless.cli.flags import read_flags, refuse_strangers
+from seeless.cli.options import Plugins, asked_budgets, items
+from seeless.errors import brief, shortened
+from seeless.named.plugins import load_plugins
+from seeless.outputs import check_file
+
+if TYPE_CHECKING:
+    from seeless.bench.prompts import Workload
+    from seeless.eval.sweep import Planned
+
+STRATEGIES, BUDGETS, QUICK_BUDGETS = "fastervlm,vispruner,fastv,pyramiddrop", "0.33,0.22,0.11", "0.22"
+ROUNDS, QUICK_ROUNDS, ANSWER, QUICK_ANSWER = 5, 2, 16, 4
+LARGEST = 1 << 14
+
+
+def bench(
+    context: typer.Context,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Hub id or folder; the embedded model unless told.")
+    ] = None,
+    arch: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Random weights in the shape of llava-1.5-7b, qwen3-vl-8b, ...")
+    ] = None,
+    scale: Annotated[str, typer.Option(metavar="SHARE", help="Of the width of --arch; depth stays. 1/8, say.")] = "1",
+    strategies: Annotated[str, typer.Option(metavar="A,B,C", help="See `seeless list`, guests too.")] = STRATEGIES,
+    keep: Annotated[
+        str | None, typer.Option(metavar="R,R,...", help=f"Nominal budgets, shares or numbers; {BUDGETS} unless told.")
+    ] = None,
+    average: Annotated[
+        str | None, typer.Option(metavar="R,R,...", help="In place of --keep: what a decoder layer sees on average.")
+    ] = None,
+    batch: Annotated[str, typer.Option(metavar="N,N,...", help="Requests at once.")] = "1",
+    image_size: Annotated[
+        str | None, typer.Option(metavar="HxW,...", help="In pixels: 336x336,672x672; what suits --arch unless told.")
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, max=256, help="Pictures in a request.")] = 1,
+    prompt: Annotated[str, typer.Option(metavar="N,N,...", help="Tokens of text in a request.")] = "75",
+    answer: Annotated[int | None, typer.Option(min=1, help=f"Tokens of the answer; {ANSWER} unless told.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help=f"Runs of each; {ROUNDS} unless told.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU; torch's own number unless told.")] = None,
+    device: Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda:1; a GPU if there is one.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(metavar="NAME", help="float32, bfloat16; float32 on the CPU, else bfloat16.")
+    ] = None,
+    attention: Annotated[str, typer.Option(metavar="NAME", help="sdpa, eager, flash_attention_2.")] = "sdpa",
+    plugin: Plugins = None,
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Add rows to this file, lines of JSON.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="One budget, a short answer, two rounds.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The rows on stdout as one JSON list.")] = False,
+) -> None:
+    """Time a model with all its visual tokens and with fewer, and compare with what their FLOPs promise.
+
+    Runs take turns; numbers are medians, ratios are those within a round. Time to the first token includes the tower.
+    "efficiency" is the measured speed-up over that of the FLOPs: 1 means that nothing is lost. Other fields of
+    strategies are flags, as for `seeless sweep`.
+    """
+    import torch
+
+    from seeless.bench.loading import load
+    from seeless.bench.measure import measure
+    from seeless.bench.prompts import Workload
+    from seeless.eval.sweep import plan
+    from seeless.jsonl import append_lines
+    from seeless.provenance import provenance
+
+    load_plugins(plugin or [])
+    names = items(strategies)
+    by, budgets = asked_budgets(keep, average, QUICK_BUDGETS if quick else BUDGETS)
+    flags = read_flags(context.args)
+    refuse_strangers(flags, names)
+    runs = plan(names, budgets, [0], flags, by)
+    if output is not None:
+        check_file(output)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    loaded = load(model, arch, _scale(scale), device, dtype, attention)
+    sizes = [loaded.picture] if image_size is None else [_size(text) for text in items(image_size)]
+    workloads = [
+        Workload(requests, size, images, text, answer or (QUICK_ANSWER if quick else ANSWER))
+        for requests in map(_number, items(batch))
+        for size in sizes
+        for text in map(_number, items(prompt))
+    ]
+    turns = rounds or (QUICK_ROUNDS if quick else ROUNDS)
+    about = {"model": loaded.name, "scale": scale if arch else None, "weights": "random" if arch else "own"}
+    about |= {"device": str(loaded.model.device), "dtype": str(loaded.model.dtype).removeprefix("torch.")}
+    about |= {"by": by, "attention": attention, "command": shlex.join(["seeless", *sys.argv[1:]]), **provenance()}
+    rows: list[dict[str, Any]] = []
+    with _Progress(workloads, runs, turns) as progress:
+        for workload in workloads:
+            progress.next(workload)
+            found = [
+                {**about, **row}
+                for row in measure(loaded.model, loaded.image_processor, workload, runs, turns, progress.step)
+            ]
+            rows += found
+            if output is not None:
+                append_lines(output, *found)
+    if as_json:
+        print_json(rows)
+        return
+    _print(rows, workloads)
+    if output is not None:
+        say(f"\n{len(rows)} rows in {output}; a picture: seeless plot {output}")
+
+
+class _Progress:
+    """A bar on stderr, one step per timed run."""
+
+    def __init__(self, workloads: "list[Workload]", runs: "list[Planned]", rounds: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+        self.bar = Progress(*columns, console=Console(file=sys.stderr, highlight=False), transient=True)
+        self.each = (rounds + 1) * sum(not run.refused for run in runs)
+        self.task = self.bar.add_task("", total=self.each * len(workloads))
+        self.about, self.number = "", 0
+
+    def __enter__(self) -> "_Progress":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.bar.stop()
+
+    def next(self, workload: "Workload") -> None:
+        """A workload begins."""
+        self.bar.update(self.task, completed=self.number * self.each)
+        self.about, self.number = _about(workload), self.number + 1
+
+    def step(self, label: str) -> None:
+        """A run is timed next."""
+        self.bar.update(self.task, advance=1, description=f"{label} · {self.about}")
+
+
+def _about(workload: "Workload") -> str:
+    height, width = workload.picture
+    pictures = f"{workload.pictures} pictures" if workload.pictures > 1 else "a picture"
+    return f"batch {workload.batch}, {pictures} of {height} x {width}, {workload.text} tokens of text"
+
+
+def _print(rows: list[dict[str, Any]], workloads: "list[Workload]") -> None:
+    from dataclasses import asdict
+
+    heads = ["strategy", "keep", "tokens", "first token", "tower", "select", "decoder", "per token", "requests/s"]
+    heads += ["peak", "KV cache", "speed-up", "decoder", "FLOPs", "efficiency"]
+    for number, workload in enumerate(workloads):
+        own = [row for row in rows if row["workload"] == asdict(workload)]
+        visual = next(row["tokens"]["visual"] for row in own if "tokens" in row)
+        say(f"{chr(10) if number else ''}{_about(workload)}: {visual} visual tokens a request")
+        print_table(heads, [_line(row) for row in own if "refused" not in row])
+        for reason in dict.fromkeys(f"{row['strategy']}: {row['refused']}" for row in own if "refused" in row):
+            notice(f"not run: {reason}")
+
+
+def _line(row: dict[str, Any]) -> list[str]:
+    seconds, parts = row["seconds"], row["seconds"]["parts"]
+
+    def spread(found: dict[str, float]) -> str:
+        return f"{1e3 * found['median']:.4g} ms ±{50 * (found['high'] - found['low']) / found['median']:.0f} %"
+
+    def ms(part: str) -> str:
+        return f"{1e3 * parts[part]['median']:.3g} ms"
+
+    later = seconds["later"]
+    whole = row["strategy"] == "none"
+    return [
+        row["strategy"],
+        "-" if whole else str(row["keep"]),
+        f"{row['tokens']['average']:.0f}",
+        spread(seconds["first"]),
+        f"{1e3 * (parts['tower']['median'] + parts['projector']['median']):.3g} ms",
+        "-" if whole else ms("selection"),
+        ms("decoder"),
+        "-" if later is None else f"{1e3 * later['median']:.3g} ms",
+        f"{row['requests_per_second']:.3g}",
+        f"{row['peak_bytes'] / 2**20:.3g} MiB",
+        f"{row['kv_bytes']['after'] / 2**20:.3g} MiB",
+        "-" if whole else f"{row['speed_up']['first']:.2f}",
+        "-" if whole else f"{row['speed_up']['decoder']:.2f}",
+        "-" if whole else f"{row['flops_speed_up']['first']:.2f} / {row['flops_speed_up']['decoder']:.2f}",
+        "-" if whole else f"{row['efficiency']['first']:.2f} / {row['efficiency']['decoder']:.2f}",
+    ]
+
+
+def _scale(text: str) -> Fraction:
+    try:
+        share = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        share = Fraction(0)
+    if not 0 < share <= 1:
+        raise typer.BadParameter(f"--scale {shortened(text)} is no share; give 1, 1/2 or 0.125, say")
+    return share
+
+
+def _size(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text)
+    size = (0, 0) if found is None else (int(found[1]), int(found[2] or found[1]))
+    if not (0 < size[0] <= LARGEST and 0 < size[1] <= LARGEST):
+        raise typer.BadParameter(f"--image-size {brief(text)}: give height x width in pixels, 336x672, say")
+    return size
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 8 and int(text) > 0):
+        raise typer.BadParameter(f"{brief(text)} is no whole number of at least 1")
+    return int(text)

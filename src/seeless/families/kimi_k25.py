@@ -1,0 +1,14 @@
+"""Kimi K2.5: pictures of any size, four patches to a token, a DeepSeek-V3 decoder."""
+
+from seeless.core.family import Family
+
+FAMILY = Family(
+    title="Kimi K2.5",
+    model_types=("kimi_k25",),
+    projector="mm_projector",
+    tower_layers=("layers",),
+    merge="vision_config.merge_kernel_size",
+    projected=False,
+    grids={"image": "image_grid_thw"},
+    note="no videos: their frames are averaged four by four",
+)

@@ -1,0 +1,42 @@
+"""Models whose tower is a box that gives features: what asks for its attention is refused before a forward, too."""
+
+import pytest
+import torch
+
+import seeless as sl
+from seeless.models import describe
+from tinies import RAGGED, TINIES, make_inputs
+
+UNREAD = [own for own in TINIES if own.unread]
+READ_THE_TOWER = {"fastervlm", "holov", "prumerge", "prumerge_plus", "tome", "visionzip", "vispruner"}
+
+
+@pytest.mark.parametrize("own", UNREAD, ids=str)
+def test_info_says_which_methods_work(own):
+    description = describe(own.build())
+    refused = {name for name, reason in description.strategies.items() if reason is not None}
+    assert refused >= READ_THE_TOWER and refused - READ_THE_TOWER == {"cdpruner"}
+    for name in READ_THE_TOWER:
+        assert "shows no attention that could be read" in description.strategies[name]
+    assert description.visual_tokens is None and "not read" in description.vision_signal
+
+
+@pytest.mark.parametrize("own", UNREAD, ids=str)
+@torch.no_grad()
+def test_features_are_there_all_the_same(own):
+    """One vector per token, those that the projector takes or gives."""
+    seen = []
+
+    class Asking(sl.EntryStrategy):
+        tower = ("features",)
+
+        def score(self, ctx):
+            seen.append(ctx.vision_features())
+            return seen[-1].norm(dim=-1)
+
+    model = own.build("sdpa")
+    with sl.apply(model, Asking(keep=0.5)) as run:
+        model(**make_inputs(model, own, RAGGED))
+    assert run.report.n_after == [8, 16, 0, 8]
+    assert all(x.shape[1] == 16 and x.isfinite().all() and x.std() > 0 for x in seen)
+    assert run.report.flops_before.tower == 0
