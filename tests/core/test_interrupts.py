@@ -8,6 +8,7 @@ import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import seeless as sl
+from seeless.core import capture
 from tiny_models import LAYERS, RAGGED, VARIANTS, make_inputs
 
 LLAVA, NEXT = VARIANTS[1], VARIANTS[4]
@@ -165,3 +166,18 @@ def test_while_tokens_are_decoded(kind):
             model.generate(**inputs, max_new_tokens=5, do_sample=False, stopping_criteria=[Stop()])
         assert same(attributes(model), carried) and run._reducer.running.frame is None
         assert torch.equal(model.generate(**inputs, max_new_tokens=5, do_sample=False), want)
+
+
+def test_captures_that_were_not_quite_entered_or_left():
+    """An interrupt may leave one noted in its thread and not installed, or the other way round."""
+    stock = capture.AttentionInterface.get_interface
+    noted, left = (capture.Capture({}, lambda number, call: None, False) for _ in range(2))
+    capture._entered().append(noted)  # and no more
+    left.__enter__()
+    capture._entered().remove(left)  # and no more
+    left.__exit__(None, None, None)
+    capture.forget()
+    assert capture.AttentionInterface.get_interface is stock and not capture._entered()
+    with capture.Capture({}, lambda number, call: None, False):
+        assert capture.AttentionInterface.get_interface is not stock
+    assert capture.AttentionInterface.get_interface is stock

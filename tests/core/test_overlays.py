@@ -16,7 +16,14 @@ from tinies.gemma3 import ADJACENT, BETWEEN, CROPS_FOLLOW
 from tinies.llava_next import pinpoints
 
 LAST, FIRST = -1, 0  # the crop that shows the whole picture, and after or before its tiles
-WHOLE = {"internvl": LAST, "smolvlm": LAST, "idefics3": LAST, "gemma3": FIRST}
+WHOLE = {
+    "internvl": LAST,
+    "smolvlm": LAST,
+    "idefics3": LAST,
+    "gemma3": FIRST,
+    "aya_vision": LAST,
+    "cohere2_vision": LAST,
+}
 NEWLINES = ("llava_next", "llava_onevision")
 SHAPES = {1: (1, 1), 2: (2, 1), 3: (1, 3), 4: (2, 2)}  # tiles across and down that the pictures below were cut into
 CASES = [(tiny, kind) for tiny in TINIES for kind in tiny.kinds]

@@ -14,7 +14,7 @@ from transformers import (
 from .base import BREAK, END, IMAGE, START, Piece, Tiny, grids, normal, siglip, text_options
 
 LAYER_KINDS = (["sliding_attention"] * 2 + ["full_attention"]) * 2
-TILE = 94
+TILE, GLOBAL = 94, 93
 
 
 def cohere2():
@@ -33,12 +33,14 @@ class AyaVision(Tiny):
             tie_word_embeddings=False,
         )
 
-    def tile(self) -> list[int]:
-        return [TILE, *[IMAGE] * 16]
+    def tiles(self, count: int) -> list[int]:
+        """The last one shows the whole."""
+        shown = [IMAGE] * 16
+        return [*[TILE, *shown] * (count - 1), GLOBAL, *shown]
 
     def image(self, seed: int) -> Piece:
         tiles = [1, 3, 1, 3][seed % 4]  # two, and the one that shows all
-        ids = [START, *self.tile() * tiles, END]
+        ids = [START, *self.tiles(tiles), END]
         return Piece(ids, {"pixel_values": normal((tiles, 3, 32, 32), seed)}, grids(tiles, 4, 4))
 
 
@@ -55,5 +57,5 @@ class Cohere2Vision(AyaVision):
             tie_word_embeddings=False,
         )
 
-    def tile(self) -> list[int]:
-        return [*[IMAGE] * 16, BREAK]
+    def tiles(self, count: int) -> list[int]:
+        return [*[IMAGE] * 16, BREAK] * count

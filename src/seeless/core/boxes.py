@@ -51,6 +51,8 @@ class Shown:
         if self.family.crops == "marked":  # a picture ends with the whole of it, behind the same token as the last one
             marks = [own[-1] if own else None for own in texts]
             return [True, *(mark == marks[-1] for mark in marks[:-1])]
+        if self.family.crops == "opened":
+            return [own[-1:] == texts[0][-1:] for own in texts]
         tokenizer = load_tokenizer(
             self.checkpoint,
             "which images are crops of one picture cannot be read from the text between them",

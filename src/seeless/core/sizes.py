@@ -45,8 +45,11 @@ def dimensions(view: ModelView) -> Dimensions:
 
 
 def _gate(view: ModelView, kv_heads: int, head_dim: int) -> int:
-    """Weights of a decoder layer's attention beside those of queries, keys, values and output."""
+    """Weights of a decoder layer's attention beside those of queries, keys, values and output; compressed ones count as
+    if they were whole."""
     text = view.language_model.config
+    if getattr(text, "kv_lora_rank", None):
+        return 0
     parts = [part for name, part in view.layers[view.counting].named_children() if "attn" in name]
     plain = 2 * text.hidden_size * head_dim * (text.num_attention_heads + kv_heads)
     return sum(map(_weights, parts)) - plain

@@ -7,5 +7,7 @@ FAMILY = Family(
     model_types=("aya_vision",),
     merge="downsample_factor",
     projected=False,
+    overview=-1,
+    crops="marked",
     note="every tile of a picture, and the one that shows it whole, is an image to this model",
 )

@@ -171,7 +171,9 @@ class LazyAttention(Deferred):
         self._like(func, args, kwargs)
         dim, start, end, step = (args + (0, None, None, 1)[len(args) :])[:4]
         if dim % self.ndim == self._dim:
-            return self._named(torch.arange(self.shape[self._dim])[start:end:step], True)
+            rows = torch.arange(self.shape[self._dim])[start:end:step]
+            whole = len(rows) == self.shape[self._dim]
+            return self._alias(aten.alias.default, (), {}) if whole else self._named(rows, True)
         return self._each_row(func, args, kwargs)
 
     def _index_select(self, func: Any, args: tuple, kwargs: dict) -> Any:
