@@ -93,6 +93,8 @@ class LayerLoop:
         if self.kinds[index] not in RECURRENT:
             unseen = torch.ones(len(columns), len(columns), dtype=torch.bool).triu(1)
             unseen |= self.hidden[index, row][columns][:, columns]
+            if self.kinds[index] == "sliding_attention":
+                unseen |= columns[:, None] - columns >= self.decoder.config.sliding_window
             mask = torch.zeros(1, 1, *unseen.shape, dtype=own.dtype)
             mask = mask.masked_fill(unseen, torch.finfo(torch.float32).min)
             lowered = 0 if positions.ndim == 3 else self.lowered[index, row, columns]

@@ -36,6 +36,19 @@ def check_row(view: ModelView, row: TokenRow, past: int, layer: int) -> None:
         )
 
 
+def check_chunks(view: ModelView, row: TokenRow, size: int) -> None:
+    """Refuse chunks of one token where there is padding: one token alone is never taken for that.
+
+    Args:
+        size: tokens of a chunk.
+    """
+    if size == 1 and row.valid is not None and view.recurrent:
+        raise InputError(
+            f"prefill_chunk_size=1 lets padding into the state of this model's {view.layer_kind(view.recurrent[0])} "
+            "layers, since one token alone is never taken for padding; use 2 or more, or one row at a time"
+        )
+
+
 def runs_over_padding(view: ModelView, prompt: Prompt, seen: dict[int, TokenRow]) -> bool:
     """Whether recurrent layers run over padding at the end of some row.
 

@@ -8,6 +8,7 @@ FAMILY = Family(
     projector="merger",
     projected=False,
     grids={"image": "target_sizes", "video": "target_sizes_videos"},
+    crops="opened",
     merging_layer="insert_layer_id",
     video_token="video_token_id",
     note="the first decoder layers have no attention, so methods that read it act before layer 4 at the earliest; "
