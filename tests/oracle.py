@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 import seeless as sl
+from layer_loop import LayerLoop, decoder_of, has_recurrent_layers
 from seeless.ops.pooling import pooling_cells
 from tower_oracle import TowerOracle
 
@@ -32,9 +33,10 @@ def turn_of(report, input_ids, tokens, start=0):
     return Turn(report, columns, input_ids.shape[1])
 
 
-def decoder_of(model):
-    base = model.model
-    return base.language_model if hasattr(base, "language_model") else base.text_model
+def oracle_of(model, *args, **kwargs):
+    """The oracle that fits a model: masks, or, where layers are recurrent and masks are not enough, a loop over layers.
+    Arguments as `MaskOracle`'s."""
+    return (LayerLoop if has_recurrent_layers(model) else MaskOracle)(model, *args, **kwargs)
 
 
 class MaskOracle:
@@ -331,7 +333,10 @@ def summed(strategy, turn, model, untouched, inputs):
 
 
 # Projectors that take more than one vector per token.
-WHOLE = ("mistral3", "gemma3", "llava_onevision", "deepseek_vl_hybrid", "aya_vision", "cohere2_vision")
+WHOLE = (
+    *("mistral3", "gemma3", "llava_onevision", "deepseek_vl_hybrid", "aya_vision", "cohere2_vision"),
+    *("lfm2_vl", "lfm3_vl"),
+)
 
 
 def plain_sums(strategy, signals, led):

@@ -12,7 +12,16 @@ import torch
 MERGED = (
     *("internvl", "smolvlm", "idefics3", "gemma3", "mistral3", "lighton_ocr", "paddleocr_vl", "ovis2"),
     *("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen2_5_omni_thinker", "qwen3_omni_moe_thinker"),
-    *("cosmos3_omni", "cosmos3_edge", "kimi_k25", "exaone4_5", "aya_vision", "cohere2_vision"),
+    *(
+        "qwen3_5",
+        "qwen3_5_moe",
+        "cosmos3_omni",
+        "cosmos3_edge",
+        "kimi_k25",
+        "exaone4_5",
+        "aya_vision",
+        "cohere2_vision",
+    ),
     *("glm4v", "glm4v_moe", "glm46v", "glmga", "glm_ocr"),
 )
 # Beginnings of types whose tower has the patches of a token one behind the other.

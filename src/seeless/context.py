@@ -146,10 +146,15 @@ class Context:
                 labels go from -100 to something else. A tensor `[queries]`: these rows of `hidden`, negative ones from
                 the end of the prompt.
             layer: whose projections; the layer before the stage unless told. The coming layer (`ctx.layer`) gives
-                the attention it would compute on what it is about to see, in training without dropout.
+                the attention it would compute on what it is about to see, in training without dropout. For a layer
+                without attention (linear attention, a convolution) the nearest one before it that has any stands, over
+                the tokens that are left now; the stage's report says which (`StageReport.attention`).
             average: give the mean over the asked rows, `[units, heads, 1, visual]`, without ever holding them all.
             onto: "row" gives the attention to every token of `hidden`, `[units, heads, queries, seq]`.
             causal: False lets rows see what comes after them; only to reproduce released code that does.
+
+        Raises:
+            UnsupportedModel: no decoder layer up to that one has attention.
         """
         return self.sources.attention(queries, self.layer - 1 if layer is None else layer, average, onto, causal)
 
@@ -179,7 +184,7 @@ class Context:
         """Rotated keys, `[units, kv_heads, visual, dim]`, of the layer before the stage unless told.
 
         Args:
-            layer: whose projections.
+            layer: whose projections; of a layer without attention, as for `attention`.
             tokens: "text" gives those of the tokens after the last visual token of the unit's row instead,
                 `[units, kv_heads, text, dim]`.
         """
@@ -204,8 +209,9 @@ class Context:
         """Attention the vision tower pays to each token, `[units, heads, visual]`, float32.
 
         It is the class token's row in the layer that produced the features the projector takes; on towers without a
-        class token it is the attention each patch receives there, averaged over all patches that ask. Where several
-        patches make one token, their mean. The stage's report says which it was.
+        class token it is the attention each patch receives there, averaged over all patches that ask. Where that layer
+        is a convolution, it is that of the nearest layer with attention before it, and where several patches make one
+        token, their mean. The stage's report says which it was.
         """
         return self.sources.vision_attention()
 

@@ -12,13 +12,17 @@ class Dimensions:
         hidden, intermediate, heads, kv_heads, head_dim, vocabulary: of the decoder.
         gated: whether its feed-forward network has a gate (three matrices instead of two).
         tower_layers, tower_hidden: of the vision tower.
-        tower_weights: weights of the matrices of one of its layers.
+        tower_weights: weights of the matrices of one of its layers, on average.
         patch_inputs: numbers in one patch, 3 * patch_size**2.
         projector_weights: weights of the matrices between tower and decoder, those for features of earlier tower layers
             (DeepStack) included.
-        windowed_layers, window: tower layers whose attention stays in square windows of so many patches a side.
+        windowed_layers, window: tower layers whose attention stays in square windows of so many patches a side; 0 = has
+            none.
         experts: among which a router chooses those that a token visits; 0 without one.
         unlike: `kv_heads` and `head_dim` of every decoder layer, where these differ; else empty.
+        gate: weights of the matrices that attention has beside those of queries, keys, values and output.
+        mixers: per decoder layer, the weights of the matrices of what it has in place of attention (a recurrent layer);
+            None where it has attention; empty if all have.
     """
 
     hidden: int
@@ -37,10 +41,16 @@ class Dimensions:
     window: int = 0
     experts: int = 0
     unlike: tuple[tuple[int, int], ...] = ()
+    gate: int = 0
+    mixers: tuple[int | None, ...] = ()
 
     def of_layer(self, layer: int) -> tuple[int, int]:
-        """`kv_heads` and `head_dim` of a decoder layer."""
+        """`kv_heads` and `head_dim` of a decoder layer with attention."""
         return self.unlike[layer] if self.unlike else (self.kv_heads, self.head_dim)
+
+    def mixer(self, layer: int) -> int | None:
+        """What a decoder layer has in place of attention; None if it has attention."""
+        return self.mixers[layer] if self.mixers else None
 
 
 @dataclass(frozen=True)
@@ -70,9 +80,11 @@ class Cost:
     multiply-accumulates; the causal half of the attention map is counted in full, as there. A tower layer costs
     `2 (p w + 2 p^2 d)` for p patches (and class token), w weights, w = 4 d^2 + 2 d m in a plain encoder (Chen et al.,
     arXiv 2403.06764, section 4.2), the projector two operations per weight and token, the lm_head `2 d vocabulary` for
-    one position per row, as in `generate`. Where a tower runs all pictures as one sequence with a mask between them
-    (Pixtral), their attention is counted as computed, over all. Norms, activations, pixels that only pad a picture to
-    the size of another, and the scoring itself are not counted.
+    one position per row, as in `generate`. A decoder layer with w weights in place of attention (linear attention, a
+    convolution) costs `2 (n w + 3 n d m)`, a gate on attention 2 n more per weight. Where a tower runs all pictures as
+    one sequence with a mask between them (Pixtral), their attention is counted as computed, over all. Norms,
+    activations, convolutions, the recurrence of linear attention, what a tower has between its layers, pixels that only
+    pad a picture to the size of another, and the scoring itself are not counted.
     """
 
     tower: int
@@ -95,12 +107,14 @@ def decoder_layer_flops(size: Dimensions, tokens: int, past: int = 0, layer: int
     >>> round(32 * decoder_layer_flops(vicuna, 576) / 2e12, 3)  # PyramidDrop, table 1: 3.82 TMACs
     3.817
     """
-    kv_heads, head_dim = size.of_layer(layer)
-    inner, inner_kv = size.heads * head_dim, kv_heads * head_dim
-    projections = 2 * tokens * size.hidden * (inner + inner_kv)
-    attention = 2 * tokens * (tokens + past) * inner
     feed_forward = (3 if size.gated else 2) * tokens * size.hidden * size.intermediate
     feed_forward += tokens * size.hidden * size.experts
+    if (mixer := size.mixer(layer)) is not None:
+        return 2 * (tokens * mixer + feed_forward)
+    kv_heads, head_dim = size.of_layer(layer)
+    inner, inner_kv = size.heads * head_dim, kv_heads * head_dim
+    projections = 2 * tokens * size.hidden * (inner + inner_kv) + tokens * size.gate
+    attention = 2 * tokens * (tokens + past) * inner
     return 2 * (projections + attention + feed_forward)
 
 
@@ -158,7 +172,7 @@ def _pairs_in_windows(picture: Picture, seen: int, window: int) -> int:
 def kv_bytes(
     size: Dimensions, tokens: list[list[int]], past: list[int], room: list[int | None], bytes_per_number: int
 ) -> int:
-    """Bytes of the keys and values that all layers hold: `2 kv_heads head_dim bytes` per token and layer.
+    """Bytes of keys and values in all layers with attention: `2 kv_heads head_dim bytes` per token and layer.
 
     Args:
         tokens: per layer, new tokens of every row; past: those cached before.
@@ -166,6 +180,8 @@ def kv_bytes(
     """
     numbers = 0
     for layer, (rows, before, most) in enumerate(zip(tokens, past, room, strict=True)):
+        if size.mixer(layer) is not None:
+            continue
         kv_heads, head_dim = size.of_layer(layer)
         held = sum(n + before if most is None else min(n + before, most) for n in rows)
         numbers += held * 2 * kv_heads * head_dim

@@ -25,6 +25,7 @@ from seeless.strategy import Recipe, Strategy
 PROBE_TEXT = 8
 PROBE_TOKENS = 64
 WHOLE_NUMBERS = ("places", "patch", "frame", "tower_groups")
+OF_A_LAYER = ("attention", "keys", "rope_bias")  # of the decoder
 SHOWN_BY_PATCHES = ("vision_attention", "crop_attention", "vision_features", "vision_keys")
 OF_THE_TOWER = ("vision_attention", "crop_attention", "vision_keys", "reader_attention", "reader_keys", "tower_groups")
 DEFAULTS = {"queries": "last", "tokens": "visual", "onto": "visual"}
@@ -369,6 +370,9 @@ class _Probe:
             raise self.view.refuse_unread()
         if isinstance(queries, str) and queries == "anchor" and self.view.family.prefix:
             raise UnsupportedModel(NO_NULL_TOKEN)
+        for layer in [given["layer"]] if name in OF_A_LAYER else given.get("layers", ()):
+            if layer >= 0:
+                self.view.attention_layer(layer)
         if name == "text_similarity":
             check_clip(self.view, given["clip"])
         if name == "class_token" and not self._takes_class_tokens():

@@ -22,6 +22,8 @@ class StageReport:
         strategy: its name.
         n_before, n_after: visual tokens per row.
         signal: which attention of the vision tower ranked the tokens; None if none did.
+        attention: decoder layers whose attention or keys were asked for, and the layer that each was read in: the
+            nearest one before where the layer itself has no attention.
         find: gives `kept` and `scores`.
     """
 
@@ -30,6 +32,7 @@ class StageReport:
     n_before: list[int]
     n_after: list[int]
     signal: str | None
+    attention: dict[int, int]
     find: Callable[[], tuple[list[torch.Tensor], list[torch.Tensor] | None]] = field(repr=False)
 
     @cached_property
@@ -57,6 +60,7 @@ class StageReport:
             "n_before": self.n_before,
             "n_after": self.n_after,
             "signal": self.signal,
+            "attention": {str(layer): read for layer, read in self.attention.items()},
         }
 
 
@@ -176,9 +180,16 @@ class Report:
         average = f"{self.average_tokens:.0f} visual tokens per layer on average ({100 * self.share:.0f} %)"
         before, after = self.flops_before, self.flops_after
         signals = dict.fromkeys(f"{stage.strategy} ranks by {stage.signal}" for stage in self.stages if stage.signal)
+        others = dict.fromkeys(
+            f"{stage.strategy} before layer {stage.layer} reads the attention of layer {read}: layer {layer} has none"
+            for stage in self.stages
+            for layer, read in stage.attention.items()
+            if layer != read
+        )
         lines = [
             f"{', '.join(steps) or 'nothing dropped'} · {average}",
             *signals,
+            *others,
             f"decoder {before.decoder / 1e9:.3g} -> {after.decoder / 1e9:.3g} GFLOPs, "
             f"whole prefill {before.total / 1e9:.3g} -> {after.total / 1e9:.3g} GFLOPs "
             f"(tower {after.tower / 1e9:.3g}, projector {after.projector / 1e9:.3g}, "

@@ -71,7 +71,8 @@ class Strategy(ABC):
         scope: what is ranked together: all visual tokens of a "row", or each "image", "crop" or "frame" on its own.
         positions: "keep" leaves the kept tokens their position ids, "renumber" closes the gaps; None is the method's
             own way (`own_positions`), or "keep" where positions are coordinates of time, height and width (M-RoPE).
-        past: "keep" leaves layers before the cut their full KV cache, "trim" cuts it to the kept tokens.
+        past: "keep" leaves layers before the cut their full KV cache, "trim" cuts it to the kept tokens. Layers of
+            linear attention and convolutions have no keys; their state has seen all tokens and cannot forget any.
         newlines: whether visual tokens that show no patch (LLaVA-NeXT's `image_newline`) stay where a crop is reduced;
             they are ranked like any other token in the scopes "row" and "image".
 

@@ -66,13 +66,18 @@ NULL_TOKEN = ("priortr", "priortr_2f")  # read the first token after the image
 LEAVES_STILLS_ALONE = ("evs",)
 READ_THE_TOWER = ("fastervlm", "holov", "prumerge", "prumerge_plus", "tome", "visionzip", "vispruner")  # its attention
 NEEDS_TEXT = (*NULL_TOKEN, "sparsevlm")  # after the last image
+READS_THE_FIRST_LAYER = ("clse", "sparsevlm")  # with their own layers
+FIRST_LAYER_RECURRENT = ("qwen3_5", "lfm", "minicpm")  # beginnings of names
 FLOORED = ("priortr", "pyramiddrop", "clse", "dart", "holov", "sparsevlm", "evs", "vidcom2", "priortr_2f")
 CUT_AFTER_THE_TOWER = ("llava_next", "llava_onevision")  # beginnings of names: padding of tiles leaves, or shrinks
 CASES = [(tiny, kind) for tiny in TINIES for kind in tiny.kinds]
 PLACEHOLDERS = [IMAGE, VIDEO]
 NEW_TOKENS = 4  # the first from the prefill, one from its cache, two from what decoding added to that
 CLIP_TOWERS = ("llava-llama", "llava-mistral", "llava-qwen2", "llava_next", "video_llava", "vipllava")
-EVERY_CROP_AN_IMAGE = ("smolvlm", "idefics3", "gemma3", "aya_vision", "cohere2_vision")
+EVERY_CROP_AN_IMAGE = (
+    *("smolvlm", "idefics3", "gemma3", "aya_vision", "cohere2_vision"),
+    *("lfm2_vl", "minicpmv4_6", "minicpmv4_7"),
+)
 
 
 def case_id(case):
@@ -85,6 +90,14 @@ def rows_of(kind):
 
 def gap(tiny, name, backend):
     """Why a pair cannot work: a piece of the sentence it is refused with; None if it must work."""
+    if name in READS_THE_FIRST_LAYER and tiny.name.startswith(FIRST_LAYER_RECURRENT):
+        return "the first layer with attention"
+    if name == "tome" and tiny.name == "lfm2_vl":
+        return "filled up to equally many patches"
+    if name == "tome" and tiny.name.startswith("minicpm"):
+        return "makes one patch of four by itself"
+    if name == "tome" and tiny.name == "lfm3_vl":
+        return "convolve over the grid of patches"
     if name in NULL_TOKEN and tiny.name.startswith("paligemma"):
         return "blind to the question"
     if name == "cdpruner" and not tiny.name.startswith(CLIP_TOWERS):

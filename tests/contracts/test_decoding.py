@@ -10,7 +10,7 @@ from seeless.core.host import CACHE
 from tinies import RAGGED, TINIES, make_inputs
 
 ALIKE = [[5, "image:0", 9], [7, "image:1", 7]]
-OWN = [tiny for tiny in TINIES if str(tiny) in ("llava-llama-mha", "llava_next-mistral-gqa", "qwen2_5_vl")]
+OWN = [tiny for tiny in TINIES if str(tiny) in ("llava-llama-mha", "llava_next-mistral-gqa", "qwen2_5_vl", "qwen3_5")]
 METHODS = {
     "entry": sl.FasterVLM(keep=4),
     "tower": sl.ToMe(keep=0.5),

@@ -43,6 +43,7 @@ SAID = {
     name: {"vision_start_token_id": 151652, "vision_end_token_id": 151653}
     for name in ("qwen2_5_omni_thinker", "qwen3_omni_moe_thinker")
 }
+SAID |= {name: {"image_token_id": 151655, "video_token_id": 151656} for name in ("minicpmv4_6", "minicpmv4_7")}
 
 
 NEED_TIMM = ("fast_vlm", "perception_lm")  # which is not among the tests' packages: their tinies have stand-ins

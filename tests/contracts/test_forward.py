@@ -23,7 +23,7 @@ from matrix import (
 from plan import backends_of, methods, pairs
 
 import seeless as sl
-from oracle import MaskOracle, merges_of, turn_of
+from oracle import merges_of, oracle_of, turn_of
 from seeless.core.host import CACHE
 from seeless.registry import strategy_class
 from tinies import VIDEO, make_inputs, make_pieces
@@ -107,7 +107,7 @@ def test_oracle_prefill_and_decode(tiny, case, name, whole):
             turn = turn_of(run.reports[0], inputs["input_ids"], PLACEHOLDERS)
             places = grids(untouched, own, rows_of(kind), inputs["input_ids"])
             merges = merges_of(strategy, turn, places, model, untouched, inputs)
-            with MaskOracle(untouched, [strategy], [turn], full["attention_mask"], **merges):
+            with oracle_of(untouched, [strategy], [turn], full["attention_mask"], **merges):
                 want = untouched(**full, use_cache=False).logits
             kept = [[row.tolist() for row in stage.kept] for stage in run.reports[0].stages]
         for report in run.reports:
@@ -229,7 +229,8 @@ def test_budget_is_met_exactly_and_no_text_is_touched(tiny, case, name):
     visual = torch.isin(inputs["input_ids"], torch.tensor(PLACEHOLDERS))
     text = (~visual & inputs["attention_mask"].bool()).sum(1)
     longest = max(t + n for t, n in zip(text.tolist(), run.report.stages[-1].n_after, strict=True))
-    assert next(own.keys.shape[-2] for own in reversed(cache.layers) if own.keys is not None) == longest
+    last = next(own for own in reversed(cache.layers) if getattr(own, "keys", None) is not None)  # some have none
+    assert last.keys.shape[-2] == longest
 
 
 @every

@@ -5,13 +5,14 @@ from matrix import PLACEHOLDERS, TINIES
 from plan import in_turns
 
 import seeless as sl
-from oracle import MaskOracle, turn_of
+from layer_loop import by_layer
+from oracle import oracle_of, turn_of
 from tinies import make_inputs
 
 ROWS = [[5, "image:0", 9], [3, "image:1", 4, "image:2", 8], [12], [4, "image:3", 7]]
 NOTHING = -100
 # Experts have no float64 kernel; Gemma 2's eager softmax turns a float64 mask of a padded row into nan.
-IN_FLOAT32 = ("qwen3_vl_moe", "paligemma2", "glm4v_moe", "qwen3_omni_moe_thinker", "kimi_k25")
+IN_FLOAT32 = ("qwen3_vl_moe", "qwen3_5_moe", "paligemma2", "glm4v_moe", "qwen3_omni_moe_thinker", "kimi_k25")
 
 
 CHECKPOINTING = ("plain", "reentrant", "not-reentrant")
@@ -57,7 +58,8 @@ def test_it_ranks_by_the_tokens_before_answers(own, padding):
     with sl.apply(model, sl.PyramidDrop(keep=0.4, layer=layer)) as run:
         model(**inputs, labels=labels)
     stage = run.report.stages[0]
-    attention = plain(**inputs, output_attentions=True, use_cache=False).attentions[layer]
+    maps = plain(**inputs, output_attentions=True, use_cache=False).attentions
+    attention = by_layer(plain, maps)[layer]
     for row, before in enumerate(boundaries(labels)):
         columns = visual[row].nonzero()[:, 0]
         if not before or len(columns) == 0:
@@ -97,7 +99,7 @@ def test_loss_and_gradients_are_the_oracles(own, checkpointing):
         loss = exact_loss(out.logits)
         loss.backward()
     turn = turn_of(run.report, inputs["input_ids"], PLACEHOLDERS)
-    with MaskOracle(untouched, [strategy], [turn], inputs["attention_mask"]):
+    with oracle_of(untouched, [strategy], [turn], inputs["attention_mask"]):
         want = exact_loss(untouched(**inputs, use_cache=False).logits)
         want.backward()
     assert abs(loss.item() - want.item()) < coarse / 100  # norms and softmax are float32 inside, whatever the model is

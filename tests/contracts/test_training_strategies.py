@@ -9,7 +9,7 @@ from test_training import ROWS, answers_of, set_checkpointing
 from torch.nn.functional import cross_entropy
 
 import seeless as sl
-from oracle import MaskOracle, merges_of, turn_of
+from oracle import merges_of, oracle_of, turn_of
 from tinies import TINIES, make_inputs
 
 CHOSEN = [next(tiny for tiny in TINIES if tiny.name == name) for name in ("llava-llama-mha", "qwen2_5_vl")]
@@ -55,7 +55,7 @@ def test_loss_and_gradients_of_every_method_are_the_oracles(own, name):
     assert any(reduced) or name in LEAVES_STILLS_ALONE
     turn = turn_of(run.report, inputs["input_ids"], PLACEHOLDERS)
     merges = merges_of(STRATEGIES[name], turn, grids(model, own, ROWS, inputs["input_ids"]), model, untouched, inputs)
-    with MaskOracle(untouched, [STRATEGIES[name]], [turn], inputs["attention_mask"], **merges):
+    with oracle_of(untouched, [STRATEGIES[name]], [turn], inputs["attention_mask"], **merges):
         want = loss_of(untouched(**inputs, use_cache=False).logits, labels)
         want.backward()
     assert abs(loss.item() - want.item()) < 1e-6
@@ -171,7 +171,7 @@ def test_lora(own, checkpointing):
         loss = loss_of(model(**inputs, labels=labels).logits, labels)
         loss.backward()
     turn = turn_of(run.report, inputs["input_ids"], PLACEHOLDERS)
-    with MaskOracle(untouched.get_base_model(), [PYRAMID], [turn], inputs["attention_mask"]):
+    with oracle_of(untouched.get_base_model(), [PYRAMID], [turn], inputs["attention_mask"]):
         want = loss_of(untouched(**inputs, use_cache=False).logits, labels)
         want.backward()
     assert abs(loss.item() - want.item()) < 1e-6

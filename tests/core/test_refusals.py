@@ -234,8 +234,11 @@ def test_masks_of_a_base_model_that_the_family_does_not_expect(wrong, monkeypatc
 
 def test_layers_of_unknown_kind():
     model = LLAVA.build()
-    model.model.language_model.config.layer_types = ["full_attention", "linear_attention"] * 3
-    with pytest.raises(sl.UnsupportedModel, match=r"layers of kind linear_attention, .* full_attention and sliding"):
+    model.model.language_model.config.layer_types = ["full_attention", "chunked_attention"] * 3
+    with pytest.raises(sl.UnsupportedModel, match=r"layers of kind chunked_attention, .* full_attention, sliding"):
+        sl.apply(model, "random", keep=0.5)
+    model.model.language_model.config.layer_types = ["linear_attention", "conv"] * 3
+    with pytest.raises(sl.UnsupportedModel, match=r"no layer of this LLaVA-1\.5 model's decoder"):
         sl.apply(model, "random", keep=0.5)
 
 

@@ -7,6 +7,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import seeless as sl
+from layer_loop import by_layer
+from seeless.families import family_of
 from tinies import IMAGE, RAGGED, RAGGED_VIDEO, TINIES, VIDEO, make_inputs, make_pieces
 from tinies.windowed import WINDOWED
 from tiny_models import BACKENDS
@@ -15,7 +17,10 @@ BEFORE, BETWEEN, AFTER = [7, 8, 9, 10], [21, 22], [31, 32, 33]
 SMALL = next(own for own in TINIES if own.name == "gemma4-small")  # a second prompt lacks what its layers need
 # The omni models look for pictures by the marker before them, which is no part of a second prompt, to number positions.
 CASES = [(own, kind) for own in TINIES for kind in own.kinds if own is not SMALL and "omni_" not in own.name]
-EVERY_CROP_AN_IMAGE = ("smolvlm", "idefics3", "gemma3", "aya_vision", "cohere2_vision")
+EVERY_CROP_AN_IMAGE = (
+    *("smolvlm", "idefics3", "gemma3", "aya_vision", "cohere2_vision"),
+    *("minicpmv4_6", "minicpmv4_7"),
+)
 LONGER = [(own, "image") for own in WINDOWED if not own.name.startswith(SMALL.name)]
 EXPERTS = ("llava-gpt_oss-windowed", "gemma4-windowed")
 CHOSEN = [own for own in TINIES if own.name in ("qwen2_vl", "qwen3_vl", "internvl")]
@@ -23,7 +28,7 @@ CHOSEN.insert(0, TINIES[0])  # LLaVA
 named = {"ids": lambda case: "-".join(map(str, case)) if isinstance(case, tuple) else str(case)}
 
 
-IN_FLOAT32 = ("qwen3_vl_moe", "glm4v_moe", "kimi_k25")
+IN_FLOAT32 = ("qwen3_vl_moe", "qwen3_5_moe", "glm4v_moe", "kimi_k25")
 
 
 @cache
@@ -80,7 +85,7 @@ def prompt_around(model, own, row, before=BEFORE, between=BETWEEN, after=AFTER):
 
 def last_rows(model, inputs, layers):
     """`[layers, heads, visual]` of the stock model's own weights."""
-    attentions = model(**inputs, output_attentions=True).attentions
+    attentions = by_layer(model, model(**inputs, output_attentions=True).attentions)
     visual = torch.isin(inputs["input_ids"][0], torch.tensor([IMAGE, VIDEO]))
     return torch.stack([attentions[layer][0, :, -1, visual] for layer in layers])
 
@@ -94,6 +99,8 @@ def with_images(rows):
 def test_a_second_prompt_is_the_stock_models(case):
     """Every family, left-padded ragged batches, several images, image and video; one row at a time and once."""
     own, kind = case
+    if family_of(own.config().model_type).canvas:
+        pytest.skip("positions of text next to a picture depend on the picture, so a second prompt is refused")
     model, rows = exact(own), RAGGED_VIDEO if kind == "video" else RAGGED
     inputs = make_inputs(model, own, rows)
     SEEN.clear()
@@ -104,10 +111,11 @@ def test_a_second_prompt_is_the_stock_models(case):
     again = [row for tensor in SEEN[len(SEEN) // 2 :] for row in tensor]
     assert len(got) == len(again) == len(with_images(rows)) and run.report is not None
     wanted = [last_rows(model, prompt_around(model, own, row), [1, 3]) for row in with_images(rows)]
+    bound = 2e-6 if model.dtype == torch.float64 else 1e-5
     for found in (got, again):
         left = list(found)
         for want in wanted:
-            near = [x for x in left if x.shape == want.shape and (x - want).abs().max() < 2e-6]
+            near = [x for x in left if x.shape == want.shape and (x - want).abs().max() < bound]
             assert len(near) >= 1
             left = [x for x in left if x is not near[0]]
 

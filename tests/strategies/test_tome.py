@@ -20,10 +20,17 @@ BY_NAME = {tiny.name: tiny for tiny in TINIES}
 LLAVA, SIGLIP = BY_NAME["llava-llama-mha"], BY_NAME["paligemma"]
 MASKED = ("llava-llama-mha", "paligemma", "llava_onevision", "smolvlm", "gemma3", "llava-pixtral", "mistral3")
 UNMASKED = ("internvl", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "exaone4_5")
-PADDED = ("gemma4", "gemma4-small")  # in the tower: refused
-# Attention that cannot be read, or several layers side by side.
-REFUSED = [tiny.name for tiny in TINIES if tiny.unread or tiny.name == "vipllava"]
-CASES = [(tiny, kind) for tiny in TINIES if tiny.name not in (*REFUSED, *PADDED) for kind in tiny.kinds]
+REFUSED = {
+    "gemma4": "padding behind them in the tower",
+    "gemma4-small": "padding behind them in the tower",
+    "lfm2_vl": "filled up to equally many patches",
+    "lfm3_vl": "convolve over the grid of patches",
+    "minicpmv4_6": "makes one patch of four by itself",
+    "minicpmv4_7": "makes one patch of four by itself",
+    "vipllava": "outputs of several tower layers",
+    **{tiny.name: "shows no attention" for tiny in TINIES if tiny.unread},
+}
+CASES = [(tiny, kind) for tiny in TINIES if tiny.name not in REFUSED for kind in tiny.kinds]
 
 
 def case_id(case):
@@ -421,11 +428,7 @@ def test_frames_whose_tokens_share_patches_are_refused():
 def test_info_says_that_it_works_or_why_not(tiny, name):
     model = tiny(BY_NAME[name], "sdpa")
     if name in REFUSED:
-        with pytest.raises(sl.UnsupportedModel, match=r"shows no attention|outputs of several tower layers"):
-            check_strategy(model, sl.ToMe(keep=0.6))
-        return
-    if name in PADDED:
-        with pytest.raises(sl.UnsupportedModel, match="padding behind them in the tower"):
+        with pytest.raises(sl.UnsupportedModel, match=REFUSED[name]):
             check_strategy(model, sl.ToMe(keep=0.6))
         return
     check_strategy(model, sl.ToMe(keep=0.6))

@@ -3,6 +3,8 @@
 import importlib
 from collections.abc import Iterator
 
+import transformers
+
 from .aya_vision import AyaVision, Cohere2Vision
 from .base import (
     END,
@@ -18,20 +20,27 @@ from .base import (
     by_row,
     make_inputs,
     make_pieces,
+    repeats_patches,
 )
 from .exaone4_5 import Exaone45
 from .gemma3 import Gemma3
 from .gemma4 import Gemma4, Gemma4Small
 from .idefics3 import Idefics3
 from .internvl import InternVL
+from .lfm2_vl import Lfm2VL
+from .lfm3_vl import Lfm3VL
 from .llava import Llava, LlavaPixtral
 from .llava_next import LlavaNext
 from .llava_next_video import LlavaNextVideo
 from .llava_onevision import LlavaOnevision
+from .minicpmv4_6 import MiniCPMV46
+from .minicpmv4_7 import MiniCPMV47
 from .mistral3 import Mistral3
 from .paligemma import PaliGemma, PaliGemma2
 from .qwen2_5_vl import Qwen25VL
 from .qwen2_vl import Qwen2VL
+from .qwen3_5 import Qwen35
+from .qwen3_5_moe import Qwen35Moe
 from .qwen3_vl import Qwen3VL
 from .qwen3_vl_moe import Qwen3VLMoe
 from .smolvlm import SmolVLM
@@ -63,6 +72,9 @@ def of_newer_releases() -> Iterator[Tiny]:
                 raise
             continue
         yield from (getattr(found, name)() for name in names)
+    if hasattr(transformers, "Lfm3VlConfig"):
+        # Before it, the tower of MiniCPM-V 4.6 took all pictures of a batch for equally large.
+        yield from (Lfm3VL(), MiniCPMV46())
 
 
 TINIES: tuple[Tiny, ...] = (
@@ -91,6 +103,10 @@ TINIES: tuple[Tiny, ...] = (
     PaliGemma(),
     LlavaPixtral(),
     PaliGemma2(),
+    Qwen35(),
+    Qwen35Moe(),
+    Lfm2VL(),
+    MiniCPMV47(),
     *of_newer_releases(),
 )
 
@@ -98,6 +114,7 @@ __all__ = [
     "END",
     "IMAGE",
     "LAYERS",
+    "NEWER",
     "PAD",
     "RAGGED",
     "RAGGED_VIDEO",
@@ -110,4 +127,5 @@ __all__ = [
     "by_row",
     "make_inputs",
     "make_pieces",
+    "repeats_patches",
 ]

@@ -1,5 +1,6 @@
 """The shared part of the tiny models: what a prompt is made of, how a batch is put together, how weights are spread."""
 
+import inspect
 from dataclasses import dataclass, field
 
 import torch
@@ -168,6 +169,13 @@ class Tiny:
             if key in inputs:
                 grown[key] = torch.nn.functional.pad(inputs[key], (0, new_tokens), value=value)
         return grown
+
+
+def repeats_patches(model) -> bool:
+    """Whether beams of the stock model get patches that are not theirs: pictures of all sizes stand in one tensor, and
+    this release of transformers repeats its rows, since it takes the model for one of text."""
+    packed = "image_grid_thw" in inspect.signature(model.model.forward).parameters
+    return packed and "image" not in model.input_modalities
 
 
 def by_row(pieces: list[Piece], ids: torch.Tensor, token: int = IMAGE) -> list[list[Piece]]:

@@ -4,8 +4,11 @@ import functools
 
 import pytest
 import torch
+import transformers
 
-from . import IMAGE, RAGGED, RAGGED_VIDEO, TINIES, VIDEO, make_inputs, make_pieces
+from seeless.families import families
+
+from . import IMAGE, NEWER, RAGGED, RAGGED_VIDEO, TINIES, VIDEO, make_inputs, make_pieces
 
 NEW_TOKENS = 4
 
@@ -22,6 +25,12 @@ def batch(kind):
 CASES = [pytest.param(tiny, kind, id=f"{tiny}-{kind}") for tiny in TINIES for kind in tiny.kinds]
 every = pytest.mark.parametrize(("tiny", "kind"), CASES)
 BACKENDS = ("eager", "sdpa")
+
+
+def test_every_family_is_here():
+    if not NEWER:
+        pytest.skip(f"transformers {transformers.__version__} has no LFM3-VL, and a wrong MiniCPM-V 4.6")
+    assert {tiny.config().model_type for tiny in TINIES} == set(families())
 
 
 def text_places(inputs):
@@ -92,7 +101,8 @@ def features(model, tiny, kind, piece, pixels=None):
     ids = torch.tensor([piece.ids])
     inputs = tiny.collate({**{k: [] for k in tiny.kinds}, kind: [piece]}, ids, torch.ones_like(ids))
     names = ("pixel_values", "image_grid_thw", "image_sizes", "pixel_attention_mask", "image_merge_sizes")
-    encode, own = model.model.get_image_features, (*names, "high_res_pixel_values", "image_position_ids")
+    more = ("high_res_pixel_values", "image_position_ids", "spatial_shapes", "target_sizes")
+    encode, own = model.model.get_image_features, (*names, *more)
     if kind == "video":
         encode = model.model.get_video_features
         own = ("pixel_values_videos", "video_grid_thw", "video_position_ids", "num_frames_per_video")
@@ -131,6 +141,12 @@ def origin(tiny, piece, gradient):
     """(picture, height, width) energy of a gradient on the pixels of one piece."""
     grid = next((piece.data[key][0].tolist() for key in piece.data if key.endswith("grid_thw")), None)
     energy = gradient.square()
+    if "spatial_shapes" in piece.data:  # patches in raster order
+        return energy.sum(-1).reshape(1, *piece.data["spatial_shapes"][0].tolist())
+    if "target_sizes" in piece.data:  # patches side by side, picture after picture
+        sides = piece.data["target_sizes"].tolist()
+        patches = energy.sum((0, 1, 2)).view(-1, gradient.shape[2]).sum(1).split([h * w for h, w in sides])
+        return [own.view(side) for own, side in zip(patches, sides, strict=True)]
     places = next((piece.data[key] for key in piece.data if key.endswith("position_ids")), None)
     if places is not None:  # Gemma 4 takes patches with their columns and rows
         width, height = (places[0].amax(0) + 1).tolist()
@@ -160,7 +176,7 @@ def test_crops_say_where_every_token_comes_from(tiny, kind, seed):
         for i, place in enumerate(places):
             (gradient,) = torch.autograd.grad(out[place] @ direction, pixels, retain_graph=True)
             energy = origin(tiny, piece, gradient)
-            assert energy.sum((1, 2)).argmax() == number
+            assert torch.stack([own.sum() for own in energy]).argmax() == number
             energy = energy[number] / energy[number].sum()
             y[i // width, i % width] = (energy.sum(1) * torch.arange(len(energy))).sum()
             x[i // width, i % width] = (energy.sum(0) * torch.arange(energy.shape[1])).sum()

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 
 import seeless as sl
+from seeless.checking.layer_loop import LayerLoop, is_recurrent
 from seeless.checking.oracle import Decoder, cuts_of, follow
 from seeless.checking.prompts import NO_WORDS, ROWS, Pictures, Prompts, make_prompts
 from seeless.checking.shrinking import shrunk
@@ -120,7 +121,8 @@ class Check:
                 f"{type(model).__name__} that takes input_ids and pixel_values"
             )
         sl.apply(model, sl.Uniform(keep=0.5)).remove()  # missing parts are told here
-        self.decoder, self.base = Decoder(model, family), base
+        self.decoder: LayerLoop | Decoder = (LayerLoop if is_recurrent(model, family) else Decoder)(model, family)
+        self.base = base
         self.pictures = Pictures(model, base, family)
         self.batch = self._prompts(ROWS)
         try:

@@ -25,6 +25,13 @@ def follow(module: Any, path: str) -> Any:
     return module
 
 
+def decoder_of(model: nn.Module, family: sl.Family) -> Any:
+    """The decoder of a model, by the names of its family."""
+    base = model if follow(model, family.language_model) is not None else follow(model, family.base)
+    decoder = follow(base, family.language_model)
+    return decoder if hasattr(decoder, family.layers) else decoder.model
+
+
 @dataclass(frozen=True)
 class Cuts:
     """What is forbidden from each layer on, and where the tokens stand.
@@ -69,9 +76,7 @@ class Decoder:
     """The decoder of a stock model with eager attention, found by the names of its family."""
 
     def __init__(self, model: nn.Module, family: sl.Family) -> None:
-        base = model if follow(model, family.language_model) is not None else follow(model, family.base)
-        decoder = follow(base, family.language_model)
-        decoder = decoder if hasattr(decoder, family.layers) else decoder.model
+        decoder = decoder_of(model, family)
         self.layers = list(getattr(decoder, family.layers))
         self.rotary: Any = getattr(decoder, family.rotary)
         self.kinds: Any = getattr(decoder.config, "layer_types", None)

@@ -90,7 +90,8 @@ class Pictures:
 
     def _forms(self) -> Iterator[Callable[[list[int]], dict[str, Any]]]:
         if "image" in self.family.grids:
-            yield from (self._flat_patches, self._square_patches)
+            yield from (self._padded_patches,) if self.family.padded else (self._flat_patches, self._square_patches)
+            yield from (self._side_by_side,) if self.family.merging_layer is not None else ()
         elif self.family.packer is not None:
             yield self._tiles
         else:
@@ -130,6 +131,23 @@ class Pictures:
     def _square_patches(self, numbers: list[int]) -> dict[str, Any]:
         patch = self.config.vision_config.patch_size
         return self._patches(numbers, 3, patch, patch)
+
+    def _padded_patches(self, numbers: list[int]) -> dict[str, Any]:
+        """In one batch, filled up to the longest at their ends."""
+        sides, width = [self._sides(number) for number in numbers], 3 * self.config.vision_config.patch_size**2
+        most = max(height * width for height, width in sides)
+        pixels, seen = torch.zeros(len(numbers), most, width), torch.zeros(len(numbers), most, dtype=torch.long)
+        for place, ((high, wide), number) in enumerate(zip(sides, numbers, strict=True)):
+            pixels[place, : high * wide], seen[place, : high * wide] = _noise((high * wide, width), number), 1
+        grids = {self.family.grids["image"]: torch.tensor(sides)}
+        return {"pixel_values": pixels, "pixel_attention_mask": seen, **grids}
+
+    def _side_by_side(self, numbers: list[int]) -> dict[str, Any]:
+        """One row of patches, of which tower and projector each make one of four."""
+        patch, sides = self.config.vision_config.patch_size, [SIDES[number % len(SIDES)] for number in numbers]
+        parts = [_noise((1, 3, patch, patch * 16 * h * w), n) for (h, w), n in zip(sides, numbers, strict=True)]
+        grids = {self.family.grids["image"]: torch.tensor([(4 * h, 4 * w) for h, w in sides])}
+        return {"pixel_values": torch.cat(parts, -1), **grids}
 
     # Pictures as pixels.
 

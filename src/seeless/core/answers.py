@@ -54,6 +54,7 @@ class Answers:
         self.taps, self.run_second = taps, second
         self.states = hidden
         self.signal: str | None = None  # which attention of the tower was asked for last, in words
+        self.read: dict[int, int] = {}  # decoder layers that were asked for, and those that stood for them
 
     # Hidden states and embeddings.
 
@@ -132,9 +133,12 @@ class Answers:
     # Attention of the decoder.
 
     def _tap(self, layer: int) -> LayerTap:
+        if layer >= 0:
+            self.session.view.attention_layer(layer)
         if layer not in self.taps:
             has = ", ".join(map(str, sorted(self.taps))) or "none (the entry comes before all layers)"
             raise InputError(f"attention of decoder layer {layer} cannot be read at this stage; available: {has}")
+        self.read[layer] = self.taps[layer].layer
         return self.taps[layer]
 
     def _queries(self, queries: Queries, average: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -194,10 +198,10 @@ class Answers:
         slots, share = self._queries(queries, average)
         device, past = tap.device, tap.past
         rows, slots = group.rows.to(device), slots.to(device)
-        valid, blocks = session.mask(layer, session.row), session.blocks_of(session.row)
-        blocks = blocks if session.view.sees_both_ways(layer) else None
-        window = session.view.window if session.beyond and session.view.slides(layer) else None
-        places = None if window is None else session.places(layer, session.row)
+        valid, blocks = session.mask(tap.layer, session.row), session.blocks_of(session.row)
+        blocks = blocks if session.view.sees_both_ways(tap.layer) else None
+        window = session.view.window if session.beyond and session.view.slides(tap.layer) else None
+        places = None if window is None else session.places(tap.layer, session.row)
         keys = past + tap.slots  # the last of what the layer has counted
         valid, places = (None if x is None else x[:, -keys:].to(device)[rows] for x in (valid, places))
         columns = past + (group.slots if onto == "visual" else self._row_slots).to(device)

@@ -30,6 +30,7 @@ class LayerTap:
     """Queries and keys of one decoder layer for what stands in the batch now.
 
     Args:
+        layer: its number.
         take: gives what the layer handed to its kernel, or would if it ran; called once, when something is read.
         slots: tokens of this forward that stand in the batch.
         past: tokens the layer's cache held before this forward.
@@ -37,6 +38,7 @@ class LayerTap:
         turns: tells whether it turns queries and keys by them; called when positions are asked for.
     """
 
+    layer: int
     take: Callable[[], Call]
     slots: int
     past: int

@@ -11,6 +11,7 @@ from transformers.cache_utils import (
     DynamicCache,
     DynamicLayer,
     DynamicSlidingWindowLayer,
+    LinearAttentionLayer,
     QuantizedCache,
     StaticCache,
     StaticLayer,
@@ -31,8 +32,8 @@ _METHODS = (
     "crop",
     "reset",
 )
-_GROWING = DynamicLayer, DynamicSlidingWindowLayer
-_STATIC = StaticLayer, StaticSlidingWindowLayer
+_GROWING = DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionLayer
+_STATIC = StaticLayer, StaticSlidingWindowLayer, LinearAttentionLayer
 
 
 class Keeper:
@@ -102,17 +103,21 @@ class CacheRecord:
     the model go on slicing and numbering as if nothing had been dropped; with a layer it is that layer's own length.
 
     Args:
+        counting: the first layer with attention, whose cache says how many tokens it holds.
         tokens: of the conversation, dropped ones included, up to which `spans` say what is cached.
         floor: of the conversation, behind which every layer holds the same tokens, so that it can be cropped to there.
         keeper: the handle.
+        overrun: whether recurrent layers have run over padding behind the tokens of some row.
         since: tokens cached after `tokens`; a static cache keeps its own count on the device.
     """
 
     cache: Cache
+    counting: int
     spans: list[Span]
     tokens: int
     floor: int
     keeper: Keeper
+    overrun: bool = field(default=False)
     since: int = field(default=0)
 
     def install(self) -> None:
@@ -129,9 +134,13 @@ class CacheRecord:
     @property
     def length(self) -> int:
         """Tokens of the conversation, dropped ones included; the host knows."""
-        if is_static(self.cache):
-            return self.tokens + self.since
-        return self._stock("get_seq_length")(0) + self.tokens - self.spans[0].columns
+        return self.tokens + self.since if is_static(self.cache) else self._counted
+
+    @property
+    def _counted(self) -> int:
+        """The same as the cache counts it."""
+        own = self.span(self.counting)
+        return self._stock("get_seq_length")(self.counting) + self.tokens - own.columns
 
     def held(self, span: Span) -> int:
         """Tokens in the cache of a span's layers."""
@@ -139,7 +148,7 @@ class CacheRecord:
 
     def get_seq_length(self, layer_idx: int | None = None) -> int:
         if layer_idx is None:
-            return self._stock("get_seq_length")(0) + self.tokens - self.spans[0].columns
+            return self._counted
         return self._stock("get_seq_length")(layer_idx)
 
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
@@ -150,11 +159,14 @@ class CacheRecord:
             )
         return self._stock("get_mask_sizes")(query_length, layer_idx)
 
-    def look(self, mask: torch.Tensor) -> None:
-        """Learn from a 2-D mask `[batch, conversation]` which tokens behind `tokens` are padding. Waits for it once."""
+    def look(self, mask: torch.Tensor) -> bool:
+        """Learn from a 2-D mask `[batch, conversation]` which tokens behind `tokens` are padding; whether any are.
+        Waits for it once."""
         later = mask[:, self.tokens :]
-        if later.shape[1] and not fetch({"later": later})["later"].all():
-            self.learn(later)
+        if later.shape[1] == 0 or fetch({"later": later})["later"].all():
+            return False
+        self.learn(later)
+        return True
 
     def learn(self, later: torch.Tensor) -> None:
         """Remember a mask `[batch, n]` of the `n` tokens behind `tokens`."""
@@ -178,11 +190,21 @@ class CacheRecord:
         self._stock("reorder_cache")(beam_idx)
         self._rows(lambda x: x.index_select(0, beam_idx.to(x.device)))
 
+    @property
+    def _recurrent(self) -> list[LinearAttentionLayer]:
+        return [layer for layer in self.cache.layers if isinstance(layer, LinearAttentionLayer)]
+
     def batch_repeat_interleave(self, repeats: int) -> None:
+        if self._recurrent:  # they can be reordered only
+            rows = cached_keys(self.cache, self.counting)
+            assert rows is not None
+            return self.reorder_cache(torch.arange(len(rows), device=rows.device).repeat_interleave(repeats))
         self._stock("batch_repeat_interleave")(repeats)
         self._rows(lambda x: x.repeat_interleave(repeats, dim=0))
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
+        if self._recurrent:
+            return self.reorder_cache(indices)
         self._stock("batch_select_indices")(indices)
         self._rows(lambda x: x[indices])
 
@@ -197,6 +219,12 @@ class CacheRecord:
                 f"a reduced cache cannot be cropped to {left} tokens, into the images it was reduced in: layers hold "
                 f"different tokens before token {self.floor} of the conversation; crop to {self.floor} or more, or "
                 "prefill anew"
+            )
+        if any(not (layer.is_croppable and layer.record_past) for layer in self._recurrent):
+            raise InputError(
+                "this cache cannot be cropped: the state of linear-attention layers cannot forget tokens, and that of "
+                "convolutions only after cache.activate_past_recording() before the prefill; copy the cache before "
+                "(copy.deepcopy), or prefill anew"
             )
         self._stock("crop")(tokens_to_remove)
         gone, self.since = self.tokens - left, self.since + tokens_to_remove

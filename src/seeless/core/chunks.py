@@ -14,6 +14,7 @@ from seeless.core.family import Family
 from seeless.core.frame import Running, named
 from seeless.core.host import cache_in
 from seeless.core.pictures import PIXELS
+from seeless.core.recurrent import check_chunks
 from seeless.core.session import Session
 from seeless.core.stages import PlannedStage
 from seeless.errors import InputError, UnsupportedModel
@@ -67,6 +68,13 @@ def in_chunks(below: Callable, kwargs: dict, size: int, session: Session) -> Any
             f"prefill_chunk_size={size} needs a cache whose layers all hold the same tokens; leave it out where there "
             "is none, or where tokens of an earlier turn left between layers"
         )
+    if isinstance(mask, dict) or (mask is not None and mask.ndim != 2):
+        raise InputError(
+            f"prefill_chunk_size={size} does not go with a conversation of {past.tokens + session.prompt.length} "
+            f"tokens, which fills the window of {session.view.window} that some layers look back (sliding_window): "
+            "masks made for what is left of it serve a whole prompt; leave it out"
+        )
+    check_chunks(session.view, session.row, size)
     for start in range(0, length, size):
         end = min(start + size, length)
         part = {**kwargs, "inputs_embeds": embeds[:, start:end]}

@@ -9,6 +9,7 @@ from seeless.core.family import ModelView
 from seeless.core.hooks import HookSet, hook_layers
 from seeless.core.host import cache_in, mask_form
 from seeless.core.masks import additive_mask, causal_mask
+from seeless.core.recurrent import check_continued
 from seeless.core.rotary import Rotary, chunks
 
 
@@ -28,8 +29,9 @@ class Continuing:
         embeds = kwargs["inputs_embeds"] if ids is None else ids
         self.view, self.record, self.device = view, record, embeds.device
         self.batch, self.queries = embeds.shape[:2]
-        if mask is not None and self.queries > 1:
-            record.look(mask)
+        padded = mask is not None and self.queries > 1 and record.look(mask)
+        check_continued(view, record, padded)
+        self.base = record.span(record.counting)  # whose mask and positions the model gives to all layers
         self.spans, self.kernel = record.spans, view.language_model.config._attn_implementation
         self.positions: torch.Tensor | None = kwargs.get("position_ids")
         self.one = self.queries == 1 and not is_static(record.cache)
@@ -48,25 +50,26 @@ class Continuing:
     def enter(self, kwargs: dict, hooks: HookSet) -> dict:
         """The language model's arguments; layers that need others get seams."""
         hook_layers(self.view.layers, self._needed(), self._before, hooks)
-        first = self.spans[0]
+        base = self.base
         if self.plain:
-            mask = self._of_one_query(first, self.view.language_model.dtype, self.device)
+            mask = self._of_one_query(base, self.view.language_model.dtype, self.device)
         else:
-            mask = self._shown(first, self.device)
+            mask = self._shown(base, self.device)
             mask = None if mask is None else mask.long()
         kwargs = {**kwargs, "attention_mask": mask}
-        return kwargs if first.moved is None else {**kwargs, "position_ids": self._moved(first)}
+        return kwargs if base.moved is None else {**kwargs, "position_ids": self._moved(base)}
 
     def _needed(self) -> list[int]:
-        """Layers whose mask or rotary embedding is not what the model gives to all of them, that is, to the first."""
+        """Layers with attention whose mask or rotary embedding is not what the model gives to all, that is, to the
+        first of them. What recurrent layers get is the same for all spans."""
         needed = {i for i in range(self.view.depth) if self._windowed(i)}
         if len(self.spans) == 1:
             return sorted(needed)
         alike = not self.padded and (self.plain or self.flash)
         ends = [*(span.first for span in self.spans[1:]), self.view.depth]
-        for span, end in zip(self.spans[1:], ends[1:], strict=True):
-            if not alike or span.moved is not self.spans[0].moved:
-                needed |= {*range(span.first, end)}
+        for span, end in zip(self.spans, ends, strict=True):
+            if span is not self.base and (not alike or span.moved is not self.base.moved):
+                needed |= {*filter(self.view.attends, range(span.first, end))}
         return sorted(needed)
 
     def _windowed(self, index: int) -> bool:
@@ -96,7 +99,7 @@ class Continuing:
         else:
             shown = self._shown(span, hidden.device)
             changes["attention_mask"] = causal_mask(self.view, hidden, shown, cache_in(kwargs), index)
-        if span.moved is not self.spans[0].moved:
+        if span.moved is not self.base.moved:
             changes["position_ids"] = self._moved(span)
             changes["position_embeddings"] = self._rotary(span, hidden, index)
         return changes
@@ -105,7 +108,7 @@ class Continuing:
         """The rotary embedding in a span's layers of a kind; made for all spans at once."""
         kind = self.view.layer_kind(index)
         if kind not in self.rotary:
-            own = [span for span in self.spans if span.moved is not self.spans[0].moved]
+            own = [span for span in self.spans if span.moved is not self.base.moved]
             places = torch.cat([self._moved(span).expand(self.batch, -1) for span in own])
             parts = chunks(self.view.rotate(hidden, places, index), len(own))
             self.rotary[kind] = dict(zip([span.first for span in own], parts, strict=True))

@@ -23,6 +23,7 @@ from seeless.core.past import Past
 from seeless.core.pictures import Note, Pictures, find_pictures
 from seeless.core.positions import gather_tokens, take_positions
 from seeless.core.prompt import Prompt, PromptLength, read_prompt
+from seeless.core.recurrent import check_continued
 from seeless.core.reporting import build_report
 from seeless.core.second_forward import SecondForward
 from seeless.core.self_check import check_cache_is_known, check_columns
@@ -226,7 +227,7 @@ class Reducer:
             )
         embeds = kwargs.get("inputs_embeds")
         length = kwargs["input_ids"].shape[1] if embeds is None else embeds.shape[1]
-        past = cached_length(cache_in(kwargs), 0) if record is None else record.length
+        past = cached_length(cache_in(kwargs), self.view.counting) if record is None else record.length
         frame.logical = past + length
         if mask is not None and mask.shape[1] != frame.logical:
             raise InputError(
@@ -277,7 +278,7 @@ class Reducer:
             past_mask = mask[:, :past].bool()
             if record is not None and not prompt.past_valid[:, record.tokens :].all():
                 record.learn(past_mask[:, record.tokens :])
-        before = Past(cache, record, past_mask, past, self.view.depth)
+        before = Past(cache, record, past_mask, past, self.view.depth, self.view.counting)
         return self._reduce(frame, kwargs, mask, made, prompt, pictures, positions, before)
 
     def _reduce(
@@ -293,6 +294,8 @@ class Reducer:
     ) -> dict:
         embeds, family = kwargs["inputs_embeds"], self.view.family
         length = embeds.shape[1]
+        if past.record is not None:
+            check_continued(self.view, past.record, False)
         valid = None if mask is None or prompt.valid is None else mask[:, -length:].to(embeds.device).bool()
         check_merged(pictures, self.tower)
         blocks = prompt_blocks(self.view, frame.argument(family.token_types), valid, past.tokens, length)
@@ -320,6 +323,7 @@ class Reducer:
                 hidden = gather_tokens(hidden, cut.order)
                 session.after_cut(0, "keep", cut.dropped)
                 gapped |= not stage.renumber
+        session.check_padding(0)
         if changed:
             row = session.row
             now = take_positions(positions, row.column)
@@ -331,9 +335,10 @@ class Reducer:
             if made is not None or blocks is not None or session.beyond:
                 kwargs["attention_mask"] = session.ready_masks(hidden)
             else:
-                new_mask = session.mask(0, row)
+                new_mask = session.mask(self.view.counting, row)
                 if new_mask is None and (mask is not None or gapped):  # gaps must not be taken for packed sequences
-                    new_mask = torch.ones(len(hidden), past.columns[0] + hidden.shape[1], device=hidden.device)
+                    columns = past.columns[self.view.counting] + hidden.shape[1]
+                    new_mask = torch.ones(len(hidden), columns, device=hidden.device)
                 kwargs["attention_mask"] = None if new_mask is None else new_mask.to(hidden.device, torch.long)
         if family.injector is not None:
             inject = getattr(self.view.language_model, family.injector)
@@ -361,7 +366,7 @@ class Reducer:
             return output
         cache = cache_in(output)
         session.past.made(cache)
-        if cached_keys(cache, 0) is None:  # layers that are recomputed in training cache nothing
+        if cached_keys(cache, self.view.counting) is None:  # layers that are recomputed in training cache nothing
             cache = None
         session.verify()
         if self.self_check:
@@ -372,30 +377,16 @@ class Reducer:
         reduced = session.past.record is not None or len(session.seen) > 1 or not session.row.whole
         if cache is not None and reduced:
             tokens, text = frame.logical, session.prompt.closing_text()
-            CacheRecord(cache, session.spans(), tokens, tokens - text, Keeper(self)).install()
+            spans, counting = session.spans(), self.view.counting
+            CacheRecord(cache, counting, spans, tokens, tokens - text, Keeper(self), session.overrun).install()
         self.on_report(build_report(session, self.size, cache is not None))
         session.vision.release()
-        return self._restored(output, session)
+        return session.restore(output)
 
     @cached_property
     def size(self) -> Dimensions:
         """Sizes of the model."""
         return dimensions(self.view)
-
-    def _restored(self, output: Any, session: Session) -> Any:
-        """Hidden states back to full length; attention maps stay as the kernel made them."""
-
-        def back(hidden: torch.Tensor, layer: int) -> torch.Tensor:
-            row = session.at(session.seen, layer)
-            return hidden if row.whole else row.restore(hidden, session.prompt.length)
-
-        last = self.view.depth - 1
-        output.last_hidden_state = back(output.last_hidden_state, last)
-        if output.get("hidden_states") is not None:
-            states = output.hidden_states
-            restored = [back(x, max(0, i - 1)) for i, x in enumerate(states[:-1])]
-            output.hidden_states = (*restored, output.last_hidden_state)
-        return output
 
 
 def _is_plain(mask: Any) -> bool:

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from seeless.core.host import FEATURE_LAYERS, feature_layer_in
+from seeless.core.layer_kinds import RECURRENT, LayerKinds
 from seeless.core.rotary import Rotary
 from seeless.errors import UnsupportedModel, did_you_mean
 
 Kind = Literal["image", "video"]
 Merged = Literal["blocks", "consecutive"]
 Crops = Literal["joined", "marked", "opened", "told"]
-FULL, SLIDING = "full_attention", "sliding_attention"  # kinds of decoder layers, as their config names them
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Family:
         language_model, tower, projector: attributes of the base.
         video_tower: the tower of videos, if it is another one.
         layers, rotary, final_norm: attributes of the language model.
+        feed_forward: attribute of a decoder layer.
         tower_layers: path from the tower to its layers; the first that exists. Empty: the tower is not read, as if it
             were a box that gives features, and its operations are not counted.
         tower_readers: attribute of the tower with a list of modules that take in what layers before the last give.
@@ -41,7 +42,11 @@ class Family:
         projected: whether the projector takes in one vector per token; else `vision_features` are what it gives.
         windows: whether the tower orders its tokens by attention windows (`vision_config.window_size`).
         grids: argument of `get_image_features` ("image") and `get_video_features` ("video") with the patch grid
-            (frames, height, width) of everything; empty if every picture has the size the tower's config names.
+            (frames, height, width) of everything, or (height, width) of every picture and frame, which all stand alone;
+            empty if every picture has the size the tower's config names.
+        padded: whether the tower takes a batch of pictures, each filled up at its end to the longest's patches.
+        merging_layer: attribute of `vision_config` with the tower layer after which the tower itself makes one patch of
+            four, if it does.
         sizes: argument with the height and width of pictures in pixels, for towers that take any size.
         places: as `grids`, with the column and row of every patch, row after row of each picture, -1 on padding behind
             them, for towers that take pictures of several sizes padded to one length.
@@ -57,6 +62,8 @@ class Family:
         image_token, video_token: attributes of the config with the placeholders' ids; `video_token` is None if the
             model takes no videos of their own.
         mrope: whether positions have three axes (time, height, width).
+        canvas: whether tokens of text around and inside a picture have positions that depend on it, so that it cannot
+            be put into another prompt.
         layer_inputs: argument of the language model with something of its own for every token and layer, `[batch, seq,
             layers, dim]`, and of its layers with their part of it, if they take such.
         injector: method of the language model that adds visual features after early layers, if it has one.
@@ -84,6 +91,7 @@ class Family:
     layers: str = "layers"
     rotary: str = "rotary_emb"
     final_norm: str = "norm"
+    feed_forward: str = "mlp"
     tower_layers: tuple[str, ...] = ("encoder.layers", "vision_model.encoder.layers", "transformer.layers")
     tower_readers: str | None = None
     class_token_towers: tuple[str, ...] = ("clip_vision_model",)
@@ -94,6 +102,8 @@ class Family:
     projected: bool = True
     windows: bool = False
     grids: dict[str, str] = field(default_factory=dict)
+    padded: bool = False
+    merging_layer: str | None = None
     sizes: str | None = None
     places: dict[str, str] = field(default_factory=dict)
     frames: str | None = None
@@ -106,6 +116,7 @@ class Family:
     image_token: str = "image_token_id"
     video_token: str | None = None
     mrope: bool = False
+    canvas: bool = False
     layer_inputs: tuple[str, str] | None = None
     injector: str | None = None
     both_ways: tuple[str, ...] = ()
@@ -173,7 +184,7 @@ def _follow(module: nn.Module, path: str) -> Any:
     return module
 
 
-class ModelView:
+class ModelView(LayerKinds):
     """The parts of one model, found by its family's names.
 
     Raises:
@@ -233,17 +244,6 @@ class ModelView:
             )
         return part
 
-    def _window(self) -> int | None:
-        """Tokens that layers with sliding-window attention look back; None without such layers."""
-        config = self.language_model.config
-        kinds = getattr(config, "layer_types", None) or [SLIDING]
-        if unknown := sorted(set(kinds) - {FULL, SLIDING}):
-            raise UnsupportedModel(
-                f"the decoder of this {self.family.title} model has layers of kind {', '.join(unknown)}, from which "
-                "tokens cannot be dropped; supported are full_attention and sliding_attention"
-            )
-        return getattr(config, "sliding_window", None) if SLIDING in kinds else None
-
     def _check_causal(self) -> None:
         config = self.language_model.config
         everything = getattr(config, "use_bidirectional_attention", None) in (True, "all") and not self.family.prefix
@@ -259,51 +259,6 @@ class ModelView:
                 "the decoder layers are compiled one by one, so hooks on them do not run; "
                 "compile the whole model with torch.compile(model) instead"
             )
-
-    @property
-    def depth(self) -> int:
-        """Number of decoder layers."""
-        return min(len(self.layers), self.language_model.config.num_hidden_layers)
-
-    @cached_property
-    def borrowing(self) -> int:
-        """How many of the last decoder layers cache nothing, as they take keys and values of layers before them."""
-        return getattr(self.language_model.config, "num_kv_shared_layers", 0) or 0
-
-    @cached_property
-    def last_cut(self) -> int:
-        """The last decoder layer before which tokens can leave: from it on, layers lend keys and values to others."""
-        if not self.borrowing:
-            return self.depth
-        own = [self.layer_kind(index) for index in range(self.depth - self.borrowing)]
-        return min(max(i for i, kind in enumerate(own) if kind == each) for each in set(own))
-
-    def layer_kind(self, index: int) -> str:
-        """What sets a decoder layer's mask and rotary embedding apart from other layers'."""
-        kinds = getattr(self.language_model.config, "layer_types", None)
-        if kinds:
-            return kinds[index]
-        return FULL if self.window is None else SLIDING
-
-    def slides(self, index: int) -> bool:
-        """Whether a decoder layer looks back a window only."""
-        return self.window is not None and self.layer_kind(index) == SLIDING
-
-    def reaches(self, tokens: int) -> bool:
-        """Whether a conversation of so many tokens fills a window, from where on the model makes masks for it."""
-        return self.window is not None and tokens >= self.window
-
-    @cached_property
-    def both_ways(self) -> tuple[str, ...]:
-        """Kinds of decoder layers in which visual tokens see each other both ways."""
-        condition = self.family.both_ways_if
-        if condition is not None and getattr(self.language_model.config, condition[0], None) != condition[1]:
-            return ()
-        return self.family.both_ways
-
-    def sees_both_ways(self, index: int) -> bool:
-        """Whether visual tokens see each other both ways in a decoder layer."""
-        return self.layer_kind(index) in self.both_ways
 
     def rotate(self, hidden: torch.Tensor, positions: torch.Tensor, index: int) -> Rotary:
         """The rotary embedding of a decoder layer at some positions."""
@@ -325,7 +280,8 @@ class ModelView:
     @cached_property
     def needs_positions(self) -> bool:
         """Whether the decoder's attention reads `position_ids` themselves (Ministral 3 scales its queries by them)."""
-        parts = (part for part in self.layers[0].modules() if part is not self.layers[0])
+        layer = self.layers[self.counting]
+        parts = (part for part in layer.modules() if part is not layer)
         asked = (inspect.signature(type(part).forward).parameters.get("position_ids") for part in parts)
         return any(name is not None and name.default is name.empty for name in asked)
 
@@ -342,6 +298,11 @@ class ModelView:
             if (layers := _follow(tower, path)) is not None:
                 return layers
         raise UnsupportedModel(f"{type(tower).__name__} has none of {self.family.tower_layers}")
+
+    def tower_attends(self, kind: str, index: int) -> bool:
+        """Whether a tower layer has attention; else it convolves over the grid of patches."""
+        kinds = getattr(self._towers[kind].config, "layer_types", None)
+        return not kinds or kinds[index] not in RECURRENT
 
     def tapped_layers(self, kind: str, choice: int | list[int] | None = None) -> list[int]:
         """The tower layers whose output the projector takes; -1 is the embeddings.

@@ -103,3 +103,19 @@ def _nearest(pack: Callable, shape: torch.Size, index: np.ndarray, options: dict
     row = sampled[:, 0].round().astype(int).clip(0, len(canvas) - 1)
     column = sampled[:, 1].round().astype(int).clip(0, width - 1)
     return np.concatenate([index[:patches], np.where(sampled[:, 0] >= 0, canvas[row, column], NO_PATCH)])
+
+
+def token_side(patches: Side, tokens: int) -> Side | None:
+    """The grid of `tokens` tokens made from a grid of patches by merging squares; None if there is none.
+
+    >>> token_side((24, 24), 576), token_side((32, 32), 256), token_side((27, 27), 196), token_side((4, 6), 7)
+    ((24, 24), (16, 16), (14, 14), None)
+    """
+    height, width = patches
+    if height * width == tokens:
+        return patches
+    ratio = max(1, round((height * width / max(1, tokens)) ** 0.5))
+    for side in ((height // ratio, width // ratio), (-(-height // ratio), -(-width // ratio))):
+        if side[0] * side[1] == tokens:
+            return side
+    return None

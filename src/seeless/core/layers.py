@@ -41,21 +41,24 @@ class PrefillLayers:
                 "or load the model with 'sdpa' or 'eager'"
             )
         self.inputs: dict[str, LayerInputs] | None = None  # after a cut, by kind of layer
-        self.tapped: dict[int, LayerTap] = {}
+        self.tapped: dict[int, LayerTap] = {}  # of layers that have run, until the last stage that may read them
         self.calls: dict[int, Call] = {}
         self.over = self.deciding = False
         self.watched = {i for stage in stages for i in stage.strategy.watches(session.view.depth)}
+        asking = {stage.layer for stage in stages if not stage.strategy.keeps_all(stage.index)}
+        self.last_read: dict[int, int] = {}  # by layer, the stage up to which its attention may be read
+        for layer in sorted(asking):
+            if (read := session.view.nearest_attention(layer - 1)) is not None:
+                self.last_read[read] = layer
 
     def capture(self) -> Capture:
         """Sees the attention of the layers before stages; to be entered while the decoder runs."""
-        before = {stage.layer - 1 for stage in self.stages if not stage.strategy.keeps_all(stage.index)}
-        return Capture(
-            {i: self.session.view.layers[i] for i in before}, self.calls.__setitem__, self.session.self_check
-        )
+        view = self.session.view
+        return Capture({i: view.layers[i] for i in self.last_read}, self.calls.__setitem__, self.session.self_check)
 
     def needed(self, depth: int) -> list[int]:
         """Layers that must be hooked: the first (it brings the cache), taps, and all from the first cut on."""
-        layers = {0} | {stage.layer - 1 for stage in self.stages} | self.watched
+        layers = {0, *self.last_read} | self.watched
         first = min((stage.layer for stage in self.stages), default=depth)
         if (record := self.session.past.record) is not None:
             first = min([first, *(span.first for span in record.spans[1:])])
@@ -72,8 +75,8 @@ class PrefillLayers:
         if index in self.watched:
             session.watch(index, hidden)
         args, kwargs = self._own_part(index, args), self._arguments(index, hidden, kwargs)
-        ahead = any(stage.layer == index + 1 for stage in self.stages)
-        self.tapped = {index: self._taken(index, hidden, args[1:], kwargs)} if ahead else {}
+        if index in self.last_read:
+            self.tapped[index] = self._taken(index, hidden, args[1:], kwargs)
         return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
 
     def _arguments(self, index: int, hidden: torch.Tensor, kwargs: dict) -> dict:
@@ -117,8 +120,8 @@ class PrefillLayers:
         """What is left of `hidden` after all stages before a layer; `given` is None after the last layer."""
         session, stages = self.session, [stage for stage in self.stages if stage.layer == index]
         for number, stage in enumerate(stages):
-            taps = {i: tap for i, tap in self.tapped.items() if i == index - 1}
-            if given is not None:
+            taps = self._taps(index)
+            if given is not None and session.view.attends(index):
                 taps[index] = self._coming(index, hidden, *given)
             self.deciding = True
             cut = run_stage(session, stage, hidden, taps)
@@ -126,18 +129,24 @@ class PrefillLayers:
             hidden = hidden if cut is None else cut.hidden
             if cut is not None and cut.order is not None:
                 hidden = gather_tokens(hidden, cut.order)
-                if number + 1 < len(stages):
-                    self.tapped = {i: tap.cut(cut.order) for i, tap in self.tapped.items()}
+                more = number + 1 < len(stages)
+                self.tapped = {i: t.cut(cut.order) for i, t in self.tapped.items() if more or self.last_read[i] > index}
                 session.after_cut(index, stage.strategy.past, cut.dropped)
                 session.uninjected = None
                 self.inputs = {}
-        if stages:
-            self.tapped = {}
-            self.calls.clear()
+        for read in [read for read, last in self.last_read.items() if last == index]:
+            self.tapped.pop(read, None)
+            self.calls.pop(read, None)
         session.uninjected = None
         if all(stage.layer <= index for stage in self.stages):
             session.release()
         return hidden
+
+    def _taps(self, index: int) -> dict[int, LayerTap]:
+        """Layers that have run, by those next to a stage before `index` that they stand for."""
+        view = self.session.view
+        nearest = {layer: view.nearest_attention(layer) for layer in (index - 1, index) if layer < view.depth}
+        return {layer: self.tapped[read] for layer, read in nearest.items() if read in self.tapped}
 
     def _inputs(self, index: int, hidden: torch.Tensor, given: Rotary) -> LayerInputs:
         """Mask and rotary embedding of a layer; made once for all layers of a kind."""
@@ -151,7 +160,7 @@ class PrefillLayers:
     def _rotary(self, index: int, hidden: torch.Tensor, given: Rotary) -> Rotary:
         """The layer's rotary embedding at the present row; `given` is the model's own, at the row of the entry."""
         session = self.session
-        if self.inputs is None:
+        if self.inputs is None or not session.view.attends(index):  # recurrent layers have no use for it
             return given
         if (made := self.inputs.get(session.view.layer_kind(index))) is not None:
             return made.rotary
@@ -199,7 +208,7 @@ class PrefillLayers:
 
         past = self.session.past.held(index)  # before the layer runs: then its cache holds more
         rotary = cos_and_sin(kwargs["position_embeddings"])
-        return LayerTap(take, hidden.shape[1], past, rotary, partial(self._turns, index, hidden, args, kwargs))
+        return LayerTap(index, take, hidden.shape[1], past, rotary, partial(self._turns, index, hidden, args, kwargs))
 
     def _coming(self, index: int, hidden: torch.Tensor, args: tuple, kwargs: dict) -> LayerTap:
         """Of a layer that has yet to run, if it ran on what is left now."""
@@ -216,4 +225,4 @@ class PrefillLayers:
 
         past = session.past.held(index)
         rotary = cos_and_sin(self._rotary(index, hidden, kwargs["position_embeddings"]))
-        return LayerTap(take, hidden.shape[1], past, rotary, partial(self._turns, index, hidden, args, kwargs))
+        return LayerTap(index, take, hidden.shape[1], past, rotary, partial(self._turns, index, hidden, args, kwargs))

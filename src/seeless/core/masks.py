@@ -22,7 +22,8 @@ def causal_mask(
     blocks: torch.Tensor | None = None,
     places: torch.Tensor | None = None,
 ) -> Any:
-    """The mask the model's own attention kernel wants for `hidden` at this layer.
+    """The mask the model's own attention kernel wants for `hidden` at this layer; of a recurrent layer, see
+    `recurrent_mask`.
 
     Args:
         mask: 2-D, `[batch, past + slots]`, with padding in it; None = all visible.
@@ -34,6 +35,8 @@ def causal_mask(
     Raises:
         UnsupportedModel: the kernel takes no mask that could express the blocks or the window.
     """
+    if not view.attends(layer):
+        return recurrent_mask(mask, hidden)
     blocks = blocks if view.sees_both_ways(layer) else None
     if places is not None and view.slides(layer):
         return _windowed_mask(view, hidden, mask, cache, layer, blocks, places)
@@ -53,6 +56,18 @@ def causal_mask(
     if isinstance(made, torch.Tensor) and made.dtype == torch.float64:
         made = made.clamp(min=lowest(made.dtype))
     return made
+
+
+def recurrent_mask(mask: torch.Tensor | None, hidden: torch.Tensor) -> torch.Tensor | None:
+    """What recurrent layers take, `[batch, slots]`, False on padding, which is zeroed before it enters; None = none.
+
+    What transformers' `create_recurrent_attention_mask` makes, without asking the device whether there is padding.
+
+    Args:
+        mask: 2-D, `[batch, past + slots]`; None = all visible.
+    """
+    slots = hidden.shape[1]
+    return None if mask is None or slots == 1 else mask[:, -slots:].to(hidden.device)
 
 
 def _windowed_mask(

@@ -117,7 +117,8 @@ def _tap_tower(
     """Watch one run of the tower; what comes back is to be entered while it lasts."""
     layers, made, lead = view.tower_layers(kind), chosen[-1], view.has_class_token
     if made >= 0:
-        vision.made = AttentionTap(made, lead)
+        attending = (index for index in range(made, -1, -1) if view.tower_attends(kind, index))
+        vision.made = AttentionTap(next(attending, made), lead)
     if made + 1 < len(layers):
         vision.reader = AttentionTap(made + 1, lead)
     by_reader = vision.may_read("reader_attention", "reader_keys")
@@ -149,8 +150,8 @@ def _tap_tower(
         if view.family.projected and vision.may_read("features"):
             vision.projected = projected
 
-    def see_projected(module: nn.Module, args: tuple, kwargs: dict, output: torch.Tensor) -> None:
-        vision.came_out += output.shape[:-1].numel()
+    def see_projected(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        vision.came_out += sum(tokens.shape[:-1].numel() for tokens in carriers(output))
 
     hooks.before(view.tower(kind), see_tower)
     if vision.made is not None:

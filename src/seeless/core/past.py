@@ -18,6 +18,7 @@ class Past:
         mask: `[batch, past]` bool of the input's 2-D attention mask, None = all ones; the record knows better, if any.
         tokens: cached so far, dropped ones included.
         depth: layers of the decoder.
+        counting: the first of them with attention.
 
     Attributes:
         columns: per layer, what its cache has counted; a layer with a window may hold only the last of them.
@@ -28,11 +29,12 @@ class Past:
     mask: torch.Tensor | None
     tokens: int
     depth: int
+    counting: int
     columns: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
         if self.record is None:  # all layers hold the same
-            self.columns = [cached_length(self.cache, 0)] * self.depth
+            self.columns = [cached_length(self.cache, self.counting)] * self.depth
         else:
             self.columns = [self.record.held(self.record.span(layer)) for layer in range(self.depth)]
 

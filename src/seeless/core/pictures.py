@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from seeless.core.family import Kind, ModelView
-from seeless.core.images import NO_PATCH, Image, Side, packed_image
+from seeless.core.images import NO_PATCH, Image, Side, packed_image, token_side
 from seeless.core.units import Layout, Placeholders
-from seeless.core.vision import Vision, VisionTap, token_side
+from seeless.core.vision import Vision, VisionTap
 from seeless.errors import InputError, UnsupportedModel
 
 NOTE = "_seeless_note"
@@ -236,7 +236,7 @@ def geometry(view: ModelView, kind: Kind, given: dict) -> dict[str, torch.Tensor
 def given_grids(view: ModelView, kind: Kind, host: Mapping[str, np.ndarray]) -> tuple[Side, ...]:
     """The patch grids of all pictures, from `geometry`."""
     if (name := view.family.grids.get(kind)) is not None:
-        return tuple((h, w) for t, h, w in host[name].tolist() for _ in range(t))
+        return tuple((h, w) for *t, h, w in host[name].tolist() for _ in range(*t or (1,)))
     if (name := view.family.sizes) is not None and name in host:
         patch = view.config.vision_config.patch_size
         return tuple((h // patch, w // patch) for h, w in host[name].tolist())
@@ -251,9 +251,10 @@ def _describe(note: Note, host: Mapping[str, np.ndarray]) -> list[Image]:
     """The images behind the features; also completes the tap with the grids of all pictures."""
     vision, view, kind = note.vision, note.vision.view, note.kind
     frames: list[int] | None = None
-    vision.patches = vision.patches or given_grids(view, kind, host)
+    if not vision.patches:
+        vision.lay_out(given_grids(view, kind, host))
     if (name := view.family.grids.get(kind)) is not None:
-        frames = host[name][:, 0].tolist()
+        frames = host[name][:, 0].tolist() if host[name].shape[1] == 3 else [1] * len(host[name])
         vision.grids = host[name]
     elif note.geometry and kind == "video" and view.family.frames is not None:
         frames = host[view.family.frames].tolist()
@@ -306,6 +307,7 @@ def _unpacked(
         raise InputError(f"{len(tokens)} images came out of {pictures} pictures in a way seeless has not seen before")
     vision.tokens = tuple(side for side in sides if side is not None)
     apart = kind == "image" and kind not in view.family.grids  # every picture is an image of its own
+    video = kind == "video" and (vision.grids is None or vision.grids.shape[1] == 3)
     images, first = [], 0
     for own, t in zip(tokens, frames, strict=True):
         if t == 0:  # a row of the batch without images
@@ -322,7 +324,7 @@ def _unpacked(
         if apart:
             images += [Image(c, p, vision.tokens) for c, p in zip(crop, patch, strict=True) if len(c)]
         else:
-            images.append(Image(np.concatenate(crop), np.concatenate(patch), vision.tokens, kind == "video"))
+            images.append(Image(np.concatenate(crop), np.concatenate(patch), vision.tokens, video))
         first += t
     return images
 

@@ -1,7 +1,6 @@
 """From a finished prefill to its report: numbers the host knows, and a few small tensors to be fetched when asked."""
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -23,13 +22,20 @@ class Before:
         self.session, self.alive, self.row = session, session.alive, session.row
 
     def report(
-        self, layer: int, name: str, before: list[int], scores: torch.Tensor | None, signal: str | None
+        self,
+        layer: int,
+        name: str,
+        before: list[int],
+        scores: torch.Tensor | None = None,
+        signal: str | None = None,
+        read: dict[int, int] | None = None,
     ) -> StageReport:
         """The report of a stage.
 
         Args:
             before: visual tokens per row before it.
             scores: `[batch, seq]` at the columns of the input; nan: not ranked.
+            signal, read: see `StageReport.signal` and `attention`.
         """
         session, columns = self.session, self.session.prompt.layout.columns
         length, was, alive = session.prompt.length, self.alive, session.alive
@@ -49,7 +55,7 @@ class Before:
                 ranked.append(numbers[row, torch.from_numpy(there)])
             return own, ranked
 
-        return StageReport(layer, name, before, list(session.ledger.total), signal, find)
+        return StageReport(layer, name, before, list(session.ledger.total), signal, read or {}, find)
 
 
 def _added(row: TokenRow, length: int) -> torch.Tensor:
@@ -67,7 +73,7 @@ class PrefillFacts:
         full, reduced, held: per layer, the tokens of every row without reduction, that it saw, and that its cache has.
         unreduced, past: per layer, tokens cached before, without reduction and with it.
         room: per layer, the most tokens of a row that its cache holds; None = any number.
-        pictures: what the tower took in.
+        unmerged, pictures: what the tower takes in without a strategy that merges there, and took in.
         shown: per row, the pictures in it.
         second: (row, operations) of second prompts.
         number: bytes of a number in the cache; 0 without one.
@@ -82,6 +88,7 @@ class PrefillFacts:
     unreduced: list[int]
     past: list[int]
     room: list[int | None]
+    unmerged: list[Picture]
     pictures: list[Picture]
     shown: list[list[int]]
     second: list[tuple[int, int]]
@@ -90,14 +97,8 @@ class PrefillFacts:
     centred: bool
     rows: list[Shown]
 
-    @cached_property
-    def _whole(self) -> list[Picture]:
-        """The pictures without merging in the tower."""
-        layers = self.size.tower_layers
-        return [replace(each, inside=[each.side[0] * each.side[1]] * layers) for each in self.pictures]
-
     def flops(self) -> tuple[Cost, Cost]:
-        before = prefill_cost(self.size, self.full, self.unreduced, self._whole, self.class_token)
+        before = prefill_cost(self.size, self.full, self.unreduced, self.unmerged, self.class_token)
         after = prefill_cost(self.size, self.reduced, self.past, self.pictures, self.class_token)
         return before, replace(after, decoder=after.decoder + sum(flops for _, flops in self.second))
 
@@ -105,7 +106,7 @@ class PrefillFacts:
         more = [sum(flops for of, flops in self.second if of == row) for row in range(len(self.shown))]
         return [
             (
-                self._alone(row, self.full, self.unreduced, self._whole),
+                self._alone(row, self.full, self.unreduced, self.unmerged),
                 self._alone(row, self.reduced, self.past, self.pictures) + more[row],
             )
             for row in range(len(self.shown))
@@ -152,7 +153,8 @@ def build_report(session: Session, size: Dimensions, cached: bool) -> Report:
         unreduced=[session.past.tokens] * depth,
         past=session.past.columns,
         room=[cache_room(session.past.cache, layer) for layer in range(depth)],
-        pictures=_pictures(session, size.tower_layers),
+        unmerged=_pictures(session, merged=False),
+        pictures=_pictures(session, merged=True),
         shown=[_pictures_of(session, row) for row in range(len(original))],
         second=[(row, _first_layers(size, n, layers)) for row, n, layers in session.second_runs],
         number=session.number_bytes if cached else 0,
@@ -174,16 +176,12 @@ def _shown(session: Session, row: int) -> Shown:
     return Shown(placed, texts, view.family, str(getattr(view.config, "_name_or_path", "")))
 
 
-def _pictures(session: Session, layers: int) -> list[Picture]:
-    """The pictures that the tower took in."""
+def _pictures(session: Session, merged: bool) -> list[Picture]:
+    """The pictures that the tower took in; `merged`: with what a strategy left of them there."""
     found: list[Picture] = []
     for number, tap in enumerate(session.vision.taps):
-        whole = [[size] * layers for size in tap.sizes]
-        inside = whole if tap.merged is None else tap.merged.seen
-        for (height, width), size, tokens, seen in zip(
-            tap.patches, tap.sizes, tap.projected_tokens, inside, strict=True
-        ):
-            side = (height, width) if height * width == size else (1, size)  # padding has no place in a picture
+        inside = tap.merged.seen if merged and tap.merged is not None else tap.per_layer
+        for side, tokens, seen in zip(tap.sides, tap.projected_tokens, inside, strict=True):
             found.append(Picture(side, tokens, seen, -1 - number if tap.in_one_sequence else len(found)))
     return found
 

@@ -56,13 +56,19 @@ class SecondForward:
             before, between, after: ids of the text before the first image, between two, and after the last.
 
         Raises:
-            UnsupportedModel: the model is being trained, or is one whose layers need more than the prompt.
+            UnsupportedModel: the model is being trained, places text by the pictures around it, or is one whose layers
+                need more than the prompt.
             InputError: a text that is none, no token after an image of the running prompt, or a prompt too long.
         """
         if self.trained:
             raise UnsupportedModel(
                 "this strategy runs a second prompt through the decoder, which cannot be trained along with the first; "
                 "call model.eval() or use torch.no_grad(), or choose a strategy that reads the running prompt only"
+            )
+        if self.view.family.canvas:
+            raise UnsupportedModel(
+                f"positions of text next to a picture depend on the picture in {self.view.family.title}, so it cannot "
+                "be put into a second prompt; choose a strategy that reads the running prompt only"
             )
         if self.layer_inputs:
             raise UnsupportedModel(
@@ -146,6 +152,7 @@ class SecondForward:
             mine = slice(first, first + len(self.prompt.layout.columns[row]))
             given["visual_pos_masks"] = visual
             given["deepstack_visual_embeds"] = [feature[mine] for feature in self.injected]
+        layers = [view.attention_layer(layer) for layer in layers]
         rows: dict[int, torch.Tensor] = {}
         deepest = max(layers)
 

@@ -15,6 +15,7 @@ from seeless.core.masks import causal_mask, of_all_layers
 from seeless.core.past import Past
 from seeless.core.positions import TokenRow
 from seeless.core.prompt import Prompt
+from seeless.core.recurrent import check_row, runs_over_padding
 from seeless.core.transfer import fetch, upload
 from seeless.core.units import Unit
 from seeless.core.vision import Vision
@@ -171,17 +172,29 @@ class Session:
             dropped: per row, whether any token has left; caches of other rows stay as they are.
         """
         self.seen[layer] = self.row
+        self.check_padding(layer)
         cache = self.past.cache
-        filled = cached_keys(cache, 0) is not None  # layers that are recomputed in training cache nothing
+        keys = cached_keys(cache, self.view.counting)
+        filled = keys is not None  # layers that are recomputed in training cache nothing
         if cache is not None and filled and past == "trim" and layer > 0:
             cut: dict[int, tuple[torch.Tensor, TokenRow]] = {}
             for before in range(layer):
                 held = self.at(self.held, before)
                 if id(held) not in cut:
                     cut[id(held)] = held.trimmed_to(self.row, dropped, self.prompt.length + self.added)
-                trim(cache, before, self.past.columns[before], cut[id(held)][0])
+                if self.view.attends(before):  # what has no keys cannot forget
+                    trim(cache, before, self.past.columns[before], cut[id(held)][0])
             self.held = {first: cut[id(held)][1] for first, held in self.held.items() if first < layer}
         self.held[layer] = self.row
+
+    def check_padding(self, layer: int) -> None:
+        """Refuse padding that recurrent layers from `layer` on would carry into their state."""
+        check_row(self.view, self.row, self.past.tokens, layer)
+
+    @property
+    def overrun(self) -> bool:
+        """Whether recurrent layers have run over padding behind a row."""
+        return runs_over_padding(self.view, self.prompt, self.seen)
 
     @staticmethod
     def at(rows: dict[int, TokenRow], layer: int) -> TokenRow:
@@ -227,3 +240,17 @@ class Session:
         """
         if (numbers := self.findings.numbers()) is not None:
             self.findings.check(fetch({"numbers": numbers})["numbers"].tolist())
+
+    def restore(self, output: Any) -> Any:
+        """The decoder's output with hidden states back at full length; attention maps stay as the kernel made them."""
+
+        def back(hidden: torch.Tensor, layer: int) -> torch.Tensor:
+            row = self.at(self.seen, layer)
+            return hidden if row.whole else row.restore(hidden, self.prompt.length)
+
+        output.last_hidden_state = back(output.last_hidden_state, self.view.depth - 1)
+        if output.get("hidden_states") is not None:
+            states = output.hidden_states
+            restored = [back(x, max(0, i - 1)) for i, x in enumerate(states[:-1])]
+            output.hidden_states = (*restored, output.last_hidden_state)
+        return output

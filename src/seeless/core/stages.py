@@ -155,7 +155,7 @@ def run_stage(session: Session, stage: PlannedStage, hidden: torch.Tensor, taps:
         raise UnsupportedModel(f"{strategy.name} cannot be trained under: {strategy.no_training}")
     before, found = list(session.ledger.total), Before(session)
     if strategy.keeps_all(stage.index):
-        session.stages.append(found.report(stage.layer, stage.name, before, None, None))
+        session.stages.append(found.report(stage.layer, stage.name, before))
         return None
     with torch.no_grad():
         answered = _asked(session, stage, hidden, taps, partial(_decided, stage))
@@ -305,16 +305,17 @@ def _apply(
     session.alive = alive
     signals = [asked.answers.signal for asked in answered if asked.answers.signal is not None]
     signal = " and ".join(dict.fromkeys(signals)) or None
+    read = {layer: own for asked in answered for layer, own in asked.answers.read.items()}
     left = [n - a + b for n, a, b in zip(lengths, before, ledger.total, strict=True)]
     if not any(dropped) and rank is None:
-        session.stages.append(found.report(stage.layer, stage.name, before, scores, signal))
+        session.stages.append(found.report(stage.layer, stage.name, before, scores, signal, read))
         return Cut(None, hidden, dropped) if merged else None
     row = session.row
     stays = alive if row.whole else alive.gather(1, row.column)
     if row.valid is not None:
         stays = stays & row.valid
     order, session.row = row.cut(stays, left, stage.renumber, rank)
-    session.stages.append(found.report(stage.layer, stage.name, before, scores, signal))
+    session.stages.append(found.report(stage.layer, stage.name, before, scores, signal, read))
     return Cut(order, hidden, dropped)
 
 

@@ -34,10 +34,25 @@ def merging_layers(view: ModelView, kind: str, strategy: TowerStrategy, choice: 
     if not view.family.tower_layers:
         raise view.refuse_unread()
     title, tapped = view.family.title, view.tapped_layers(kind, choice)
+    if view.family.padded:
+        raise UnsupportedModel(
+            f"the pictures of {title} are filled up to equally many patches in the tower, and padding cannot be told "
+            "from patches there; use a strategy that acts at the entry"
+        )
     if len(set(tapped)) > 1:
         raise UnsupportedModel(
             f"the projector of this {title} model takes the outputs of several tower layers (vision_feature_layer), "
             "whose tokens are merged differently; set it to one layer, or use a strategy that acts at the entry"
+        )
+    if view.family.merging_layer is not None:
+        raise UnsupportedModel(
+            f"the tower of {title} makes one patch of four by itself, between its layers, which merged tokens do not "
+            "fit; use a strategy that acts at the entry"
+        )
+    if not all(view.tower_attends(kind, index) for index in range(strategy.first, tapped[0] + 1)):
+        raise UnsupportedModel(
+            f"some tower layers of {title} convolve over the grid of patches, which merged tokens do not fill; use a "
+            "strategy that acts at the entry"
         )
     if kind in view.family.places:
         raise UnsupportedModel(

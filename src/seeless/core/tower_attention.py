@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
@@ -39,6 +40,29 @@ class AttentionTap:
     def keys(self) -> torch.Tensor:
         """`[patches, kv_heads, dim]` of all pictures, class tokens included."""
         return in_one([call.key.transpose(1, 2).flatten(0, 1) for call in self.calls])
+
+    def unpadded(self, sizes: Sequence[int]) -> "AttentionTap":
+        """The same picture by picture, without the padding at their ends.
+
+        Args:
+            sizes: patches of every picture.
+        """
+        (call,) = self.calls
+
+        def only(x: Any, row: int, dim: int) -> Any:
+            return None if x is None else x[row : row + 1].narrow(dim, 0, sizes[row])
+
+        own = [
+            replace(
+                call,
+                query=only(call.query, row, 2),
+                key=only(call.key, row, 2),
+                value=only(call.value, row, 2),
+                output=only(call.output, row, 1),
+            )
+            for row in range(len(sizes))
+        ]
+        return AttentionTap(self.layer, self.lead, own)
 
     def joined(self) -> "AttentionTap":
         """The same as if the layer had one head of its whole width."""

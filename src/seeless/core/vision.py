@@ -58,7 +58,8 @@ class VisionTap:
         projected: what the projector took in, with its gradient.
         class_token: `[pictures, dim]`, the tower's class token at the same depth, with its gradient; None without one.
         taken: shape of what the layer that made the features took in, class tokens included, or else the projector.
-        patches, tokens: (height, width) of every picture's grid in the tower, and in the decoder.
+        entered: (height, width) of every picture's grid where it enters the tower.
+        patches, tokens: the same in the layer that made the features, and in the decoder.
         grids: `[videos or images, 3]`, frames, height and width, where the model is given them.
         given: what enters the decoder: one tensor `[images, ..., dim]`, or one per image; None if nobody may ask.
         source: of every token that enters, the place among those of all pictures that show patches; `NO_PATCH`.
@@ -78,6 +79,7 @@ class VisionTap:
     projected: torch.Tensor | None = None
     class_token: torch.Tensor | None = None
     taken: torch.Size | None = None
+    entered: tuple[Side, ...] = ()
     room: int | None = None
     patches: tuple[Side, ...] = ()
     tokens: tuple[Side, ...] = ()
@@ -105,17 +107,45 @@ class VisionTap:
         """Tokens of all pictures."""
         return sum(height * width for height, width in self.tokens)
 
+    def lay_out(self, grids: tuple[Side, ...]) -> None:
+        """Note the patch grids of all pictures, as they enter the tower."""
+        self.entered = self.patches = grids
+        if self.view.family.merging_layer is not None and self.taken is not None:
+            seen, total = self.taken[:-1].numel(), sum(height * width for height, width in grids)
+            if 4 * seen == total:
+                self.patches = tuple((height // 2, width // 2) for height, width in grids)
+
+    @property
+    def sides(self) -> list[Side]:
+        """(height, width) of every picture as it enters the tower; of one row where padding, which has no place in the
+        picture, fills it up."""
+        return list(self.entered or self.patches) if self.room is None else [(1, self.room)] * len(self.patches)
+
+    @property
+    def per_layer(self) -> list[list[int]]:
+        """Of every picture, the patches that each layer of the tower saw, if a strategy did not merge any."""
+        name, layers = self.view.family.merging_layer, len(self.view.tower_layers("image"))
+        first = layers if name is None else getattr(self.view.config.vision_config, name) + 1
+        sizes = zip(self.sides, self.sizes, strict=True)
+        return [[h * w] * first + [size] * (layers - first) for (h, w), size in sizes]
+
     @property
     def projected_tokens(self) -> list[int]:
-        """Per picture, the tokens that the projector gave: class tokens, and tokens that are pooled later, included."""
+        """Per picture, the tokens that the projector gave: class tokens, and tokens that are pooled later, included;
+        without those that only fill a picture up to the size of another."""
         own = [height * width for height, width in self.tokens]
-        return own if sum(own) == self.came_out else [self.came_out // len(own)] * len(own)
+        if self.view.family.padded or sum(own) == self.came_out:
+            return own
+        return [self.came_out // len(own)] * len(own)
 
     @property
     def in_one_sequence(self) -> bool:
-        """Whether the attention of all pictures is computed together, with a mask between them."""
+        """Whether the attention of all pictures is computed together, with a mask between them. Towers that are given
+        grids keep pictures apart by these."""
+        if self.taken is None or self.grids is not None:
+            return False
         flash = "flash" in str(self.view.config.vision_config._attn_implementation)
-        return self.taken is not None and len(self.taken) == 3 and self.taken[0] < len(self.patches) and not flash
+        return len(self.taken) == 3 and self.taken[0] < len(self.patches) and not flash
 
     def describe(self, images: list[Image]) -> None:
         """Note where the tokens of every picture are among what enters the decoder."""
@@ -171,6 +201,8 @@ class VisionTap:
             raise InputError(ENCODE_AGAIN)
         if not tap.calls:
             raise read_nothing(self.view.tower_layers("image")[tap.layer])
+        if self.view.family.padded:
+            return tap.unpadded([height * width for height, width in self.patches])
         return tap
 
     def _attention(self, tap: AttentionTap) -> torch.Tensor:
@@ -364,19 +396,3 @@ class Vision:
     @property
     def reader_signal(self) -> str:
         return " and ".join(dict.fromkeys(tap.reader_signal for tap in self.taps))
-
-
-def token_side(patches: Side, tokens: int) -> Side | None:
-    """The grid of `tokens` tokens made from a grid of patches by merging squares; None if there is none.
-
-    >>> token_side((24, 24), 576), token_side((32, 32), 256), token_side((27, 27), 196), token_side((4, 6), 7)
-    ((24, 24), (16, 16), (14, 14), None)
-    """
-    height, width = patches
-    if height * width == tokens:
-        return patches
-    ratio = max(1, round((height * width / max(1, tokens)) ** 0.5))
-    for side in ((height // ratio, width // ratio), (-(-height // ratio), -(-width // ratio))):
-        if side[0] * side[1] == tokens:
-            return side
-    return None
