@@ -72,6 +72,7 @@ LAYERS_OF_THE_TOWER = {
     "deepstack_visual_indexes": [0, 1],
     "fullatt_block_indexes": [1],
     "global_attn_indexes": [1],
+    "insert_layer_id": 1,
 }
 OF_NO_SIZE = ("model_type", "id2label", "label2id", "transformers_version", "architectures")
 
