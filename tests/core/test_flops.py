@@ -14,7 +14,7 @@ from tinies import LAYERS, TINIES, make_inputs
 
 # How far off what is left out makes it: convolutions before the projector and shared experts (GLM-V), the table of
 # visual words (Ovis2), the second tower (DeepSeek-VL hybrid), expanded keys (Kimi K2.5), embeddings of every layer and
-# wider layers (Gemma 4), merging (LightOnOCR), convolutions in the tower (LFM3-VL), its head, which nobody reads
+# wider layers (Gemma 4), merging (LightOnOCR), convolutions in the tower (LFM3-VL), something not yet found
 # (LFM2-VL), what it merges with (MiniCPM-V), convolutions of linear attention (Qwen3.5). Towers of which nothing is
 # read are left out, as their notes say.
 INEXACT = {"glm4v_moe": 0.25, "glm": 0.05, "ovis2": 0.07, "deepseek_vl_hybrid": 0.4, "kimi_k25": 0.04}
