@@ -70,7 +70,7 @@ def test_a_signal_ends_the_whole_family(tmp_path, name, manners):
     process, family = started(tmp_path, manners)
     process.send_signal(getattr(signal, name))
     out, err = process.communicate(timeout=60)
-    assert not any(map(runs, family)) and "went on" not in out
+    assert wait_for(lambda: not any(map(runs, family))) and "went on" not in out  # dying takes a busy machine a moment
     assert f"stopped by {name}" in err
     assert process.returncode == 128 + getattr(signal, name)
 
