@@ -83,7 +83,7 @@ def test_under_nohup_a_hangup_is_nothing(tmp_path):
     assert all(map(runs, family)) and process.poll() is None
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
-    assert not any(map(runs, family))
+    assert wait_for(lambda: not any(map(runs, family)))
 
 
 def test_signals_are_left_as_they_were(tmp_path):
