@@ -36,11 +36,11 @@ def untouched(column):
 @cache
 def added(name, column):
     """`{"prefill": numbers, "decode": numbers}` more than the untouched model; None where the pair cannot work."""
-    case = cases()[column]
+    case, without = cases()[column], untouched(column)  # while there is no handle
     clip = save_clip(_folder.name, count_prefill.TOWER["hidden_size"])
     try:
         with sl.apply(case.model, strategy_of(name, clip)):
-            return count_prefill.more(count_prefill.count(case), untouched(column))
+            return count_prefill.more(count_prefill.count(case), without)
     except sl.SeelessError:
         return None
 
@@ -71,7 +71,7 @@ def test_a_prefill_waits_twice_more(name, column):
 def test_few_operations_whatever_the_batch(name, column):
     found, alone = added(name, column), added(name, "b1")
     if column.startswith(("b1", "b8")):
-        assert found["prefill"]["operations"] <= 120, found["prefill"]["operations_at"]
+        assert found["prefill"]["operations"] <= 125, found["prefill"]["operations_at"]
     if column == "b8 equal":
         assert found["prefill"]["operations"] <= alone["prefill"]["operations"] + 20
 
