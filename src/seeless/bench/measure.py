@@ -59,7 +59,7 @@ def measure(
         turn = number % len(possible)
         for run in [*possible[turn:], *possible[:turn]]:
             step(run.label)
-            with _applied(model, run) as handle:
+            with _applied(model, run):
                 answer = time_answer(model, inputs, workload.answer)
             with _applied(model, run) as handle:
                 acting = [] if handle is None else [part for own in handle.strategies for part in own.parts()]
