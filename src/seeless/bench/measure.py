@@ -15,7 +15,6 @@ from seeless.bench.memory import peak_bytes
 from seeless.bench.prompts import Workload, make_inputs
 from seeless.errors import one_line
 from seeless.eval.sweep import Planned
-from seeless.vtr import VTRConfig
 
 SCHEMA = 1  # of a row
 Row = dict[str, Any]
@@ -78,8 +77,7 @@ def _applied(model: Any, run: Planned) -> Any:
 
 
 def _row(run: Planned, workload: Workload) -> Row:
-    fields = run.strategy.to_dict() if isinstance(run.strategy, sl.Strategy | VTRConfig) else None
-    row = {"schema": SCHEMA, "strategy": run.name, "keep": run.keep, "seed": run.seed, "fields": fields}
+    row = {"schema": SCHEMA, "strategy": run.name, "keep": run.keep, "seed": run.seed, "fields": run.fields}
     return {**row, "workload": asdict(workload), **({"refused": run.refused} if run.refused else {})}
 
 

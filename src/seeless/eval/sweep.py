@@ -53,6 +53,11 @@ class Planned:
     refused: str = ""
 
     @property
+    def fields(self) -> dict[str, Any] | None:
+        """The strategy as plain JSON; None where there is none."""
+        return self.strategy.to_dict() if isinstance(self.strategy, sl.Strategy | VTRConfig) else None
+
+    @property
     def label(self) -> str:
         """For people."""
         seed = "" if self.seed is None else f", seed {self.seed}"
@@ -236,12 +241,11 @@ class _Session:
 
     def identity(self, run: Planned) -> Row:
         """What the row of a run is known by."""
-        fields = run.strategy.to_dict() if isinstance(run.strategy, sl.Strategy | VTRConfig) else None
         return {
             "model": self.asked.model,
             "weights": self.weights,
             "strategy": run.name,
-            "fields": fields,
+            "fields": run.fields,
             "keep": run.keep,
             "seed": run.seed,
             "tasks": self.asked.tasks,
