@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "contracts"))
 
 import torch
 from matrix import CASES, STRATEGIES, gap, rows_of
+from method_facts import methods_list
 from model_types import model_types_summary, model_types_table, newest
 from PIL import Image, ImageDraw
 
@@ -32,6 +33,7 @@ from tiny_models import BACKENDS
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 MODELS = ROOT / "docs" / "models.md"
+METHODS = ROOT / "docs" / "methods.md"
 GUESTS = ROOT / "docs" / "add-a-method.md"
 SWEPT = ROOT / "docs" / "sweep.md"
 SWEEP = ROOT / "results" / "sweep.jsonl"
@@ -323,6 +325,7 @@ PAGES: dict[Path, dict[str, Callable[[], str]]] = {
     SWEPT: {"kinds": kinds_table},
     GUESTS: {"backbones": backbones_table},
     MODELS: {},
+    METHODS: {"methods": methods_list},
     TRAINING: {"step": train_step_table, "finetune": finetune_table},
 }
 if newest():  # other releases of transformers have other types of models

@@ -8,6 +8,7 @@ import seeless as sl
 from seeless.cli.cards import Card
 from seeless.cli.catalogue import complete_name, find_card
 from seeless.cli.console import print_json, print_table, say
+from seeless.cli.facts import facts_of
 from seeless.cli.options import Plugins
 from seeless.errors import one_line
 from seeless.named.checkpoints import config_of, names_a_model, resolve_name
@@ -45,7 +46,7 @@ def info(
 
 def _show_strategy(card: Card, as_json: bool) -> None:
     if as_json:
-        print_json(card.to_dict())
+        print_json({**card.to_dict(), "facts": facts_of(card.doc)})
         return
     guest = " · guest of seeless.vtr, run as PriorTR's framework runs it" if card.guest else ""
     say(f"{card.name}{guest} · acts at the {card.stage} stage" + (f" · {card.paper}" if card.paper else ""))

@@ -17,12 +17,15 @@ from seeless.strategy import EntryStrategy, Scope
 class CDPruner(EntryStrategy):
     """Keep patches that have to do with the question and differ from each other.
 
-    score_j = (r_j - min r + 1e-6) / (max r - min r), r_j = -cos(patch j, question) in the common space of CLIP (patches
-    resemble a text the less, the more it is about them), mean over the question's segments; where the tower is no CLIP,
-    r_j = cos(x_j, e), mean over the embeddings e of the question's tokens, x the projected tokens. With B the cosines
-    of the projected tokens and K = diag(score) B diag(score), tokens are chosen one after another so that the
-    determinant of their part of K grows most (`ops.dpp.greedy_map`). Zhang et al., "Beyond Attention or Similarity:
-    Maximizing Conditional Diversity for Token Pruning in MLLMs", NeurIPS 2025, arXiv 2506.10967.
+    Formula: score_j = (r_j - min r + 1e-6) / (max r - min r), r_j = -cos(patch j, question) in the common space of CLIP
+    (patches resemble a text the less, the more it is about them), mean over the question's segments; where the tower is
+    no CLIP, r_j = cos(x_j, e), mean over the embeddings e of the question's tokens, x the projected tokens. With B the
+    cosines of the projected tokens and K = diag(score) B diag(score), tokens are chosen one after another so that the
+    determinant of their part of K grows most (`ops.dpp.greedy_map`).
+    Signal: the projected tokens, and CLIP's patches and text, or the question's embeddings where the tower is no CLIP.
+    Paper: Zhang et al., "Beyond Attention or Similarity: Maximizing Conditional Diversity for Token Pruning in MLLMs",
+    NeurIPS 2025, arXiv 2506.10967.
+    Original: Theia-4869/CDPruner, Apache-2.0.
 
     Patches are what the projector takes in, through the CLIP model's last norm and its projection. The question is cut
     into segments of 77 tokens. "Answer the question using a single word or phrase." at its end does not count. The

@@ -22,19 +22,23 @@ LAYERS = {32: (1, 11, 21), 28: (1, 10, 19), 36: (1, 13, 24)}
 class CLSE(LayerStrategy):
     """At the first of three stages keep what is looked at and changes in detail, later what is looked at.
 
-    score = evolution * attention at the first stage, score = attention later. attention_j = mean over heads of
-    A[last, j] in the layer before the stage; evolution in 0..1 says how much of a token's high-pass energy on the
-    image grid changes between the embeddings and the stage, against the other tokens (`ops.spectral`). "Spectral
-    Evolution-Guided Token Pruning in Multimodal Large Language Models", ECCV 2026, arXiv 2606.24165, the pruning part.
+    Formula: score = evolution * attention at the first stage, score = attention later. attention_j = mean over heads of
+    A[last, j] in the layer before the stage; evolution in 0..1 says how much of a token's high-pass energy on the image
+    grid changes between the embeddings and the stage, against the other tokens (`ops.spectral`).
+    Signal: attention of the last prompt token, embeddings and hidden states on the image grid.
+    Paper: "Spectral Evolution-Guided Token Pruning in Multimodal Large Language Models", ECCV 2026, arXiv 2606.24165,
+    section 3.2, equations 7 to 13 for the evolution; the released score is the hybrid of its figure 5b.
+    Original: zjubinchen/CLSE, Apache-2.0 by its README, without a licence file.
 
-    A number n stands for the budgets int(1.72 n), int(1.09 n), int(0.32 n) of the three stages, 192, 128 and 64 for
-    the authors' own (330, 210, 62 for 192); a share r for r * (1.72, 1.09, 0.32) of the original tokens, at most all,
+    A number n stands for the budgets int(1.72 n), int(1.09 n), int(0.32 n) of the three stages, 192, 128 and 64 for the
+    authors' own (330, 210, 62 for 192); a share r for r * (1.72, 1.09, 0.32) of the original tokens, at most all,
     floored, and 0.334, 0.223 and 0.112 for the authors' own. So the last layers see less than the number says and the
-    layer average is more (208 for 192 on 32 layers). 1.0 keeps everything. One budget per stage, or one stage alone,
-    is taken as it stands. Tokens keep their positions; the caches of earlier layers are trimmed.
+    layer average is more (208 for 192 on 32 layers). 1.0 keeps everything. One budget per stage, or one stage alone, is
+    taken as it stands. Tokens keep their positions; the caches of earlier layers are trimmed.
 
-    Each image is ranked on its own; the original knows a single one, for which that is the same. Where its tokens fill
-    no grid of at least 2 x 2 (the tiles and newlines of LLaVA-NeXT in the scope "image"), attention decides alone.
+    Deviations: each image is ranked on its own; the original knows a single one, for which that is the same. Where its
+    tokens fill no grid of at least 2 x 2 (the tiles and newlines of LLaVA-NeXT in the scope "image"), attention decides
+    alone. The paper's variant that merges tokens (its appendix A.4) is not here.
 
     Args:
         layer: one layer per stage; by default [1, 11, 21] of 32, [1, 10, 19] of 28, [1, 13, 24] of 36 layers, else

@@ -15,18 +15,22 @@ from seeless.strategy import LayerStrategy
 class Dart(LayerStrategy):
     """Keep a few pivots and, for every pivot, the visual tokens that duplicate it least.
 
-    Pivots are the visual tokens, and the text tokens after the image, with the highest score_j = sum |k_j|, k the
-    rotated keys of layer `layer - 1` over all heads. Pivot after pivot, in the order of the sequence, chooses
-    int(T / pivots) of the visual tokens not yet chosen: those with the lowest cosine to it, of hidden states entering
-    layer `layer` through the decoder's final norm. Text pivots only guide. Wen et al., "Stop Looking for Important
-    Tokens in Multimodal Language Models: Duplication Matters More", EMNLP 2025, arXiv 2502.11494 (known here from two
-    other implementations). No attention is read. A share is floored. Tokens keep their positions, earlier layers their
-    full cache.
+    Formula: pivots are the visual tokens, and the text tokens after the image, with the highest score_j = sum |k_j|, k
+    the rotated keys of layer `layer - 1` over all heads. Pivot after pivot, in the order of the sequence, chooses int(T
+    / pivots) of the visual tokens not yet chosen: those with the lowest cosine to it, of hidden states entering layer
+    `layer` through the decoder's final norm. Text pivots only guide.
+    Signal: keys and hidden states of the decoder; no attention is read.
+    Paper: Wen et al., "Stop Looking for Important Tokens in Multimodal Language Models: Duplication Matters More",
+    EMNLP 2025, arXiv 2502.11494, section 3.3; pivots and layer: section 5 and the caption of table 1.
+    Original: ZichenWen1/DART, Apache-2.0 by its README; known here from two other implementations.
 
-    Those implementations keep visual pivots + pivots * int(T / pivots) tokens, 132 for 128. Here exactly T stay: the
-    choice ends with the T-th token (late pivots may choose fewer), or, where that is not reached, the first pivots
-    choose one more. The L1 norm of a rotated key depends on its position: with left padding pass `position_ids`, as
-    `generate` does by itself, or the same row may get other pivots.
+    A share is floored. Tokens keep their positions, earlier layers their full cache. The L1 norm of a rotated key
+    depends on its position: with left padding pass `position_ids`, as `generate` does by itself, or the same row may
+    get other pivots.
+
+    Deviations: those implementations keep visual pivots + pivots * int(T / pivots) tokens, 132 for 128. Here exactly T
+    stay: the choice ends with the T-th token (late pivots may choose fewer), or, where that is not reached, the first
+    pivots choose one more.
 
     Args:
         layer: the reduction is before it.

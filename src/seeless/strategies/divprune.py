@@ -12,12 +12,17 @@ from seeless.strategy import EntryStrategy
 class DivPrune(EntryStrategy):
     """Keep tokens that lie as far from each other as possible, before the language model.
 
-    Max-min diversity: the first token is the one farthest from its nearest neighbour; then always the highest
-    score_j = min over the chosen i of 1 - cos(x_i, x_j), x the projected embeddings (`ops.farthest`). Alvar et al.,
-    "DivPrune: Diversity-based Visual Token Pruning for Large Multimodal Models", CVPR 2025, arXiv 2503.02175. Neither
-    the question nor any attention is looked at, so it works with every tower. A share is rounded half to even.
-    Positions are contiguous. All tokens of an image are candidates, LLaVA-NeXT's newlines too. The released code may
-    choose a token twice where several are equal; here exactly the budget is kept.
+    Formula: max-min diversity. The first token is the one farthest from its nearest neighbour; then always the highest
+    score_j = min over the chosen i of 1 - cos(x_i, x_j), x the projected embeddings (`ops.farthest`).
+    Signal: the projected embeddings alone, neither the question nor any attention, so it works with every tower.
+    Paper: Alvar et al., "DivPrune: Diversity-based Visual Token Pruning for Large Multimodal Models", CVPR 2025, arXiv
+    2503.02175, section 3.3, equations 3 and 4, algorithm 1.
+    Original: vbdi/divprune, CC BY-NC 4.0.
+
+    A share is rounded half to even. Positions are contiguous. All tokens of an image are candidates, LLaVA-NeXT's
+    newlines too.
+
+    Deviations: the released code may choose a token twice where several are equal; here exactly the budget is kept.
     """
 
     paper = "arXiv 2503.02175"

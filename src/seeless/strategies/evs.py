@@ -21,17 +21,20 @@ NEW = 2.0
 class EVS(EntryStrategy):
     """Keep the first frame of a video, and of the later ones the tokens that changed most since the frame before.
 
-    score = 1 - cos(x[t, p], x[t - 1, p]) for the token at place p of frame t > 0, from the embeddings that enter the
-    language model. Tokens of the first frame score 3, above every change, and so do tokens that show no patch
-    (Video-LLaVA's class tokens, LLaVA-OneVision's newline). The highest scores of the whole video stay: as many as the
-    budget says (a share is floored), but never fewer than score 3. Bagrov et al., "Efficient Video Sampling", arXiv
-    2510.14624, which measures the change as the L1 distance of pixels and cuts at a quantile; cosine of embeddings and
-    an exact count are what serving engines (vLLM, SGLang) do, and what is done here, from their documentation. "EVS
-    preserves positional identity": positions are kept.
+    Formula: score = 1 - cos(x[t, p], x[t - 1, p]) for the token at place p of frame t > 0. Tokens of the first frame
+    score 3, above every change, and so do tokens that show no patch (Video-LLaVA's class tokens, LLaVA-OneVision's
+    newline). The highest scores of the whole video stay: as many as the budget says (a share is floored), but never
+    fewer than score 3.
+    Signal: the embeddings x that enter the language model, of two frames in a row.
+    Paper: Bagrov et al., "Efficient Video Sampling", arXiv 2510.14624.
+    Original: no code of the authors is known here; written from the documentation of vLLM and SGLang, both Apache-2.0.
 
-    Where an earlier stage took the token at p of frame t - 1, there is nothing to compare with: the score is 2, the
-    greatest change. Still images, and videos of a single frame, are left alone whatever the budget: nothing in them
-    repeats in time, so all their tokens score 3.
+    "EVS preserves positional identity": positions are kept. Where an earlier stage took the token at p of frame t - 1,
+    there is nothing to compare with: the score is 2, the greatest change. Still images, and videos of a single frame,
+    are left alone whatever the budget: nothing in them repeats in time, so all their tokens score 3.
+
+    Deviations: the paper measures the change as the L1 distance of pixels and cuts at a quantile; cosine of embeddings
+    and an exact count are what serving engines (vLLM, SGLang) do, and what is done here.
     """
 
     paper = "arXiv 2510.14624"

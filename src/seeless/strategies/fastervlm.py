@@ -16,11 +16,18 @@ from seeless.strategy import EntryStrategy, Scope
 class FasterVLM(EntryStrategy):
     """Keep the patches with the highest [CLS] attention, before the language model.
 
-    score_j = mean over heads of the class token's attention in the tower layer whose output the projector takes.
-    Zhang et al., "[CLS] Attention is All You Need for Training-Free Visual Token Pruning", arXiv 2412.01818v1, section
-    3.2. The budget holds for every crop; a share is rounded. Positions are contiguous (kept on M-RoPE). On LLaVA-NeXT
-    the released code drops the newline tokens; `newlines=True` keeps them. On towers without a class token the score is
-    the mean attention a patch receives, as in PriorTR's port to Qwen3-VL.
+    Formula: score_j = mean over heads of the class token's attention in the tower layer whose output the projector
+    takes.
+    Signal: attention of the tower's class token; on towers without one the mean attention a patch receives, as in
+    PriorTR's port to Qwen3-VL.
+    Paper: Zhang et al., "[CLS] Attention is All You Need for Training-Free Visual Token Pruning", arXiv 2412.01818v1,
+    section 3.2.
+    Original: Theia-4869/FasterVLM, Apache-2.0.
+
+    The budget holds for every crop; a share is rounded. Positions are contiguous (kept on M-RoPE).
+
+    Deviations: patches of a tile that the model cuts away as padding are not ranked, unless `padding` asks for it.
+    Newline tokens of LLaVA-NeXT are dropped, as in the released code; `newlines=True` keeps them.
 
     Args:
         padding: rank all patches of a tile, those too that the model cuts away as padding, as the released code does;

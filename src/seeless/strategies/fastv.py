@@ -13,10 +13,16 @@ from seeless.strategy import LayerStrategy
 class FastV(LayerStrategy):
     """Keep the tokens the last prompt token attends to most in the layer before the cut.
 
-    score_j = mean over heads of A[last, j], A the softmax attention of layer `layer - 1`. Chen et al., "An Image is
-    Worth 1/2 Tokens After Layer 2", ECCV 2024, arXiv 2403.06764, section 4.1 (K = `layer`, R = 1 - `keep`). A share is
-    rounded half to even. Tokens keep their positions, earlier layers their full cache; the ranking is frozen at
-    prefill, and without a KV cache it is made anew at every step, as in the paper's own evaluation.
+    Formula: score_j = mean over heads of A[last, j], A the softmax attention of layer `layer - 1`.
+    Signal: attention of the last prompt token in the decoder.
+    Paper: Chen et al., "An Image is Worth 1/2 Tokens After Layer 2", ECCV 2024, arXiv 2403.06764, section 4.1 (K =
+    `layer`, R = 1 - `keep`).
+    Original: pkunlp-icler/FastV, no licence found.
+
+    A share is rounded half to even. Tokens keep their positions, earlier layers their full cache.
+
+    Deviations: the ranking is frozen at prefill. Without a KV cache it is made anew at every step, as in the paper's
+    own evaluation.
 
     Args:
         layer: K of the paper.

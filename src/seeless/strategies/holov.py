@@ -18,17 +18,22 @@ from seeless.strategy import EntryStrategy, Scope
 class HoloV(EntryStrategy):
     """Share the budget among the parts of the picture, and keep what the tower looks at in each.
 
-    The tokens are cut into contiguous chunks, which share the budget in proportion to their mean
-    score = `attention_weight` * c + `weight` * v: c is the tower's attention (mean over heads), v how unevenly a token
+    Formula: the tokens are cut into contiguous chunks, which share the budget in proportion to their mean score =
+    `attention_weight` * c + `weight` * v: c is the tower's attention (mean over heads), v how unevenly a token
     resembles the others of its chunk (`ops.chunks.similarity_spread` of the projected tokens), scaled to the mean size
-    of the first term. Inside a chunk the tokens with the highest c stay. Zou et al., "Don't Just Chase 'Highlighted
-    Tokens' in MLLMs: Revisiting Visual Holistic Context Retention", NeurIPS 2025, arXiv 2510.02912.
+    of the first term. Inside a chunk the tokens with the highest c stay.
+    Signal: attention of the tower's class token (`ctx.vision_attention`), on towers without one the attention each
+    token receives on average wherever that can be read; and the projected tokens.
+    Paper: Zou et al., "Don't Just Chase 'Highlighted Tokens' in MLLMs: Revisiting Visual Holistic Context Retention",
+    NeurIPS 2025, arXiv 2510.02912, section 4.1, equations 1 to 5.
+    Original: obananas/HoloV, Apache-2.0.
 
-    c is what `ctx.vision_attention()` gives: the class token's attention, or, on towers without one, the attention each
-    token receives on average wherever that can be read. A share is floored. Positions are contiguous. Reported scores
-    are c. The released code fills up with zero vectors where a chunk's part exceeds its tokens; here that surplus goes
-    to the chunks of the highest score that have room, so exactly the budget is kept. The budget holds for every crop,
-    since LLaVA-NeXT's newlines have no c; on LLaVA-1.5 a crop is the image.
+    A share is floored. Positions are contiguous. Reported scores are c. The budget holds for every crop, since
+    LLaVA-NeXT's newlines have no c; on LLaVA-1.5 a crop is the image.
+
+    Deviations: inside a chunk c decides, as in the released code; equation 5 of the paper has the score there. The
+    released code fills up with zero vectors where a chunk's part exceeds its tokens; here that surplus goes to the
+    chunks of the highest score that have room, so exactly the budget is kept.
 
     Args:
         chunks: how many parts, at most one per token.

@@ -17,7 +17,8 @@ from seeless.strategy import EntryStrategy, Scope
 class Pool(EntryStrategy):
     """Average the tokens of each cell of the grid: as many even, near-square cells as the budget has tokens.
 
-    A pooled token stands at the place of the token in the middle of its cell.
+    Formula: a pooled token is the mean of the tokens of its cell, and stands at the place of the token in its middle.
+    Signal: places in the grid alone; a baseline.
     """
 
     scope: Scope = field(default="crop", kw_only=True)

@@ -15,10 +15,18 @@ from seeless.strategy import LayerStrategy, Past
 class PriorTR(LayerStrategy):
     """Keep the tokens that the instruction looks at more than a null token does.
 
-    score = P ln((P + e) / (Q + e)), e = 1e-10; P is the attention of the instruction, Q that of the null token right
-    after the image, both of layer `layer - 1`, reduced over heads and normalised over the visual tokens. "Accelerating
-    Multimodal Large Language Models with Prior-Corrected Token Reduction", ECCV 2026, arXiv 2606.24156. A share is
-    floored. Tokens keep their positions; the caches of earlier layers are trimmed.
+    Formula: score = P ln((P + e) / (Q + e)), e = 1e-10; P is the attention of the instruction, Q that of the null token
+    right after the image, both of layer `layer - 1`, reduced over heads and normalised over the visual tokens.
+    Signal: attention of the instruction and of the null token in the decoder.
+    Paper: "Accelerating Multimodal Large Language Models with Prior-Corrected Token Reduction", ECCV 2026, arXiv
+    2606.24156; its text was not at hand, so no section can be named.
+    Original: CodeChildCZJ/PriorTR, Apache-2.0.
+
+    A share is floored. Tokens keep their positions; the caches of earlier layers are trimmed.
+
+    Deviations: the released ports differ in the rows of the question; the defaults are those of the port to LLaVA-1.5.
+    Scores stay in float32, the ports cast them to the model's precision. A share is of the original tokens at every
+    stage, there of the tokens that are left.
 
     Args:
         layer: K of the paper.

@@ -16,17 +16,24 @@ from seeless.strategy import LayerStrategy, Past
 class PriorTR2F(LayerStrategy):
     """Keep the tokens that the instruction looks at more than a prompt without it does.
 
-    score = P ln((P + e) / (Q + e)), e = 1e-10; P is the attention of the instruction in layer `layer - 1`, Q that of
-    the last token of a prompt without instruction, both reduced over heads and normalised over the visual tokens.
-    "Accelerating Multimodal Large Language Models with Prior-Corrected Token Reduction", ECCV 2026, arXiv 2606.24156,
-    the variant PriorTR-2F. A share is floored. Tokens keep their positions; the caches of earlier layers are trimmed.
+    Formula: score = P ln((P + e) / (Q + e)), e = 1e-10; P is the attention of the instruction in layer `layer - 1`, Q
+    that of the last token of a prompt without instruction, both reduced over heads and normalised over the visual
+    tokens.
+    Signal: attention of the instruction in the decoder, and of the last token of a second prompt around the same
+    images.
+    Paper: "Accelerating Multimodal Large Language Models with Prior-Corrected Token Reduction", ECCV 2026, arXiv
+    2606.24156, the variant PriorTR-2F; its text was not at hand, so no section can be named.
+    Original: CodeChildCZJ/PriorTR, Apache-2.0.
 
-    The prior prompt "truncate" is the task prompt cut behind the null token, the first token after the image that can
-    not see the instruction. Decoders are causal, so its last row is the null token's row in the task prompt: it is
-    read there, the same numbers without a second forward. At later stages it is read over what is left.
-    "template" is another text around the same images, which do pass through the first layers twice; Q of every stage
-    comes from the whole images, whatever is dropped before, and its cost counts in the report. It cannot be trained.
-    `from_processor` writes the template of the released code. That code computes one Q and uses it at every stage.
+    A share is floored. Tokens keep their positions; the caches of earlier layers are trimmed. The prior prompt
+    "truncate" is the task prompt cut behind the null token, the first token after the image that can not see the
+    instruction. Decoders are causal, so its last row is the null token's row in the task prompt: it is read there, the
+    same numbers without a second forward. At later stages it is read over what is left. "template" is another text
+    around the same images, which do pass through the first layers twice; Q of every stage comes from the whole images,
+    whatever is dropped before, and its cost counts in the report. It cannot be trained. `from_processor` writes the
+    template of the released code.
+
+    Deviations: the released code computes one Q and uses it at every stage.
 
     Args:
         layer: K of the paper.

@@ -21,13 +21,16 @@ LIKENESSES_AT_ONCE = 2**22
 class PruMerge(EntryStrategy):
     """Keep the patches that the class token singles out, add similar patches to each, and sum up the rest.
 
-    score_j = c_j, the class token's attention in the tower layer that reads the features, as if it had one head of its
-    whole width: softmax(q k^T / sqrt(width)) (`Context.reader_attention`). Without `keep` the patches stay whose score
-    is an outlier, c_j > Q3 + 1.5 (Q3 - Q1) over the unit, at least one. Every kept patch i becomes
-    y_i = x_i + sum of c_j x_j over the `neighbours` patches j, kept or not, with the highest cosine to it of that
-    layer's keys, and one more token is the sum of c_j x_j over all patches not kept; x is what the projector takes in,
-    and the sums then go through it. Shang et al., "LLaVA-PruMerge: Adaptive Token Reduction for Efficient Large
-    Multimodal Models", ICCV 2025, arXiv 2403.15388, sections 3.2 and 3.3, without the fine-tuning.
+    Formula: score_j = c_j, the class token's attention in the tower layer that reads the features, as if it had one
+    head of its whole width: softmax(q k^T / sqrt(width)) (`Context.reader_attention`). Without `keep` the patches stay
+    whose score is an outlier, c_j > Q3 + 1.5 (Q3 - Q1) over the unit, at least one. Every kept patch i becomes y_i =
+    x_i + sum of c_j x_j over the `neighbours` patches j, kept or not, with the highest cosine to it of that layer's
+    keys, and one more token is the sum of c_j x_j over all patches not kept; x is what the projector takes in, and the
+    sums then go through it.
+    Signal: attention of the class token, keys and input of the tower layer that reads the features.
+    Paper: Shang et al., "LLaVA-PruMerge: Adaptive Token Reduction for Efficient Large Multimodal Models", ICCV 2025,
+    arXiv 2403.15388, sections 3.2 and 3.3, without the fine-tuning.
+    Original: 42Shawn/LLaVA-PruMerge, Apache-2.0.
 
     With `keep` exactly so many tokens stay: the keep - 1 highest scores and the one more, or with keep=1 the highest
     alone; a share is rounded, and a budget of all tokens changes nothing. The one more token stands in the place of the
@@ -118,14 +121,17 @@ class PruMerge(EntryStrategy):
 class PruMergePlus(PruMerge):
     """PruMerge that also keeps patches spread evenly over the picture.
 
-    score_j = c_j and all else as in `PruMerge`. With n of the unit's N patches standing out, the patches
-    0, s, 2 s, ... below N - 1 stay, too, s = max(1, floor(floor(N / n) / 3)): about three times as many. Shang et al.,
-    ICCV 2025, arXiv 2403.15388, "PruMerge+". The released code fails where more than a third stands out (s = 0); here
-    s is 1 then, and nearly everything stays.
+    Formula: score_j = c_j and all else as in `PruMerge`. With n of the unit's N patches standing out, the patches 0, s,
+    2 s, ... below N - 1 stay, too, s = max(1, floor(floor(N / n) / 3)): about three times as many.
+    Signal: that of `PruMerge`.
+    Paper: Shang et al., ICCV 2025, arXiv 2403.15388, "PruMerge+".
+    Original: 42Shawn/LLaVA-PruMerge, Apache-2.0.
 
     With `keep` a quarter of the patches kept, floored and at least one, has the highest scores, and the others are
     spread evenly over what is left: of M patches in raster order the floor(i M / m)-th, i = 0 ... m - 1. The one more
     token is part of the budget.
+
+    Deviations: those of `PruMerge`. Released code fails where s would be 0; here s is 1 then, and nearly all stay.
 
     Args:
         keep: tokens per unit, or their share, the one more token included; None: as many as the above gives.

@@ -16,13 +16,17 @@ from seeless.strategy import LayerStrategy
 class PyramidDrop(LayerStrategy):
     """At each stage keep the tokens the last instruction token is about to look at.
 
-    score_j = mean over heads of the attention of the last token in the *coming* layer, computed from the stage's
-    hidden states with that layer's norm and projections. Xing et al., "PyramidDrop", CVPR 2025, arXiv 2410.17247,
-    section 3.2. Shares are of the original tokens and floored. Positions are renumbered at every stage (kept on
-    M-RoPE), earlier layers keep their cache.
+    Formula: score_j = mean over heads of the attention of the last token in the *coming* layer, computed from the
+    stage's hidden states with that layer's norm and projections.
+    Signal: attention of the last prompt token in the decoder layer after the cut.
+    Paper: Xing et al., "PyramidDrop", CVPR 2025, arXiv 2410.17247, section 3.2.
+    Original: Cooperx521/PyramidDrop, MIT.
 
-    In training with labels the mean over all tokens right before an answer takes the place of the last token, as in the
-    authors' training code; a prompt without an answer is left as it is. Nothing of the ranking is differentiated.
+    Shares are of the original tokens and floored. Positions are renumbered at every stage (kept on M-RoPE), earlier
+    layers keep their cache. In training with labels the mean over all tokens right before an answer takes the place of
+    the last token, as in the authors' training code; a prompt without an answer is left as it is.
+
+    Deviations: none in what is kept. Nothing of the ranking is differentiated.
 
     Args:
         layer: one layer per stage; by default a quarter, a half and three quarters of the depth (8, 16, 24 of 32).

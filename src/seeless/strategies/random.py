@@ -15,6 +15,9 @@ from seeless.strategy import LayerStrategy, Scope
 class Random(LayerStrategy):
     """Keep tokens at random: score = a seeded uniform number per token.
 
+    Formula: score_j = u_j, drawn once per place from the uniform distribution on [0, 1) with `seed`.
+    Signal: none; a baseline.
+
     The same seed keeps the same places in every unit of the same size, whatever else is in the batch.
 
     Args:

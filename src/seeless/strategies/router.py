@@ -15,8 +15,11 @@ from seeless.strategy import EntryStrategy, LayerStrategy, Past, Positions, Scop
 class Router(Strategy):
     """Run each of several strategies before a layer of its own: `Router({3: PriorTR(keep=192), 7: FastV(keep=64)})`.
 
-    It has no score of its own. Its members act, and are reported, as if they were given to `apply` as a list, with
-    `layer` set to their key; `keep` is the list of their budgets, read-only. All else is the members' own affair.
+    Formula: those of its members; it has no score of its own.
+    Signal: those of its members.
+
+    Its members act, and are reported, as if they were given to `apply` as a list, with `layer` set to their key; `keep`
+    is the list of their budgets, read-only. All else is the members' own affair.
 
     Args:
         members: one strategy per layer, 0 being the entry of the decoder; each has one budget and acts before one

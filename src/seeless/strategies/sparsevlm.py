@@ -27,18 +27,21 @@ LEAST_BIAS = 1e-6
 class SparseVLM(LayerStrategy):
     """Keep the tokens that the image-related words of the prompt attend to; merge the best of the others.
 
-    score_j = mean over heads and raters r of A[r, j], A the attention of layer `layer - 1`. Raters are the text tokens
-    after the image that its embeddings resemble more than the average one (`ops.raters.text_raters`), chosen once.
-    Zhang et al., "SparseVLM", ICML 2025, arXiv 2410.04417, sections 3.2 and 3.4, as released: with fixed budgets in
-    place of the adaptive ones of section 3.3.
+    Formula: score_j = mean over heads and raters r of A[r, j], A the attention of layer `layer - 1`. Raters are the
+    text tokens after the image that its embeddings resemble more than the average one (`ops.raters.text_raters`).
+    Signal: attention of the raters in the decoder; embeddings, which choose them once.
+    Paper: Zhang et al., "SparseVLM", ICML 2025, arXiv 2410.04417, sections 3.2 and 3.4.
+    Original: Gumpest/SparseVLMs, Apache-2.0.
 
-    Version "1.0" recycles: of the p tokens dropped, the floor(0.3 p) + 1 best, t of them, are merged into
-    floor(t / 10) + 1 clusters (`ops.clustering.density_peaks`), each the mean of its tokens at the place of its centre.
-    The released code appends them to the kept tokens and exceeds the budget by their number; here kept and merged
-    tokens together are exactly the budget, with as few clusters as that allows and at least one token kept as it is.
-    Version "2.0" merges nothing, divides A by the rotary bias (`Context.rope_bias`; less than 1e-6 counts as 1e-6) and
-    averages over the `heads` heads with the largest sum. By default "1.0" renumbers positions at every stage and "2.0"
-    keeps them. Shares are of the original tokens and floored. A budget of all drops none (released: at least one).
+    Version "1.0" recycles: of the p tokens dropped, the floor(0.3 p) + 1 best, t of them, are merged into floor(t / 10)
+    + 1 clusters (`ops.clustering.density_peaks`), each the mean of its tokens at the place of its centre. Version "2.0"
+    merges nothing, divides A by the rotary bias (`Context.rope_bias`; less than 1e-6 counts as 1e-6) and averages over
+    the `heads` heads with the largest sum. By default "1.0" renumbers positions at every stage and "2.0" keeps them.
+    Shares are of the original tokens and floored.
+
+    Deviations: budgets are fixed, as released, where section 3.3 adapts them. The released code appends clusters to the
+    kept tokens and exceeds the budget by their number; here both together are exactly the budget, with as few clusters
+    as that allows and at least one token kept as it is. A budget of all drops none (released: at least one).
 
     Args:
         keep: 192, 128, 96 or 64 name the released budgets of three stages; between these, down to 0 and up to all the

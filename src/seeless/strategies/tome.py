@@ -12,16 +12,19 @@ from seeless.strategy import TowerStrategy
 class ToMe(TowerStrategy):
     """Merge the most similar tokens before every layer of the vision tower, and send one token of each group on.
 
-    score = cos(k_a, k_b), k the mean over the heads of a token's keys in the coming tower layer (rotated where the
-    tower rotates them). Before a layer the tokens of a picture are split by alternation into a and b; each of a finds
-    its most similar b, and the r most similar pairs are merged into the token of b, whose value becomes the mean
-    weighted by how many tokens each stands for (`ops.bipartite.match_bipartite`). Bolya et al., "Token Merging: Your
-    ViT But Faster", ICLR 2023, arXiv 2210.09461, section 3. The class token is never merged. A token of the tower is
-    what becomes one token of the decoder: where several patches do, their block is matched by the mean of its keys and
-    merged patch by patch. Ties go to the lower place. `TowerStrategy` says what becomes of the groups.
+    Formula: score = cos(k_a, k_b), k the mean over the heads of a token's keys in the coming tower layer (rotated where
+    the tower rotates them). Before a layer the tokens of a picture are split by alternation into a and b; each of a
+    finds its most similar b, and the r most similar pairs are merged into the token of b, whose value becomes the mean
+    weighted by how many tokens each stands for (`ops.bipartite.match_bipartite`).
+    Signal: keys of every tower layer.
+    Paper: Bolya et al., "Token Merging: Your ViT But Faster", ICLR 2023, arXiv 2210.09461, section 3.
+    Original: facebookresearch/ToMe, CC BY-NC 4.0.
 
-    Deviations from the paper:
+    The class token is never merged. A token of the tower is what becomes one token of the decoder: where several
+    patches do, their block is matched by the mean of its keys and merged patch by patch. Ties go to the lower place.
+    `TowerStrategy` says what becomes of the groups.
 
+    Deviations:
     - Its layers merge between attention and feed-forward network, by the keys of that attention; here tokens merge
       before the layer, by the same keys, so its attention is cheaper, too. The keys are computed once more for it,
       which costs about a twelfth of a layer and is not counted among the report's FLOPs.

@@ -13,7 +13,10 @@ from seeless.strategy import LayerStrategy, Scope
 
 @register("uniform")
 class Uniform(LayerStrategy):
-    """Keep every n-th token: places floor((i + 1/2) * visual / keep), i = 0 ... keep - 1.
+    """Keep every n-th token, spread evenly.
+
+    Formula: places floor((i + 1/2) * visual / keep), i = 0 ... keep - 1.
+    Signal: places alone; a baseline.
 
     Args:
         layer: 0 (the default) drops at the entry, k drops before layer k.

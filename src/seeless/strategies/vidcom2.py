@@ -19,22 +19,24 @@ from seeless.strategy import EntryStrategy
 class VidCom2(EntryStrategy):
     """Give each frame a budget by how little it resembles the video, and keep its least typical tokens.
 
-    score = -cos(x, g_v) - cos(x, g_t) for a token x of frame t, g_v the mean of all tokens of the video and g_t that of
-    the frame. A frame's uniqueness u_t is the mean of -cos(x, g_v) over its tokens, sigma = softmax(u / temperature)
-    over the T frames, and its share of tokens is R (1 + sigma_t - 1 / T), R the share kept of the video. Liu et al.,
-    "Video Compression Commander", EMNLP 2025, arXiv 2505.14454, section 3.3; x are the embeddings that enter the
-    language model. Written from summaries of the paper: the means, the negative cosines (its equations 3 and 7) and the
-    budgets by a softmax over frames (equation 5) are in them; the plain sum of the two terms, the form of the share and
-    the default temperature are as commonly quoted, unchecked. The released code is said to compare by Gaussian kernels
-    on some channels instead of cosines; it was not used.
+    Formula: score = -cos(x, g_v) - cos(x, g_t) for a token x of frame t, g_v the mean of all tokens of the video and
+    g_t that of the frame. A frame's uniqueness u_t is the mean of -cos(x, g_v) over its tokens, sigma = softmax(u /
+    temperature) over the T frames, and its share of tokens is R (1 + sigma_t - 1 / T), R the share kept of the video.
+    Signal: the embeddings x that enter the language model, of all frames.
+    Paper: Liu et al., "Video Compression Commander", EMNLP 2025, arXiv 2505.14454, section 3.3, equations 3 to 6, and
+    section 3.4, equations 7 to 10.
+    Original: xuyang-liu16/VidCom2, no licence found; not used.
 
     Frames may have unequal numbers of tokens: a class token belongs to its frame, a newline that closes the video to
-    the first, and an earlier stage may have taken some. Shares are then scaled so that they add up to the budget.
+    the first, and an earlier stage may have taken some. Shares are then scaled so that they add up to the budget. A
+    frame may be left without a token. A still image is one frame: there g_v = g_t.
 
-    The rounding is ours. Exactly the budget (a share is floored) stays of a video: every frame gets the whole part of
-    its share, the largest remainders one more token each, and what a frame has no room for goes to the others. Equal
-    remainders and equal scores go to the earlier token. A frame may be left without a token. A still image is one
-    frame: there g_v = g_t.
+    Deviations: written from summaries of the paper: the means, the negative cosines (its equations 3 and 7) and the
+    budgets by a softmax over frames (equation 5) are in them; the plain sum of the two terms, the form of the share and
+    the default temperature are as commonly quoted, unchecked. The released code is said to compare by Gaussian kernels
+    on some channels instead of cosines. The rounding is ours: exactly the budget (a share is floored) stays of a video,
+    every frame gets the whole part of its share, the largest remainders one more token each, and what a frame has no
+    room for goes to the others. Equal remainders and equal scores go to the earlier token.
 
     Args:
         temperature: of the softmax over frames, > 0; the smaller, the more the unique frames keep.

@@ -18,21 +18,24 @@ from seeless.strategy import EntryStrategy, Scope
 class VisionZip(EntryStrategy):
     """Keep the patches with the highest [CLS] attention, and add the others to a few of themselves.
 
-    The dominant tokens are the tower's class token and the patches with the highest score_j = mean over heads of the
-    class token's attention in the tower layer that made the features. From the rest, in raster order, every step-th
-    is a contextual token, step = max(1, floor(rest / contextual)); each other token joins the contextual one of the
-    highest cosine of that layer's keys (mean over heads), and
-    contextual token = its own feature + mean of the features that joined it, a sum of two, not an average. These
-    features then go through the projector. Yang et al., "VisionZip: Longer is Better but Not Necessary in Vision
-    Language Models", CVPR 2025, arXiv 2412.04467, sections 3.2 and 3.3, the training-free mode.
+    Formula: the dominant tokens are the tower's class token and the patches with the highest score_j = mean over heads
+    of the class token's attention in the tower layer that made the features. From the rest, in raster order, every
+    step-th is a contextual token, step = max(1, floor(rest / contextual)); each other token joins the contextual one of
+    the highest cosine of that layer's keys (mean over heads), and contextual token = its own feature + mean of the
+    features that joined it, a sum of two, not an average. These features then go through the projector.
+    Signal: attention of the tower's class token, keys and features of the same layer; on towers without one the mean
+    attention a patch receives.
+    Paper: Yang et al., "VisionZip: Longer is Better but Not Necessary in Vision Language Models", CVPR 2025, arXiv
+    2412.04467, sections 3.2 and 3.3, the training-free mode.
+    Original: dvlab-research/VisionZip, Apache-2.0.
 
-    The budget is dominant + contextual tokens of every crop, at least one of them dominant: 192 is 162 + 30, 128 is
-    108 + 20, 64 is 54 + 10 and 32 is 27 + 5, the class token included. A share is rounded; a budget of all tokens
-    changes nothing. The kept tokens of a crop stand in the places of the patches that were chosen, and for the class
-    token in that of the first patch that was not; they fill them as class token, dominant, contextual tokens, in this
-    order. With `positions="keep"`, on towers without a class token, and where the projector takes in several patches
-    at once, dominant and contextual tokens stay in their own places instead. Without a class token all dominant tokens
-    are patches, and the score is the mean attention a patch receives. Reported scores are the attention.
+    The budget is dominant + contextual tokens of every crop, at least one of them dominant: 192 is 162 + 30, 128 is 108
+    + 20, 64 is 54 + 10 and 32 is 27 + 5, the class token included. A share is rounded; a budget of all tokens changes
+    nothing. The kept tokens of a crop stand in the places of the patches that were chosen, and for the class token in
+    that of the first patch that was not; they fill them as class token, dominant, contextual tokens, in this order.
+    With `positions="keep"`, on towers without a class token, and where the projector takes in several patches at once,
+    dominant and contextual tokens stay in their own places instead. Without a class token all dominant tokens are
+    patches. Reported scores are the attention.
 
     Deviations: the released code puts the class and contextual tokens of LLaVA-NeXT's tiles after the patches of all
     tiles, and ranks padding of tiles that the model cuts away. Scores are means, not sums, of the heads. Keys of towers

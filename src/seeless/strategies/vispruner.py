@@ -17,12 +17,19 @@ from seeless.strategy import EntryStrategy, Scope
 class VisPruner(EntryStrategy):
     """Keep the patches with the highest [CLS] attention, then thin the rest until no near-duplicates remain.
 
-    int(T * `important_ratio`) patches are chosen as FasterVLM does; the others, in descending order of attention, are
-    thinned by cosine similarity of the tower's features, eight at a time (`ops.similarity.drop_duplicates`). Zhang et
-    al., "Beyond Text-Visual Attention: Exploiting Visual Cues for Effective Token Pruning in VLMs", ICCV 2025, arXiv
-    2412.01818v2, section 3. The budget holds for every crop; a share is rounded. Positions are contiguous (kept on
-    M-RoPE). Reported scores are the attention. On towers without a class token it is the mean attention a patch
-    receives, as in PriorTR's port to Qwen3-VL.
+    Formula: int(T * `important_ratio`) patches are chosen as FasterVLM does; the others, in descending order of
+    attention, are thinned by cosine similarity of the tower's features, eight at a time
+    (`ops.similarity.drop_duplicates`).
+    Signal: attention of the tower's class token, and the tower's features; on towers without one the mean attention a
+    patch receives, as in PriorTR's port to Qwen3-VL.
+    Paper: Zhang et al., "Beyond Text-Visual Attention: Exploiting Visual Cues for Effective Token Pruning in VLMs",
+    ICCV 2025, arXiv 2412.01818v2, section 3.
+    Original: Theia-4869/VisPruner, Apache-2.0.
+
+    The budget holds for every crop; a share is rounded. Positions are contiguous (kept on M-RoPE). Reported scores are
+    the attention.
+
+    Deviations: none known on LLaVA. On M-RoPE positions are kept, where the original knows only contiguous ones.
 
     Args:
         important_ratio: share of the budget chosen by importance, in [0, 1].
