@@ -9,8 +9,11 @@ class Dimensions:
     """Sizes of a model that decide what a forward costs.
 
     Args:
-        hidden, intermediate, heads, kv_heads, head_dim, vocabulary: of the decoder.
-        gated: whether its feed-forward network has a gate (three matrices instead of two).
+        hidden, heads, kv_heads, vocabulary: of the decoder.
+        head_dim: of its heads; the mean of keys and values, where these differ.
+        attention: per decoder layer, the weights of the matrices of its attention, or of what it has in place of that.
+        feed_forward: per decoder layer, those of all else that a token meets: of its feed-forward network, of the
+            router and the experts that it visits.
         tower_layers, tower_hidden: of the vision tower.
         tower_weights: weights of the matrices of one of its layers, on average.
         patch_inputs: numbers in one patch, 3 * patch_size**2.
@@ -18,20 +21,18 @@ class Dimensions:
             (DeepStack) included.
         windowed_layers, window: tower layers whose attention stays in square windows of so many patches a side; 0 = has
             none.
-        experts: among which a router chooses those that a token visits; 0 without one.
         unlike: `kv_heads` and `head_dim` of every decoder layer, where these differ; else empty.
-        gate: weights of the matrices that attention has beside those of queries, keys, values and output.
-        mixers: per decoder layer, the weights of the matrices of what it has in place of attention (a recurrent layer);
-            None where it has attention; empty if all have.
+        recurrent: decoder layers without attention.
+        visual: `feed_forward` of visual tokens, where these have experts of their own; else empty.
     """
 
     hidden: int
-    intermediate: int
+    attention: tuple[int, ...]
+    feed_forward: tuple[int, ...]
     heads: int
     kv_heads: int
     head_dim: int
     vocabulary: int
-    gated: bool
     tower_layers: int
     tower_hidden: int
     tower_weights: int
@@ -39,18 +40,13 @@ class Dimensions:
     projector_weights: int
     windowed_layers: int = 0
     window: int = 0
-    experts: int = 0
     unlike: tuple[tuple[int, int], ...] = ()
-    gate: int = 0
-    mixers: tuple[int | None, ...] = ()
+    recurrent: tuple[int, ...] = ()
+    visual: tuple[int, ...] = ()
 
     def of_layer(self, layer: int) -> tuple[int, int]:
         """`kv_heads` and `head_dim` of a decoder layer with attention."""
         return self.unlike[layer] if self.unlike else (self.kv_heads, self.head_dim)
-
-    def mixer(self, layer: int) -> int | None:
-        """What a decoder layer has in place of attention; None if it has attention."""
-        return self.mixers[layer] if self.mixers else None
 
 
 @dataclass(frozen=True)
@@ -77,14 +73,16 @@ class Cost:
     With n tokens, d hidden, m intermediate, h heads and g key heads of size e, a decoder layer costs
     `2 (2 n d h e + 2 n d g e + 2 n s h e + 3 n d m)`, s = n plus the tokens cached before. With h e = g e = d this is
     twice the `4 n d^2 + 2 n^2 d + 3 n d m` of PyramidDrop (arXiv 2410.17247, section 3.3), which counts
-    multiply-accumulates; the causal half of the attention map is counted in full, as there. A tower layer costs
+    multiply-accumulates; the attention map is counted in full, as there, whatever of it causality or a window hides. A
+    tower layer costs
     `2 (p w + 2 p^2 d)` for p patches (and class token), w weights, w = 4 d^2 + 2 d m in a plain encoder (Chen et al.,
     arXiv 2403.06764, section 4.2), the projector two operations per weight and token, the lm_head `2 d vocabulary` for
-    one position per row, as in `generate`. A decoder layer with w weights in place of attention (linear attention, a
-    convolution) costs `2 (n w + 3 n d m)`, a gate on attention 2 n more per weight. Where a tower runs all pictures as
-    one sequence with a mask between them (Pixtral), their attention is counted as computed, over all. Norms,
-    activations, convolutions, the recurrence of linear attention, what a tower has between its layers, pixels that only
-    pad a picture to the size of another, and the scoring itself are not counted.
+    one position per row, as in `generate`. In general a decoder layer costs two operations for every weight that a
+    token meets, and `4 n s h e` for the attention map: gates, compressed keys and values, experts and convolutions are
+    counted by their weights, and a recurrent layer has no map. Where a tower runs all pictures as one sequence with a
+    mask between them (Pixtral), their attention is counted as computed, over all. Norms, activations, the recurrence of
+    linear attention, what a tower has before and between its layers, pixels that only pad a picture to the size of
+    another, and the scoring itself are not counted.
     """
 
     tower: int
@@ -100,22 +98,20 @@ class Cost:
         return {**asdict(self), "total": self.total}
 
 
-def decoder_layer_flops(size: Dimensions, tokens: int, past: int = 0, layer: int = 0) -> int:
-    """Operations of one decoder layer on `tokens` new tokens after `past` cached ones.
+def decoder_layer_flops(size: Dimensions, tokens: int, past: int = 0, layer: int = 0, visual: int = 0) -> int:
+    """Operations of one decoder layer on `tokens` new tokens, `visual` of them visual, after `past` cached ones.
 
-    >>> vicuna = Dimensions(4096, 11008, 32, 32, 128, 32000, True, 24, 1024, 12582912, 588, 20971520)
+    >>> layers = (4 * 4096**2,) * 32, (3 * 4096 * 11008,) * 32
+    >>> vicuna = Dimensions(4096, *layers, 32, 32, 128, 32000, 24, 1024, 12582912, 588, 20971520)
     >>> round(32 * decoder_layer_flops(vicuna, 576) / 2e12, 3)  # PyramidDrop, table 1: 3.82 TMACs
     3.817
     """
-    feed_forward = (3 if size.gated else 2) * tokens * size.hidden * size.intermediate
-    feed_forward += tokens * size.hidden * size.experts
-    if (mixer := size.mixer(layer)) is not None:
-        return 2 * (tokens * mixer + feed_forward)
-    kv_heads, head_dim = size.of_layer(layer)
-    inner, inner_kv = size.heads * head_dim, kv_heads * head_dim
-    projections = 2 * tokens * size.hidden * (inner + inner_kv) + tokens * size.gate
-    attention = 2 * tokens * (tokens + past) * inner
-    return 2 * (projections + attention + feed_forward)
+    products = tokens * (size.attention[layer] + size.feed_forward[layer])
+    if size.visual:
+        products += visual * (size.visual[layer] - size.feed_forward[layer])
+    if layer not in size.recurrent:
+        products += 2 * tokens * (tokens + past) * size.heads * size.of_layer(layer)[1]
+    return 2 * products
 
 
 def prefill_cost(
@@ -124,17 +120,23 @@ def prefill_cost(
     past: list[int],
     pictures: list[Picture],
     class_token: bool,
+    visual: list[list[int]] | None = None,
 ) -> Cost:
     """Cost of a prefill.
 
     Args:
-        tokens: per layer, the tokens of every row that it sees.
+        tokens: per layer, the tokens of every row that it sees; visual: how many of them are visual; None: none.
         past: per layer, tokens cached before.
         pictures: what the tower took in.
         class_token: whether every picture has one token more in the tower.
     """
-    layers = enumerate(zip(tokens, past, strict=True))
-    decoder = sum(decoder_layer_flops(size, n, p, layer) for layer, (rows, p) in layers for n in rows)
+    shown = visual or [[0] * len(tokens[0])] * len(tokens)
+    layers = enumerate(zip(tokens, shown, past, strict=True))
+    decoder = sum(
+        decoder_layer_flops(size, n, p, layer, own)
+        for layer, (rows, of_rows, p) in layers
+        for n, own in zip(rows, of_rows, strict=True)
+    )
     return Cost(
         tower=_tower_flops(size, pictures, class_token),
         projector=2 * sum(picture.tokens for picture in pictures) * size.projector_weights,
@@ -180,7 +182,7 @@ def kv_bytes(
     """
     numbers = 0
     for layer, (rows, before, most) in enumerate(zip(tokens, past, room, strict=True)):
-        if size.mixer(layer) is not None:
+        if layer in size.recurrent:
             continue
         kv_heads, head_dim = size.of_layer(layer)
         held = sum(n + before if most is None else min(n + before, most) for n in rows)

@@ -12,14 +12,12 @@ import seeless as sl
 from seeless import models
 from tinies import LAYERS, TINIES, make_inputs
 
-# How far off what is left out makes it: convolutions before the projector and shared experts (GLM-V), the table of
-# visual words (Ovis2), the second tower (DeepSeek-VL hybrid), expanded keys (Kimi K2.5), embeddings of every layer and
-# wider layers (Gemma 4), merging (LightOnOCR), convolutions in the tower (LFM3-VL), something not yet found
-# (LFM2-VL), what it merges with (MiniCPM-V), convolutions of linear attention (Qwen3.5). Towers of which nothing is
-# read are left out, as their notes say.
-INEXACT = {"glm4v_moe": 0.25, "glm": 0.05, "ovis2": 0.07, "deepseek_vl_hybrid": 0.4, "kimi_k25": 0.04}
-INEXACT |= {"gemma4-small": 0.1, "gemma4": 0.02, "lighton_ocr": 0.011}
-INEXACT |= {"qwen3_5": 0.011, "lfm2_vl": 0.06, "lfm3_vl": 0.02, "minicpmv4": 0.25}
+# How far off what is left out makes it. Of towers: the convolution ahead of GLM-V's merger, the head of Ovis2's (its
+# table of visual words is counted for all it could say), convolutions in LFM3-VL's, what MiniCPM-V merges with, the
+# products that pool Gemma 4's patches and fit LFM2-VL's positions to a picture. The second tower of DeepSeek-VL hybrid.
+# Markers around ERNIE's pictures count as text. Towers of which nothing is read are left out, as their notes say.
+INEXACT = {"glm": 0.05, "ovis2": 0.07, "lfm2_vl": 0.06, "lfm3_vl": 0.02, "minicpmv4": 0.25, "gemma4": 0.02}
+INEXACT |= {"deepseek_vl_hybrid": 0.3, "ernie4_5_vl": 0.02}
 # Whatever they are told.
 ALL_LOGITS = ("qwen2_5_omni_thinker", "qwen3_omni_moe_thinker", "video_llama_3", "minicpmv4_6", "minicpmv4_7")
 CASES = [(tiny, kind) for tiny in TINIES for kind in tiny.kinds if not tiny.unread]
@@ -64,7 +62,7 @@ def parts_of(model, flops):
 def test_flops_are_what_torch_counts(case, tiny, monkeypatch):
     own, kind = case
     model = tiny(own, "eager")
-    if "moe" in own.name:
+    if "moe" in own.name or own.name == "kimi_k25":
         model.set_experts_implementation("eager")  # torch does not count inside the fused kernels
     leave_recurrences_out(model, monkeypatch)
     # What pads pictures up to the largest, in Pixtral and LFM2-VL, is left out of the report: two of one size.

@@ -170,7 +170,9 @@ def test_published_figures():
     """Vicuna-7B, visual tokens only, multiply-accumulates: the tables of PyramidDrop and FastV."""
     from seeless.flops import Dimensions, decoder_layer_flops
 
-    vicuna = Dimensions(4096, 11008, 32, 32, 128, 32000, True, 24, 1024, 4096, 588, 20971520)
+    vicuna = Dimensions(
+        4096, (4 * 4096**2,) * 32, (3 * 4096 * 11008,) * 32, 32, 32, 128, 32000, 24, 1024, 4096, 588, 20971520
+    )
 
     def tera(visual_per_layer):
         return sum(decoder_layer_flops(vicuna, n) for n in visual_per_layer) / 2e12

@@ -64,8 +64,9 @@ class Family:
         mrope: whether positions have three axes (time, height, width).
         canvas: whether tokens of text around and inside a picture have positions that depend on it, so that it cannot
             be put into another prompt.
-        layer_inputs: argument of the language model with something of its own for every token and layer, `[batch, seq,
-            layers, dim]`, and of its layers with their part of it, if they take such.
+        layer_inputs: argument of the language model with something of its own for every token, `[batch, seq, ...]`, and
+            of its layers with their part of it, if they take such.
+        modal_experts: modules of `feed_forward` with the experts of text and of visual tokens, where these are others.
         injector: method of the language model that adds visual features after early layers, if it has one.
         both_ways: kinds of decoder layers in which visual tokens see each other both ways, an image or video by itself,
             so that only masks can express it.
@@ -118,6 +119,7 @@ class Family:
     mrope: bool = False
     canvas: bool = False
     layer_inputs: tuple[str, str] | None = None
+    modal_experts: tuple[str, str] | None = None
     injector: str | None = None
     both_ways: tuple[str, ...] = ()
     both_ways_if: tuple[str, Any] | None = None

@@ -75,6 +75,7 @@ class PrefillFacts:
         room: per layer, the most tokens of a row that its cache holds; None = any number.
         unmerged, pictures: what the tower takes in without a strategy that merges there, and took in.
         shown: per row, the pictures in it.
+        original, visual: per layer, the visual tokens among `full` and `reduced`.
         second: (row, operations) of second prompts.
         number: bytes of a number in the cache; 0 without one.
         class_token, centred: whether the tower has a class token, and saw the centre of the picture alone.
@@ -91,6 +92,8 @@ class PrefillFacts:
     unmerged: list[Picture]
     pictures: list[Picture]
     shown: list[list[int]]
+    original: list[list[int]]
+    visual: list[list[int]]
     second: list[tuple[int, int]]
     number: int
     class_token: bool
@@ -98,23 +101,31 @@ class PrefillFacts:
     rows: list[Shown]
 
     def flops(self) -> tuple[Cost, Cost]:
-        before = prefill_cost(self.size, self.full, self.unreduced, self.unmerged, self.class_token)
-        after = prefill_cost(self.size, self.reduced, self.past, self.pictures, self.class_token)
+        before = prefill_cost(self.size, self.full, self.unreduced, self.unmerged, self.class_token, self.original)
+        after = prefill_cost(self.size, self.reduced, self.past, self.pictures, self.class_token, self.visual)
         return before, replace(after, decoder=after.decoder + sum(flops for _, flops in self.second))
 
     def row_flops(self) -> list[tuple[int, int]]:
         more = [sum(flops for of, flops in self.second if of == row) for row in range(len(self.shown))]
         return [
             (
-                self._alone(row, self.full, self.unreduced, self.unmerged),
-                self._alone(row, self.reduced, self.past, self.pictures) + more[row],
+                self._alone(row, self.full, self.unreduced, self.unmerged, self.original),
+                self._alone(row, self.reduced, self.past, self.pictures, self.visual) + more[row],
             )
             for row in range(len(self.shown))
         ]
 
-    def _alone(self, row: int, lengths: list[list[int]], past: list[int], pictures: list[Picture]) -> int:
+    def _alone(
+        self,
+        row: int,
+        lengths: list[list[int]],
+        past: list[int],
+        pictures: list[Picture],
+        visual: list[list[int]],
+    ) -> int:
         own = [pictures[number] for number in self.shown[row]]
-        return prefill_cost(self.size, [[each[row]] for each in lengths], past, own, self.class_token).total
+        tokens, shown = ([[each[row]] for each in of_rows] for of_rows in (lengths, visual))
+        return prefill_cost(self.size, tokens, past, own, self.class_token, shown).total
 
     def kv_bytes(self) -> tuple[int, int]:
         return (
@@ -156,6 +167,8 @@ def build_report(session: Session, size: Dimensions, cached: bool) -> Report:
         unmerged=_pictures(session, merged=False),
         pictures=_pictures(session, merged=True),
         shown=[_pictures_of(session, row) for row in range(len(original))],
+        original=[original] * depth,
+        visual=visual,
         second=[(row, _first_layers(size, n, layers)) for row, n, layers in session.second_runs],
         number=session.number_bytes if cached else 0,
         class_token=view.has_class_token,
