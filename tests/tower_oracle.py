@@ -22,10 +22,10 @@ MERGED = (
         "aya_vision",
         "cohere2_vision",
     ),
-    *("glm4v", "glm4v_moe", "glm46v", "glmga", "glm_ocr"),
+    *("glm4v", "glm4v_moe", "glm46v", "glmga", "glm_ocr", "ernie4_5_vl_moe"),
 )
 # Beginnings of types whose tower has the patches of a token one behind the other.
-CONSECUTIVE = ("qwen", "glm", "cosmos3", "exaone4_5")
+CONSECUTIVE = ("qwen", "glm", "cosmos3", "exaone4_5", "ernie4_5_vl")
 POOLED_VIDEOS = ("llava_onevision", "llava_next_video")
 
 

@@ -13,6 +13,7 @@ ROWS = [[5, "image:0", 9], [3, "image:1", 4, "image:2", 8], [12], [4, "image:3",
 NOTHING = -100
 # Experts have no float64 kernel; Gemma 2's eager softmax turns a float64 mask of a padded row into nan.
 IN_FLOAT32 = ("qwen3_vl_moe", "qwen3_5_moe", "paligemma2", "glm4v_moe", "qwen3_omni_moe_thinker", "kimi_k25")
+IN_FLOAT32 += ("ernie4_5_vl_moe",)
 
 
 CHECKPOINTING = ("plain", "reentrant", "not-reentrant")

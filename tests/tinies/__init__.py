@@ -50,6 +50,7 @@ from .video_llava import VideoLlava
 NEWER = {
     "glm_v": ("Glm4V", "Glm4VMoe", "Glm46V", "Glmga", "GlmOcr"),
     "paddleocr_vl": ("PaddleOCRVL",),
+    "ernie4_5_vl": ("Ernie45VL",),
     "omni": ("Qwen25Omni", "Qwen3Omni"),
     "ovis2": ("Ovis2",),
     "vipllava": ("VipLlava",),

@@ -15,10 +15,9 @@ TEXT = range(3, 90)  # ids of words
 NO_WORDS = [*range(TEXT.start), *range(TEXT.stop, VOCABULARY)]
 ROWS = ([5, 0, 9], [3, 1, 4, 2, 6], [14], [2, 3, 3])  # words, pictures between them by their number
 SIDES = ((2, 2), (2, 3), (3, 2), (2, 4))  # of pictures of any size, in tokens
-TOKEN_TYPES = (
-    "mm_token_type_ids",
-    "token_type_ids",
-)  # per token: 1 on placeholders, or behind a prompt that sees itself
+TOKEN_TYPES = ("mm_token_type_ids", "token_type_ids")  # 1 on placeholders, or behind a prompt that sees itself
+
+EXPERT_TYPES = "moe_mm_token_type_ids"  # 1 on placeholders and markers around them
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,8 @@ class Prompts:
         """The inputs with answers: `ids` `[batch, seq + new]`."""
         new = ids.shape[1] - self.visual.shape[1]
         grown = {**self.inputs, "input_ids": ids}
-        for name, value in (("attention_mask", 1), *((name, self.answer_type) for name in TOKEN_TYPES)):
+        values = {"attention_mask": 1, EXPERT_TYPES: 0, **dict.fromkeys(TOKEN_TYPES, self.answer_type)}
+        for name, value in values.items():
             if name in grown:
                 grown[name] = torch.nn.functional.pad(grown[name], (0, new), value=value)
         return grown
@@ -193,10 +193,7 @@ def make_prompts(model: Any, base: Any, family: sl.Family, pictures: Pictures, r
     """A batch of unequal rows, padded on the left: numbers of words and, between them, of pictures."""
     config = model.config
     place = _placeholder(config, family)
-    before, after = (
-        [token] if isinstance(token := getattr(config, f"vision_{end}_token_id", None), int) else []
-        for end in ("start", "end")
-    )
+    before, after = (_marker(config, end) for end in ("start", "end"))
     texts, used = [], [row[1::2] for row in rows]
     for row in rows:
         generator = torch.Generator().manual_seed(100 + sum(row))
@@ -213,7 +210,10 @@ def make_prompts(model: Any, base: Any, family: sl.Family, pictures: Pictures, r
     visual = ids == place
     inputs = {"input_ids": ids, "attention_mask": mask}
     types = visual.long() * int(not family.prefix)
-    inputs |= {name: types for name in TOKEN_TYPES if name in inspect.signature(base.forward).parameters}
+    taken = inspect.signature(base.forward).parameters
+    inputs |= {name: types for name in TOKEN_TYPES if name in taken}
+    if EXPERT_TYPES in taken:
+        inputs[EXPERT_TYPES] = torch.isin(ids, torch.tensor([place, *before, *after])).long()
     if numbers := [number for row in used for number in row]:
         inputs |= pictures.arguments(numbers)
     return Prompts(inputs, visual, int(family.prefix))
@@ -227,6 +227,12 @@ def _placeholder(config: Any, family: sl.Family) -> int:
         f"{type(config).__name__} has no {family.image_token!r}; image_token of the family is the config's attribute "
         "with the id of a picture's placeholder"
     )
+
+
+def _marker(config: Any, end: str) -> list[int]:
+    """What stands ahead of a picture, or behind it, where the config says so."""
+    found = (getattr(config, f"{of}_{end}_token_id", None) for of in ("vision", "image"))
+    return [token for token in found if isinstance(token, int) and token < VOCABULARY][:1]
 
 
 def _noise(shape: tuple[int, ...], seed: int) -> torch.Tensor:

@@ -83,6 +83,9 @@ def in_chunks(below: Callable, kwargs: dict, size: int, session: Session) -> Any
         for name in ("position_ids", "cache_position"):
             if isinstance(whole := kwargs.get(name), torch.Tensor):
                 part[name] = whole[..., start:end]
+        own = session.view.family.layer_inputs
+        if own is not None and kwargs.get(own[0]) is not None:
+            part[own[0]] = kwargs[own[0]][:, start:end]
         session.chunk = start, end
         outputs.append(below(**part))
     output = outputs[-1]

@@ -21,7 +21,7 @@ from seeless.core.masks import check_made, prompt_blocks
 from seeless.core.noting import Noting, check_merged
 from seeless.core.past import Past
 from seeless.core.pictures import Note, Pictures, find_pictures
-from seeless.core.positions import gather_tokens, take_positions
+from seeless.core.positions import gather_tokens, take_positions, take_tokens
 from seeless.core.prompt import Prompt, PromptLength, read_prompt
 from seeless.core.recurrent import check_continued
 from seeless.core.reporting import build_report
@@ -331,7 +331,7 @@ class Reducer:
                 now = now + moved.to(now.device)
             kwargs = {**kwargs, "inputs_embeds": hidden, "position_ids": now}
             if own is not None:
-                kwargs[own_name] = gather_tokens(own.flatten(2), row.column).unflatten(2, own.shape[2:])
+                kwargs[own_name] = take_tokens(own, row.column)
             if made is not None or blocks is not None or session.beyond:
                 kwargs["attention_mask"] = session.ready_masks(hidden)
             else:

@@ -12,7 +12,7 @@ from seeless.core.attention import LayerTap, read_nothing
 from seeless.core.capture import Call, Capture, run_ahead
 from seeless.core.host import CACHE_NAMES, cache_in
 from seeless.core.masks import check_both_ways
-from seeless.core.positions import gather_tokens, take_positions
+from seeless.core.positions import gather_tokens, take_positions, take_tokens
 from seeless.core.rotary import Rotary, changed, cos_and_sin
 from seeless.core.session import Session
 from seeless.core.stages import PlannedStage, run_stage
@@ -74,7 +74,7 @@ class PrefillLayers:
         hidden = self._run_stages(index, hidden, (args[1:], kwargs))
         if index in self.watched:
             session.watch(index, hidden)
-        args, kwargs = self._own_part(index, args), self._arguments(index, hidden, kwargs)
+        args, kwargs = self._own_part(index, args, self._arguments(index, hidden, kwargs))
         if index in self.last_read:
             self.tapped[index] = self._taken(index, hidden, args[1:], kwargs)
         return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
@@ -91,17 +91,18 @@ class PrefillLayers:
             kwargs = {**kwargs, "attention_mask": inputs.mask, "position_embeddings": inputs.rotary}
         return {**kwargs, "position_ids": positions}
 
-    def _own_part(self, index: int, args: tuple) -> tuple:
-        """A layer's positional arguments, `hidden` first; what it takes of its own for every token is cut to what is
-        left."""
+    def _own_part(self, index: int, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """A layer's arguments; what it takes of its own for every token is cut to what is left."""
         session, given = self.session, self.session.view.family.layer_inputs
         if given is None or session.row is session.seen[0]:
-            return args
+            return args, kwargs
+        order = session.seen[0].slot_of(session.prompt.length).gather(1, session.row.column).clamp(min=0)
+        if (own := kwargs.get(given[1])) is not None:
+            return args, {**kwargs, given[1]: take_tokens(own, order)}
         at = list(inspect.signature(session.view.layers[index].forward).parameters).index(given[1])
         if at >= len(args) or args[at] is None:
-            return args
-        order = session.seen[0].slot_of(session.prompt.length).gather(1, session.row.column).clamp(min=0)
-        return (*args[:at], gather_tokens(args[at], order), *args[at + 1 :])
+            return args, kwargs
+        return (*args[:at], take_tokens(args[at], order), *args[at + 1 :]), kwargs
 
     def _positions(self, index: int) -> torch.Tensor:
         """Positions of what is left, `[batch, slots]`."""
@@ -215,9 +216,8 @@ class PrefillLayers:
         session, layer = self.session, self.session.view.layers[index]
 
         def take() -> Call:
-            given = self._arguments(index, hidden, kwargs)
+            own, given = self._own_part(index, (hidden, *args), self._arguments(index, hidden, kwargs))
             self._check_mask(index, given["attention_mask"])
-            own = self._own_part(index, (hidden, *args))
             call = run_ahead(layer, hidden, own[1:], given, past, session.self_check)
             if call is None:
                 raise read_nothing(layer)

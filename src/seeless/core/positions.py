@@ -167,6 +167,11 @@ def gather_tokens(x: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
     return x.flatten(0, 1).index_select(0, (order + first).flatten()).view(*order.shape, -1)
 
 
+def take_tokens(x: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+    """`x` `[batch or 1, seq, ...]` at `order` `[batch, slots]`."""
+    return gather_tokens(x.flatten(2) if x.ndim > 2 else x[..., None], order).view(*order.shape, *x.shape[2:])
+
+
 def take_positions(positions: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
     """`positions` `[..., batch or 1, seq]` at `column` `[batch, slots]`."""
     positions = positions.expand(*positions.shape[:-2], len(column), -1)

@@ -28,7 +28,6 @@ REFUSED: dict[str, str] = {
     "diffusion_gemma": "it writes text by diffusion, whole blocks at once, not token after token",
     "dots3_note": INDEXED,
     "emu3": WORDS,
-    "ernie4_5_vl_moe": "its experts are chosen by the types of tokens, which do not follow tokens that leave yet",
     "evolla": "it reads proteins, not pictures, and its decoder looks at them by cross-attention",
     "florence2": ENCODER_DECODER,
     "fuyu": NO_TOWER,
