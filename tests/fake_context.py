@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from seeless.context import Context
+from seeless.tower import Tower
 
 
 @dataclass(eq=False)
@@ -17,7 +18,10 @@ class FakeSources:
         of_attention, of_rope_bias: `[units, heads (or 1), queries, visual]`; a tensor of queries picks some of them.
         of_second: `[units, layers, heads, visual]`.
         of_keys, of_text_keys, of_vision_keys: `[units, heads, tokens, dim]`.
-        of_vision_attention: `[units, heads, visual]`.
+        of_vision_attention: `[units, heads, visual]`, or such by (queries, layer) for a method that names layers.
+        of_vision_hidden: `[units, visual, dim]` by layer.
+        of_pooling_attention: `[units, heads, visual]`; of_pooled: `[units, visual, dim]`.
+        of_tower: the `Tower`.
         of_patch, of_frame, of_tower_groups: `[units, visual]`.
         of_class_token: `[units, dim]` or None.
         of_reader_attention, of_text_similarity: `[units, visual]`; of_reader_keys: `[units, visual, width]`.
@@ -37,7 +41,11 @@ class FakeSources:
     of_second: torch.Tensor | None = None
     of_keys: torch.Tensor | None = None
     of_text_keys: torch.Tensor | None = None
-    of_vision_attention: torch.Tensor | None = None
+    of_vision_attention: torch.Tensor | dict | None = None
+    of_vision_hidden: dict | None = None
+    of_pooling_attention: torch.Tensor | None = None
+    of_pooled: torch.Tensor | None = None
+    of_tower: Tower | None = None
     of_vision_features: torch.Tensor | None = None
     of_vision_keys: torch.Tensor | None = None
     of_tower_groups: torch.Tensor | None = None
@@ -77,8 +85,21 @@ class FakeSources:
     def normed(self, tokens):
         return self.of_text_normed if tokens == "text" else self.of_normed
 
-    def vision_attention(self):
-        return self.of_vision_attention
+    def tower(self):
+        return self.of_tower
+
+    def vision_attention(self, layer, queries):
+        found = self.of_vision_attention
+        return found[queries, layer] if isinstance(found, dict) else found
+
+    def vision_hidden(self, layer):
+        return self.of_vision_hidden[layer]
+
+    def pooling_attention(self, siglip):
+        return self.of_pooling_attention
+
+    def pooled(self, siglip):
+        return self.of_pooled
 
     def vision_features(self):
         return self.of_vision_features

@@ -7,10 +7,11 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
+from seeless.tower import Asking, Tower
+
 Queries = Literal["last", "text", "anchor", "answers"] | torch.Tensor
 Tokens = Literal["visual", "text"]
 Onto = Literal["visual", "row"]
-TowerSignal = Literal["attention", "keys", "features", "class_token", "reader_attention", "reader_keys"]
 
 
 class Memory(dict):
@@ -204,16 +205,63 @@ class Context:
         """
         return self.sources.rope_bias(queries, self.layer - 1 if layer is None else layer)
 
+    @property
+    def tower(self) -> Tower:
+        """What is known of the vision tower: its layers, and which of them made the features."""
+        return self.sources.tower()
+
     @shaped("tower_heads", "visual")
-    def vision_attention(self) -> torch.Tensor:
+    def vision_attention(self, layer: int | None = None, queries: Asking | None = None) -> torch.Tensor:
         """Attention the vision tower pays to each token, `[units, heads, visual]`, float32.
 
-        It is the class token's row in the layer that produced the features the projector takes; on towers without a
-        class token it is the attention each patch receives there, averaged over all patches that ask. Where that layer
-        is a convolution, it is that of the nearest layer with attention before it, and where several patches make one
-        token, their mean. The stage's report says which it was.
+        By default it is the class token's row in the layer that produced the features the projector takes; on towers
+        without a class token it is the attention each patch receives there, averaged over all patches that ask. Where a
+        layer is a convolution, it is that of the nearest layer with attention before it, and where several patches make
+        one token, their mean. The stage's report says which it was.
+
+        Args:
+            layer: of the tower, from 0; None is the one that made the features. One that `Strategy.looks_into` names.
+            queries: "class": the class token's row. "all": the mean of all rows, a class token's included; in a layer
+                with attention windows, of all rows of the window. None: "class" where there is one, else "all".
+
+        Raises:
+            UnsupportedModel: "class" on a tower without a class token.
+            InputError: it is not what `looks_into` names.
         """
-        return self.sources.vision_attention()
+        return self.sources.vision_attention(layer, queries)
+
+    @shaped("visual", "tower_dim")
+    def vision_hidden(self, layer: int) -> torch.Tensor:
+        """What a tower layer gave for each token, `[units, visual, width]`; of several patches that make one, the mean.
+
+        Args:
+            layer: of the tower, from 0; one that `Strategy.looks_into` names as ("hidden", layer).
+        """
+        return self.sources.vision_hidden(layer)
+
+    @shaped("tower_heads", "visual")
+    def pooling_attention(self, siglip: str | None = None) -> torch.Tensor:
+        """Attention that the probe of SigLIP's pooling head pays to each token, `[units, heads, visual]`, float32.
+
+        The head (arXiv 2303.15343; one learnt query over all patches of a picture) reads the layer that made the
+        features, through SigLIP's last norm. Where several patches make one token, their mean.
+
+        Args:
+            siglip: folder or hub name of the SigLIP whose head it is; None takes the tower's own. Vision-language
+                checkpoints seldom have one.
+
+        Raises:
+            UnsupportedModel: the tower is no SigLIP, has no head and none is named, or another SigLIP is named.
+        """
+        return self.sources.pooling_attention(siglip)
+
+    @shaped("visual", "tower_dim")
+    def pooled(self, siglip: str | None = None) -> torch.Tensor:
+        """What that head makes of the picture (image, tile, frame) each token shows, `[units, visual, width]`.
+
+        Tokens of one picture have the same vector. Arguments and errors as for `pooling_attention`.
+        """
+        return self.sources.pooled(siglip)
 
     @property
     @shaped("visual")

@@ -12,22 +12,27 @@ from torch import nn
 
 from seeless.api import apply, resolved
 from seeless.context import Context
-from seeless.core.answers import NO_NULL_TOKEN, NO_PATCH_SHOWN
+from seeless.core.answers import NO_NULL_TOKEN
 from seeless.core.family import Family, Kind, ModelView, unwrap
+from seeless.core.pooling_head import check_pooling
 from seeless.core.relevance import check_clip
 from seeless.core.sizes import dimensions
+from seeless.core.tower_answers import NO_PATCH_SHOWN
+from seeless.core.tower_looks import describe_tower
 from seeless.errors import BudgetError, InputError, MissingExtra, SeelessError, UnsupportedModel
 from seeless.families import families, family_of
 from seeless.flops import prefill_cost
 from seeless.registry import available, get, strategy_class
 from seeless.strategy import Recipe, Strategy
+from seeless.tower import Tower
 
 PROBE_TEXT = 8
 PROBE_TOKENS = 64
 WHOLE_NUMBERS = ("places", "patch", "frame", "tower_groups")
 OF_A_LAYER = ("attention", "keys", "rope_bias")  # of the decoder
-SHOWN_BY_PATCHES = ("vision_attention", "crop_attention", "vision_features", "vision_keys")
-OF_THE_TOWER = ("vision_attention", "crop_attention", "vision_keys", "reader_attention", "reader_keys", "tower_groups")
+OF_LAYERS = ("vision_attention", "vision_hidden", "pooling_attention", "pooled")  # of the tower
+SHOWN_BY_PATCHES = ("crop_attention", "vision_features", "vision_keys", *OF_LAYERS)
+OF_THE_TOWER = ("crop_attention", "vision_keys", "reader_attention", "reader_keys", "tower_groups", *OF_LAYERS)
 DEFAULTS = {"queries": "last", "tokens": "visual", "onto": "visual"}
 
 
@@ -362,6 +367,9 @@ class _Probe:
 
         return answer
 
+    def tower(self) -> Tower:
+        return describe_tower(self.view, "image")
+
     def _answer(self, name: str, axes: tuple[str, ...], given: dict[str, Any]) -> torch.Tensor | None:
         queries, tokens, onto = (given.get(key, other) for key, other in DEFAULTS.items())
         if name in SHOWN_BY_PATCHES and self.newlines:
@@ -373,6 +381,8 @@ class _Probe:
         for layer in [given["layer"]] if name in OF_A_LAYER else given.get("layers", ()):
             if layer >= 0:
                 self.view.attention_layer(layer)
+        if name in ("pooling_attention", "pooled"):
+            check_pooling(self.view, given["siglip"])
         if name == "text_similarity":
             check_clip(self.view, given["clip"])
         if name == "class_token" and not self._takes_class_tokens():

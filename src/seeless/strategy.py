@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from numbers import Integral, Real
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 
 from seeless.budget import Budget, check_budget, check_schedule, count_kept, counts_on_average
-from seeless.context import TowerSignal
 from seeless.decision import Decision, Keep, Merge, described
 from seeless.defining import make_fields
 from seeless.errors import BudgetError, StrategyError
 from seeless.fields import check_value, field_types
 from seeless.ops.bipartite import first_of_groups
 from seeless.ops.topk import top_mask
+from seeless.tower import Look, Tower, TowerSignal
 
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform
@@ -80,8 +80,9 @@ class Strategy(ABC):
     of tokens than the budget says, and `may_drop_all` none at all; `no_training` is the reason why a model cannot be
     trained under it, if it cannot. `tower` names what it reads of the vision tower, so that nothing else of it is kept:
     "attention" (`vision_attention`, `crop_attention`), "keys" (`vision_keys`), "features" (`vision_features`,
-    `text_similarity`, and what a `Merge` of features "vision" takes), "class_token", "reader_attention", "reader_keys";
-    None keeps everything. Where it names any, only tokens that show patches are ranked.
+    `text_similarity`, and what a `Merge` of features "vision" takes), "class_token", "reader_attention", "reader_keys",
+    "layers" (what `looks_into` names), "pooling" (`pooling_attention`, `pooled`); None keeps everything. Where it names
+    any, only tokens that show patches are ranked.
     """
 
     keep: Budget | list[Budget]
@@ -144,6 +145,16 @@ class Strategy(ABC):
     def watches(self, depth: int) -> list[int]:
         """Layers whose incoming hidden states `ctx.entering` shall give at later stages."""
         return []
+
+    def looks_into(self, tower: Tower) -> Sequence[Look]:
+        """What `ctx.vision_attention(layer, queries)` and `ctx.vision_hidden(layer)` will be asked for, so it is kept.
+
+        Of a class that declares `tower`, only if it names "layers" there.
+
+        Returns:
+            `("class", layer)`, `("all", layer)` and `("hidden", layer)`, in any order.
+        """
+        return ()
 
     def budget(self, stage_index: int) -> Budget:
         """The budget of one stage."""

@@ -15,7 +15,7 @@ import tinies
 from seeless import registry
 from seeless.core import capture
 from seeless.core.host import CACHE
-from seeless.core.vision import Vision
+from seeless.core.vision_table import Vision
 from tinies import TINIES
 from tinies.windowed import WINDOWED
 from tiny_models import VARIANTS, flash_like, make_inputs

@@ -190,7 +190,7 @@ def test_the_tower_shows_its_own_attention_and_keys(name, what, backend, monkeyp
     made = made % (len(layers) + 1) - 1
     reader = min(made + 1, len(layers) - 1)
     role = "the class token's single-head attention" if name in LEADS else "the mean single-head attention received"
-    assert run.report.stages[0].signal.startswith(f"{role} in tower layer {reader}")
+    assert f"{role} in tower layer {reader}" in run.report.stages[0].signal
 
     lead = name in LEADS
     calls = run_watched(untouched, layers[made], given, monkeypatch)

@@ -15,7 +15,7 @@ READ_THE_TOWER = {"fastervlm", "holov", "prumerge", "prumerge_plus", "tome", "vi
 def test_info_says_which_methods_work(own):
     description = describe(own.build())
     refused = {name for name, reason in description.strategies.items() if reason is not None}
-    assert refused >= READ_THE_TOWER and refused - READ_THE_TOWER == {"cdpruner"}
+    assert refused >= READ_THE_TOWER and refused - READ_THE_TOWER <= {"cdpruner"}
     for name in READ_THE_TOWER:
         assert "shows no attention that could be read" in description.strategies[name]
     assert description.visual_tokens is None and "not read" in description.vision_signal

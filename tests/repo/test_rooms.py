@@ -17,7 +17,7 @@ ALLOWED = {
     "ops": ["torch", "seeless.ops.ties"],
     "strategies": [
         "torch",
-        *(f"seeless.{m}" for m in ("ops", "strategy", "context", "decision", "budget", "registry", "errors")),
+        *(f"seeless.{m}" for m in ("ops", "strategy", "context", "tower", "decision", "budget", "registry", "errors")),
     ],
     "families": [
         "seeless.core.family",
@@ -35,8 +35,9 @@ ALLOWED = {
         *(
             f"transformers.{name}" for name in ("AutoConfig", "AutoTokenizer", "CLIPModel")
         ),  # relevance.py: a text tower
+        *(f"transformers.{name}" for name in ("SiglipVisionModel", "Siglip2VisionModel")),  # pooling_head.py: its head
         "transformers.vision_utils",  # the order in which a tower with attention windows takes its patches
-        *(f"seeless.{m}" for m in ("core", "ops", "strategy", "context", "decision", "faults")),
+        *(f"seeless.{m}" for m in ("core", "ops", "strategy", "context", "tower", "decision", "faults")),
         *(f"seeless.{m}" for m in ("report", "flops", "errors")),
     ],
     "pixels": ["PIL", "numpy", "av", "pillow_heif", "seeless.pixels", "seeless.errors"],
@@ -75,7 +76,7 @@ def test_what_is_built_on_top_uses_public_names_only(path):
 
 def test_the_base_modules_know_no_strategy_and_no_room_above():
     modules = ("strategy", "budget", "context", "decision", "report", "flops", "errors", "registry", "overlay")
-    for name in (*modules, "defining", "faults", "fields", "lazy"):
+    for name in (*modules, "tower", "defining", "faults", "fields", "lazy"):
         rooms = ["core", "families", "strategies", *ABOVE]
         bad = [n for n in imports(PACKAGE / f"{name}.py") if within(n, [f"seeless.{room}" for room in rooms])]
         assert bad == [], name

@@ -1,7 +1,6 @@
 """What a strategy's `Context` answers for a group of units."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -10,12 +9,11 @@ import torch
 from seeless.context import Onto, Queries, Tokens
 from seeless.core.attention import LayerTap
 from seeless.core.groups import Group
-from seeless.core.images import NO_FRAME, NO_PATCH
 from seeless.core.relevance import check_clip, embedding_similarity, load_clip, read_question, text_similarity
 from seeless.core.session import Session
+from seeless.core.tower_answers import TowerAnswers
 from seeless.core.transfer import upload
-from seeless.core.vision import Vision
-from seeless.decision import Merge
+from seeless.core.vision_table import Vision
 from seeless.errors import InputError, UnsupportedModel
 
 ROWS_AT_ONCE = 32
@@ -24,14 +22,10 @@ NO_NULL_TOKEN = (
     "the whole prompt of this model sees itself, so no token after the image is blind to the question "
     "and there is no null token whose attention could be read"
 )
-NO_PATCH_SHOWN = (
-    "some of these visual tokens show no patch (newline or class tokens), so the vision tower says nothing about them; "
-    "use scope='crop', or say in the strategy's `tower` what it reads, so that only patches are ranked"
-)
 NO_TEXT = "no token follows the image, so there is no text whose attention could be read"
 
 
-class Answers:
+class Answers(TowerAnswers):
     """Answers a `Context` for the units of one group.
 
     Args:
@@ -50,10 +44,9 @@ class Answers:
         taps: dict[int, LayerTap],
         second: Callable[..., torch.Tensor] | None = None,
     ) -> None:
-        self.session, self.vision, self.group = session, vision, group
+        super().__init__(session, vision, group)
         self.taps, self.run_second = taps, second
         self.states = hidden
-        self.signal: str | None = None  # which attention of the tower was asked for last, in words
         self.read: dict[int, int] = {}  # decoder layers that were asked for, and those that stood for them
 
     # Hidden states and embeddings.
@@ -90,13 +83,6 @@ class Answers:
 
     def text(self) -> torch.Tensor:
         return self._at(self.states, self._slots_of(self._text_columns))
-
-    def _check_unmoved(self) -> None:
-        if self.session.row.token is not None:
-            raise InputError(
-                "tokens were added before this stage, so not every visual token has an embedding or a patch of "
-                "its own; read them at an earlier stage and keep them in the memory of the prefill"
-            )
 
     def _embeds(self, columns: torch.Tensor) -> torch.Tensor:
         assert self.session.embeds is not None
@@ -254,75 +240,7 @@ class Answers:
         hidden = self.text() if tokens == "text" else self.visual()
         return self.session.view.final_norm(hidden).to(hidden.device)
 
-    # The vision tower.
-
-    def _of_tokens(self, per_row: Callable[[int], np.ndarray]) -> tuple[list[np.ndarray], torch.Tensor]:
-        """Numbers of every unit's original tokens on the host, and of those that are left on the device."""
-        host = [per_row(unit.row)[unit.tokens] for unit in self.group.units]
-        return host, self.group.of_original(self.group.host(host))
-
-    @cached_property
-    def _sources(self) -> torch.Tensor:
-        """`[units, visual]`, places in the tables of `vision`."""
-        self._check_unmoved()
-        host, places = self._of_tokens(self.session.prompt.layout.source)
-        if any((own == NO_PATCH).any() for own in host) and not self._only_patches_left(host):
-            raise InputError(NO_PATCH_SHOWN)
-        return places
-
-    def _only_patches_left(self, sources: list[np.ndarray]) -> bool:
-        """Whether all tokens that show no patch are known to have left."""
-        ledger = self.session.ledger
-        return all(
-            ledger.gone(unit.row, unit.tokens[own == NO_PATCH])
-            for unit, own in zip(self.group.units, sources, strict=True)
-        )
-
-    def vision_attention(self) -> torch.Tensor:
-        attention, self.signal = self.vision.attention, self.vision.signal
-        return attention[self._sources].transpose(1, 2)
-
-    def patch(self) -> torch.Tensor:
-        self._check_unmoved()
-        return self._of_tokens(self.session.prompt.layout.patch)[1]
-
-    def frame(self) -> torch.Tensor:
-        host, frames = self._of_tokens(self.session.prompt.layout.frame)
-        if any((own != NO_FRAME).any() for own in host):
-            self._check_unmoved()
-        return frames
-
-    def crop_attention(self) -> torch.Tensor:
-        layout = self.session.prompt.layout
-        attention, self.signal = self.vision.attention, self.vision.signal
-        whole = []
-        for unit in self.group.units:
-            token = unit.tokens[0]
-            placed = next(placed for placed in layout.images[unit.row] if (placed.tokens == token).any())
-            height, width = placed.image.sides[int(placed.image.crop[placed.tokens == token][0])]
-            first = layout.source(unit.row)[token] - layout.patch(unit.row)[token]
-            whole.append(first + np.arange(height * width))
-        return attention[self.group.host(whole)].transpose(1, 2)
-
-    def vision_features(self) -> torch.Tensor:
-        return self.vision.features[self._sources]
-
-    def vision_keys(self) -> torch.Tensor:
-        return self.vision.keys[self._sources].transpose(1, 2)
-
-    def tower_groups(self) -> torch.Tensor:
-        return self.vision.groups[self._sources]
-
-    def class_token(self) -> torch.Tensor | None:
-        own = self._class_token_with_gradient()
-        return None if own is None else own.detach()
-
-    def reader_attention(self) -> torch.Tensor:
-        attention, self.signal = self.vision.reader_attention, self.vision.reader_signal
-        return attention[self._sources]
-
-    def reader_keys(self) -> torch.Tensor:
-        return self.vision.reader_keys[self._sources]
+    # The question.
 
     def text_similarity(self, clip: str | None, question: str | None) -> torch.Tensor:
         view = self.session.view
@@ -341,27 +259,3 @@ class Answers:
         rows = {unit.row for unit in self.group.units}
         asked = {row: read_question(name, prompt.ids[row, prompt.text_after_images(row)].tolist()) for row in rows}
         return [asked[unit.row] for unit in self.group.units]
-
-    def _class_token_with_gradient(self) -> torch.Tensor | None:
-        if (all_pictures := self.vision.class_tokens_with_gradient()) is None:
-            return None
-        picture = [self.vision.picture(own) for own in self._of_tokens(self.session.prompt.layout.source)[0]]
-        if any((own != own[0]).any() for own in picture):
-            raise InputError("a unit of several pictures has several class tokens; use scope='crop'")
-        return all_pictures[self.group.host([own[:1] for own in picture])[:, 0].to(all_pictures.device)]
-
-    def merged_features(self, merge: Merge) -> torch.Tensor:
-        """What the projector is to take in for the merged tokens, `[units, visual, dim]`, with gradient."""
-        features = self.vision.features_with_gradient()
-        features = features[self._sources.to(features.device)]
-        own = self._class_token_with_gradient() if self.vision.offers("class_token") else None
-        if own is not None:
-            return merge.values(torch.cat([features, own[:, None]], 1))
-        visual = features.shape[1]
-        wrong = (merge.source >= visual).sum(1)
-        self.session.findings.add(
-            "a merge at the entry",
-            lambda number: f"row {self.group.units[number].row}",
-            {"asks {} times for a class token, which the projector of this model does not take": wrong},
-        )
-        return replace(merge, source=merge.source.clamp(max=visual - 1)).values(features)

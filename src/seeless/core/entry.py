@@ -29,8 +29,9 @@ from seeless.core.second_forward import SecondForward
 from seeless.core.self_check import check_cache_is_known, check_columns
 from seeless.core.session import Session
 from seeless.core.sizes import dimensions
-from seeless.core.stages import PlannedStage, prepare, run_stage, tower_reads
+from seeless.core.stages import PlannedStage, prepare, run_stage, tower_looks, tower_reads
 from seeless.core.tower import check_tower
+from seeless.core.tower_looks import describe_tower
 from seeless.errors import InputError, UnsupportedModel
 from seeless.flops import Dimensions
 from seeless.report import Report
@@ -61,6 +62,8 @@ class Reducer:
             if isinstance(stage.strategy, TowerStrategy) and not stage.strategy.keeps_all(0):
                 self.tower = stage.strategy
                 check_tower(view, stage.strategy)
+        for kind in view.kinds:
+            tower_looks(stages, describe_tower(view, kind))
         self.hooks = HookSet(everywhere=True)
         self.active = False
         self.running = Running()
@@ -70,7 +73,8 @@ class Reducer:
     def attach(self) -> None:
         HookSet.sweep()
         model, base, decoder = self.view.model, self.view.base, self.view.language_model
-        noting = Noting(self.view, self.tower, tower_reads(self.stages), self.self_check, self._note)
+        looks = partial(tower_looks, self.stages)
+        noting = Noting(self.view, self.tower, tower_reads(self.stages), looks, self.self_check, self._note)
         try:
             for kind in self.view.kinds:
                 self.hooks.around(base, f"get_{kind}_features", partial(self._run_features, noting, kind))

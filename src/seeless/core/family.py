@@ -12,6 +12,7 @@ from seeless.core.host import FEATURE_LAYERS, feature_layer_in
 from seeless.core.layer_kinds import RECURRENT, LayerKinds
 from seeless.core.rotary import Rotary
 from seeless.errors import UnsupportedModel, did_you_mean
+from seeless.tower import UNREAD
 
 Kind = Literal["image", "video"]
 Merged = Literal["blocks", "consecutive"]
@@ -337,10 +338,7 @@ class ModelView(LayerKinds):
 
     def refuse_unread(self) -> UnsupportedModel:
         """The error for a question to a tower whose layers the family does not name."""
-        return UnsupportedModel(
-            "the vision tower of this model shows no attention that could be read; use a strategy that reads the "
-            "features, the decoder or nothing"
-        )
+        return UnsupportedModel(UNREAD)
 
     @property
     def tower_heads(self) -> int:

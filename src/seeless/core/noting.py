@@ -3,13 +3,12 @@
 import inspect
 import threading
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import torch
 from torch import nn
 
-from seeless.context import TowerSignal
 from seeless.core.capture import Capture
 from seeless.core.family import Kind, ModelView
 from seeless.core.hooks import HookSet
@@ -27,10 +26,12 @@ from seeless.core.pictures import (
 )
 from seeless.core.tower import Merging, merging_layers
 from seeless.core.tower_attention import AttentionTap
+from seeless.core.tower_looks import FindLooks, Looks, check_unmerged, describe_tower
 from seeless.core.transfer import fetch
 from seeless.core.vision import VisionTap
 from seeless.errors import InputError
 from seeless.strategy import TowerStrategy
+from seeless.tower import TowerSignal
 
 
 class _Here(threading.local):
@@ -45,6 +46,7 @@ class Noting:
     Args:
         tower: merges tokens inside the tower; None = nobody does.
         reads: what strategies may ask of the tower; None = anything.
+        looks: at what layers of a tower they look.
         self_check: whether attention that is read for the first time is compared with the model's own.
         on_note: called with the kind and the note of every run.
     """
@@ -54,11 +56,12 @@ class Noting:
         view: ModelView,
         tower: TowerStrategy | None,
         reads: frozenset[TowerSignal] | None,
+        looks: FindLooks,
         self_check: bool,
         on_note: Callable[[Kind, Note], None],
     ) -> None:
         self.view, self.tower, self.reads, self.on_note = view, tower, reads, on_note
-        self.self_check = self_check
+        self.looks, self.self_check = looks, self_check
         self.here = _Here()
 
     def run(self, kind: Kind, encode: Callable, args: tuple, kwargs: dict) -> Any:
@@ -76,8 +79,9 @@ class Noting:
         bound = inspect.signature(encode).bind(*args, **kwargs)
         bound.apply_defaults()
         given = {**bound.arguments, **bound.arguments.get("kwargs", {})}
-        vision, packed = VisionTap(view, self.reads), []  # type: ignore[var-annotated]
-        asked = feature_layer_in(given)
+        asked, packed = feature_layer_in(given), []  # type: ignore[var-annotated]
+        tower = describe_tower(view, kind, asked)
+        vision = VisionTap(view, Looks(tower, self.looks(tower)), self.reads)
         sizes = geometry(view, kind, given)
         if (places := given.get(view.family.places.get(kind, ""))) is not None:
             vision.seen, vision.room = (places >= 0).all(-1), places.shape[1]
@@ -86,6 +90,7 @@ class Noting:
             if self.tower is not None:  # what is put on later acts first: the tap sees what merging leaves
                 vision.patches = given_grids(view, kind, fetch(sizes))
                 merging = Merging(view, kind, self.tower, merging_layers(view, kind, self.tower, asked), vision)
+                check_unmerged(vision.looks, merging.layers)
                 merging.attach(hooks)
             if view.family.packer is not None and kind == "image":
                 _tap_packer(view, view.family.packer, packed.append, hooks)
@@ -131,6 +136,12 @@ def _tap_tower(
         if tap is not None and wanted
     }
 
+    hidden = {layer for what, layer in vision.looks.wanted if what == "hidden"}
+    if vision.may_read("pooling") and made >= 0:
+        hidden.add(made)
+    for tap in vision.looks.open_taps([tap for tap in (vision.made, vision.reader) if tap is not None]):
+        read[tap.layer] = tap
+
     def see_tower(module: nn.Module, args: tuple, kwargs: dict) -> None:
         if (seen := kwargs.get("patch_attention_mask")) is not None:
             vision.seen = seen.flatten(1).bool()
@@ -158,6 +169,8 @@ def _tap_tower(
         hooks.before(layers[made], see_layer)
     if view.has_class_token and vision.may_read("class_token"):
         hooks.after(view.tower(kind), see_class_token)
+    for layer in hidden:
+        hooks.after(layers[layer], partial(vision.looks.see, layer))
     hooks.before(view.projector, see_features)
     hooks.after(view.projector, see_projected)
     owners = {number: layers[number] for number in read}

@@ -14,7 +14,8 @@ import torch
 from seeless.core.family import Kind, ModelView
 from seeless.core.images import NO_PATCH, Image, Side, packed_image, token_side
 from seeless.core.units import Layout, Placeholders
-from seeless.core.vision import Vision, VisionTap
+from seeless.core.vision import VisionTap
+from seeless.core.vision_table import Vision
 from seeless.errors import InputError, UnsupportedModel
 
 NOTE = "_seeless_note"

@@ -18,7 +18,7 @@ from seeless.core.prompt import Prompt
 from seeless.core.recurrent import check_row, runs_over_padding
 from seeless.core.transfer import fetch, upload
 from seeless.core.units import Unit
-from seeless.core.vision import Vision
+from seeless.core.vision_table import Vision
 from seeless.decision import Merge
 from seeless.report import StageReport
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from seeless.context import Context, TowerSignal
+from seeless.context import Context
 from seeless.core.adding import add_tokens, ranks
 from seeless.core.answers import Answers
 from seeless.core.attention import LayerTap
@@ -22,6 +22,7 @@ from seeless.core.units import Layout, Unit
 from seeless.decision import Decision, Extend, Merge
 from seeless.errors import BudgetError, InputError, StrategyError, UnsupportedModel
 from seeless.strategy import MANY, Strategy, TowerStrategy
+from seeless.tower import UNREAD, Look, Tower, TowerSignal
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +126,34 @@ def tower_reads(stages: Sequence[PlannedStage]) -> frozenset[TowerSignal] | None
         if (declared := type(stage.strategy).tower) is None:
             return None
         found.update(declared)
+    return frozenset(found)
+
+
+def tower_looks(stages: Sequence[PlannedStage], tower: Tower) -> frozenset[Look]:
+    """At what layers of a vision tower the strategies of some stages look.
+
+    Raises:
+        UnsupportedModel: the tower is not read, or shows no such thing.
+        StrategyError: what a strategy names is no look.
+    """
+    found: set[Look] = set()
+    for stage in stages:
+        strategy, declared = stage.strategy, type(stage.strategy).tower
+        silent = type(strategy).looks_into is Strategy.looks_into or (declared is not None and "layers" not in declared)
+        if silent or strategy.keeps_all(stage.index):
+            continue
+        if not tower.layers:
+            raise UnsupportedModel(UNREAD)
+        with asking(strategy, "looks_into"):
+            looks = list(strategy.looks_into(tower))
+        for look in looks:
+            if not (isinstance(look, tuple) and len(look) == 2 and look[0] in ("class", "all", "hidden")):
+                raise StrategyError(
+                    f"{type(strategy).__name__}.looks_into returned {look!r}; return pairs like ('class', 5), ('all', "
+                    "5) or ('hidden', 5), the number being that of a tower layer"
+                )
+            tower.check(look)
+            found.add(look)
     return frozenset(found)
 
 

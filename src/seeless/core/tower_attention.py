@@ -11,6 +11,7 @@ from seeless.core.attention import check_attention
 from seeless.core.capture import Call
 from seeless.errors import InputError
 from seeless.ops.attention import attention_rows, received_attention
+from seeless.tower import Asking
 
 
 def in_one(parts: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -24,16 +25,18 @@ class AttentionTap:
 
     Args:
         layer: its number.
-        lead: whether the first token of every picture is a class token, the only one whose attention is read.
+        lead: whether the first token of every picture is a class token.
+        whole: whether rows of all patches may be asked for where there is a class token.
     """
 
     layer: int
     lead: bool
+    whole: bool = False
     calls: list[Call] = field(default_factory=list, repr=False)
 
     def see(self, call: Call) -> None:
         """Note a call, and of the queries those that may be read."""
-        if self.lead:
+        if self.lead and not self.whole:
             call.query = call.query[:, :, :1].clone()
         self.calls.append(call)
 
@@ -62,7 +65,7 @@ class AttentionTap:
             )
             for row in range(len(sizes))
         ]
-        return AttentionTap(self.layer, self.lead, own)
+        return replace(self, calls=own)
 
     def joined(self) -> "AttentionTap":
         """The same as if the layer had one head of its whole width."""
@@ -77,14 +80,15 @@ class AttentionTap:
                 call, query=query, key=key, scaling=scaling, softcap=None, sinks=None, value=None, output=None
             )
 
-        return AttentionTap(self.layer, self.lead, [bare(call) for call in self.calls])
+        return replace(self, calls=[bare(call) for call in self.calls])
 
-    def attention(self, sizes: Sequence[int], seen: torch.Tensor | None) -> torch.Tensor:
+    def attention(self, sizes: Sequence[int], seen: torch.Tensor | None, queries: Asking | None = None) -> torch.Tensor:
         """`[patches, heads]`, float32: from the class token, or from all patches of the piece on average.
 
         Args:
             sizes: patches of every picture, class tokens included.
             seen: `[pictures, patches]` bool, False = padding; None = all are real.
+            queries: "all" takes all rows, the class token's included; None: its row alone, where there is one.
 
         Raises:
             UnsupportedModel: the model's own attention is another.
@@ -99,9 +103,9 @@ class AttentionTap:
         result = torch.zeros(len(keys), query.shape[1], device=keys.device)
         for piece in _pieces(lengths, keys.device):
             own_keys = keys[piece].transpose(1, 2)
-            if self.lead:  # every picture is one piece, and all have one size
+            if self.lead and queries != "all":  # every picture is one piece, and all have one size
                 everything = torch.arange(piece.shape[1], device=keys.device).expand(len(piece), -1)
-                class_query = query[:, :, None]
+                class_query = (query[piece[:, 0]] if self.whole else query)[:, :, None]
                 weights = attention_rows(class_query, own_keys, scaling, None, everything, softcap, sinks)[:, :, 0]
             else:
                 real = None if seen is None else seen.flatten()[piece]

@@ -1,5 +1,6 @@
 """A read-only look at one run of the vision tower, and its signals mapped to the tokens the decoder sees."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -8,16 +9,18 @@ import numpy as np
 import torch
 from transformers.vision_utils import get_vision_window_index
 
-from seeless.context import TowerSignal
 from seeless.core.attention import read_nothing
 from seeless.core.checks import Findings
 from seeless.core.family import ModelView
 from seeless.core.images import NO_PATCH, Image, Side
+from seeless.core.pooling_head import head_of, through_head
 from seeless.core.tower_attention import AttentionTap, in_one
+from seeless.core.tower_looks import Looks
 from seeless.core.transfer import upload
 from seeless.errors import InputError
 from seeless.ops.pooling import pool_blocks
-from seeless.strategy import Strategy, TowerStrategy
+from seeless.strategy import TowerStrategy
+from seeless.tower import Asking, TowerSignal
 
 ENCODE_AGAIN = (
     "this strategy asks the vision tower for something that was not asked for when these image features were first "
@@ -50,6 +53,7 @@ class VisionTap:
     from them stays, so that features that were encoded ahead can be used again.
 
     Args:
+        looks: at what layers of the tower strategies look.
         reads: what strategies may ask for; None = anything.
         made: the attention of the layer that produced the features the projector takes.
         reader: that of the layer after it, which takes the same features in; None where it is the tower's last.
@@ -69,9 +73,11 @@ class VisionTap:
         asked: whether the features were asked for.
         over: whether a prefill has used it, and states were given up.
         trained: whether those had a gradient.
+        found: what was computed of the layers that were looked at, by what was asked.
     """
 
     view: ModelView
+    looks: Looks
     reads: frozenset[TowerSignal] | None = None
     made: AttentionTap | None = None
     reader: AttentionTap | None = None
@@ -92,6 +98,7 @@ class VisionTap:
     asked: bool = False
     over: bool = False
     trained: bool = False
+    found: dict = field(default_factory=dict, repr=False)
 
     def may_read(self, *signals: TowerSignal) -> bool:
         """Whether any of these may be asked for."""
@@ -180,6 +187,7 @@ class VisionTap:
         for tap in (self.made, self.reader):
             if tap is not None:
                 tap.calls = []
+        self.looks.release()
         states = [x for x in (self.projected, self.class_token) if x is not None]
         self.over, self.trained = True, any(x.requires_grad for x in states)
         self.projected = self.projected.detach() if self.asked and self.projected is not None else None
@@ -205,10 +213,10 @@ class VisionTap:
             return tap.unpadded([height * width for height, width in self.patches])
         return tap
 
-    def _attention(self, tap: AttentionTap) -> torch.Tensor:
+    def _attention(self, tap: AttentionTap, queries: Asking | None = None) -> torch.Tensor:
         """`[patches, heads]`: from the class token, or from all patches of the piece on average; class tokens out."""
         lead = int(self.view.has_class_token)
-        return self._patches_alone(tap.attention([size + lead for size in self.sizes], self.seen))
+        return self._patches_alone(tap.attention([size + lead for size in self.sizes], self.seen, queries))
 
     def _patches_alone(self, patches: torch.Tensor) -> torch.Tensor:
         """Without class tokens and padding behind patches."""
@@ -256,6 +264,49 @@ class VisionTap:
         keys = self._opened(self.reader or self.made).joined().keys()[:, 0]
         return self._to_tokens(self._patches_alone(keys))
 
+    # Layers that were looked at, and the pooling head.
+
+    def _remembered(self, key: tuple, compute: Callable[[], Any]) -> Any:
+        if key not in self.found:
+            self.found[key] = compute()
+        return self.found[key]
+
+    def looked_attention(self, layer: int, queries: Asking) -> torch.Tensor:
+        """`[tokens, heads]`, float32: of the layer that stands for `layer`."""
+        tap = self.looks.tap(layer, queries)
+        if tap is None:
+            raise InputError(ENCODE_AGAIN)
+        return self._remembered((queries, layer), lambda: self._to_tokens(self._attention(self._opened(tap), queries)))
+
+    def looked_signal(self, layer: int, queries: Asking) -> str:
+        """What `looked_attention` is, in words."""
+        return self._in_words("", self.looks.tower.attention_at(layer), "", queries)
+
+    def _hidden(self, layer: int) -> torch.Tensor:
+        """`[patches, width]`, what a layer gave."""
+        if not (states := self.looks.states.get(layer)):
+            raise InputError(ENCODE_AGAIN)
+        if self.view.family.padded:
+            (whole,) = states
+            states = [own[: height * width] for own, (height, width) in zip(whole, self.patches, strict=True)]
+        return self._patches_alone(in_one([x.flatten(0, -2) for x in states]))
+
+    def looked_hidden(self, layer: int) -> torch.Tensor:
+        """`[tokens, width]`, what a layer gave."""
+        return self._remembered(("hidden", layer), lambda: self._to_tokens(self._hidden(layer)))
+
+    def pooling(self, siglip: str | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """`[tokens, heads]`, attention of the pooling head's probe, float32, and `[tokens, width]`, what the head gave
+        of each token's picture."""
+
+        def compute() -> tuple[torch.Tensor, torch.Tensor]:
+            states, sizes = self._hidden(self.looks.tower.made), [height * width for height, width in self.patches]
+            attention, vectors = through_head(head_of(self.view, siglip, states.device), states.split(sizes))
+            picture = np.repeat(np.arange(len(sizes)), [height * width for height, width in self.tokens])
+            return self._to_tokens(attention), vectors[upload([picture], vectors.device)[0]]
+
+        return self._remembered(("pooling", siglip), compute)
+
     def _check_gradient(self) -> None:
         if self.over and self.trained and torch.is_grad_enabled():
             raise InputError(ENCODE_AGAIN)
@@ -298,101 +349,9 @@ class VisionTap:
         role = ", which reads the features" if self.reader else ", which made the features (none reads them)"
         return self._in_words("single-head ", tap.layer, role)
 
-    def _in_words(self, kind: str, layer: int, role: str) -> str:
+    def _in_words(self, kind: str, layer: int, role: str, queries: Asking | None = None) -> str:
         merged = "" if self.patches == self.tokens else ", averaged over the patches of a token"
-        if self.view.has_class_token:
+        if self.view.has_class_token and queries != "all":
             return f"the class token's {kind}attention in tower layer {layer}{role}{merged}"
-        return f"the mean {kind}attention received in tower layer {layer}{role} (no class token){merged}"
-
-
-@dataclass
-class Vision:
-    """The tower's runs of one forward as one table: everything `[tokens, ...]`.
-
-    Args:
-        strategy: who asks; what it does not declare to read, it does not get.
-    """
-
-    taps: list[VisionTap]
-    strategy: Strategy | None = None
-
-    def asked_by(self, strategy: Strategy) -> "Vision":
-        """The same for one strategy."""
-        return Vision(self.taps, strategy)
-
-    def release(self) -> None:
-        """Give up states that nothing was computed from: the prefill is over."""
-        for tap in self.taps:
-            tap.release()
-
-    def offers(self, signal: TowerSignal) -> bool:
-        """Whether the strategy may ask for this."""
-        declared = None if self.strategy is None else type(self.strategy).tower
-        return declared is None or signal in declared
-
-    def _check(self, signal: TowerSignal) -> None:
-        if not self.offers(signal):
-            assert self.strategy is not None
-            declared = type(self.strategy).tower or ()
-            name, more = type(self.strategy).__name__, (*declared, signal)
-            raise InputError(
-                f"{name} asks the vision tower for {signal!r}, but declares tower = {declared!r}, so nothing else of "
-                f"it was kept; write tower = {more!r} in the class"
-            )
-
-    @cached_property
-    def attention(self) -> torch.Tensor:
-        self._check("attention")
-        return in_one([tap.token_attention for tap in self.taps])
-
-    @cached_property
-    def features(self) -> torch.Tensor:
-        return self.features_with_gradient().detach()
-
-    def features_with_gradient(self) -> torch.Tensor:
-        self._check("features")
-        return in_one([tap.features_with_gradient() for tap in self.taps])
-
-    @cached_property
-    def keys(self) -> torch.Tensor:
-        self._check("keys")
-        return in_one([tap.token_keys for tap in self.taps])
-
-    @cached_property
-    def groups(self) -> torch.Tensor:
-        parts, base = [], 0
-        for tap in self.taps:
-            if tap.merged is None:
-                raise InputError("these image features were made without merging inside the tower; encode them again")
-            parts.append(tap.merged.group + base)
-            base += tap.count
-        return torch.cat(parts)
-
-    @cached_property
-    def reader_attention(self) -> torch.Tensor:
-        self._check("reader_attention")
-        return in_one([tap.reader_attention for tap in self.taps])
-
-    @cached_property
-    def reader_keys(self) -> torch.Tensor:
-        self._check("reader_keys")
-        return in_one([tap.reader_keys for tap in self.taps])
-
-    def class_tokens_with_gradient(self) -> torch.Tensor | None:
-        """`[pictures, dim]`; None unless every run has them."""
-        self._check("class_token")
-        found = [own for tap in self.taps if (own := tap.class_tokens_with_gradient()) is not None]
-        return in_one(found) if len(found) == len(self.taps) else None
-
-    def picture(self, tokens: np.ndarray) -> np.ndarray:
-        """The picture that each of some places in the table shows."""
-        sizes = [height * width for tap in self.taps for height, width in tap.tokens]
-        return np.searchsorted(np.cumsum(sizes), tokens, side="right")
-
-    @property
-    def signal(self) -> str:
-        return " and ".join(dict.fromkeys(tap.signal for tap in self.taps))
-
-    @property
-    def reader_signal(self) -> str:
-        return " and ".join(dict.fromkeys(tap.reader_signal for tap in self.taps))
+        without = "" if self.view.has_class_token else " (no class token)"
+        return f"the mean {kind}attention received in tower layer {layer}{role}{without}{merged}"
