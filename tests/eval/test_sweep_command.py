@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from published_table import write_table
 from seeless.cli.main import main
 from seeless.eval.rows import read_rows
 
@@ -40,12 +41,17 @@ def test_the_commands_of_the_page(run, tmp_path):
     assert (tmp_path / "small.png").is_file() and (tmp_path / "loyal.svg").is_file()
 
 
-def test_it_prints_every_run_and_why_one_did_not(run, tmp_path):
+def test_it_prints_every_run_and_why_one_did_not(run, tmp_path, monkeypatch):
+    scenes = {"strategy": "pool", "task": "seeless_scenes", "task_metric": "accuracy"}
+    write_table(tmp_path / "own.parquet", monkeypatch, {**scenes, "value": 87.5}, {**scenes, "tokens": 9})
     options = ("--strategies", "pool,router", "--keep", "36", "--limit", 2, "--tasks", "scenes,scenes_choice")
     code, out, err = run("sweep", *options)
     assert code == 0 and (tmp_path / "results" / "sweep-tiny.jsonl").is_file()
     assert "pool at 36: " in err and "36 visual tokens per layer" in err
     assert "seeless_scenes / seeless_scenes_choice" in out and "not run: router: router has no budget" in out
+    (published,) = (line.split() for line in out.splitlines() if line.startswith("pool") and "87.5" in line)
+    assert published[:4] == ["pool", "36", "seeless_scenes", "accuracy"]
+    assert published[5:] == ["87.5", "part", "of", "the", "questions", "page"]
     row = read_rows(tmp_path / "results" / "sweep-tiny.jsonl")[0][1]
     assert set(row["scores"]) == {"seeless_scenes", "seeless_scenes_choice"}
     assert row["loyalty"]["agreement"]["n"] == row["loyalty"]["kl_n"] == 4

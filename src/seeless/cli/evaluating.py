@@ -6,15 +6,18 @@ from typing import Any
 
 import seeless as sl
 from seeless import models
+from seeless.cli.beside import print_compared
 from seeless.cli.cards import card_of
 from seeless.cli.console import notice, print_json, print_table, say
 from seeless.cli.flags import as_flag, read_flags
 from seeless.errors import one_line
+from seeless.eval.beside import Comparison, compare, matching
 from seeless.eval.budgets import check_count, show_one_picture
 from seeless.eval.command import Evaluation
 from seeless.eval.errors import FailedEvaluation, InvalidRequest
 from seeless.eval.launch import launch, reason
 from seeless.eval.outcome import Row, read_results, results_in, rows
+from seeless.eval.published import NEEDED, can_read
 from seeless.eval.reductions import BASELINE, BUDGET, Reduction, guest, method_params, methods, native
 from seeless.eval.targets import SHORT, Target, target
 from seeless.eval.tasknames import check_cache, check_folders, check_tasks, leaves, lmms_eval_folder, task_names
@@ -23,6 +26,7 @@ from seeless.fields import takes
 from seeless.named.checkpoints import load_config, resolve_name
 from seeless.named.strategies import GUEST
 from seeless.outputs import claimed_folder
+from seeless.vtr import VTRConfig
 
 LOG = "seeless-eval.log"
 RESULTS_FOLDER = Path("eval_results")
@@ -177,6 +181,7 @@ def run_tasks(run: Run, task_run: TaskRun) -> None:
         print(evaluation.line())
         return
     file, table = _evaluate(evaluation, list(leaf_tasks))
+    beside = _published(found, reduction, table)
     if run.as_json:
         print_json(
             {
@@ -186,11 +191,13 @@ def run_tasks(run: Run, task_run: TaskRun) -> None:
                 "command": evaluation.line(),
                 "results": str(file),
                 "rows": [row.to_dict() for row in table],
+                "published": [comparison.to_dict() for comparison in beside],
             }
         )
         return
     say(f"{found.pretrained} · {', '.join(f'{name}={value}' for name, value in reduction.arguments.items())}\n")
     _print_rows(table)
+    print_compared([([], comparison) for comparison in beside], [], whole=task_run.limit is None)
     say(f"\nresults: {file}\nanswers: {file.parent}\nlog:     {evaluation.output / LOG}")
 
 
@@ -224,6 +231,17 @@ def _evaluate(evaluation: Evaluation, tasks: list[str]) -> tuple[Path, list[Row]
         except FailedEvaluation as error:
             raise FailedEvaluation(f"{error}: {reason(log)} (all of it: {log})") from error
         return file, rows(file, results)
+
+
+def _published(found: Target, reduction: Reduction, table: list[Row]) -> list[Comparison]:
+    """What others have published for this model, method and budget, beside the rows."""
+    if not can_read():
+        notice(NEEDED)
+        return []
+    strategy = reduction.strategy
+    fields = strategy.to_dict() if isinstance(strategy, sl.Strategy | VTRConfig) else None if strategy is None else {}
+    figures = matching(reduction.arguments["strategy"], fields, found.pretrained)
+    return compare(figures, ((row.task, row.metric, row.value) for row in table))
 
 
 def _print_rows(table: list[Row]) -> None:

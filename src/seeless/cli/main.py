@@ -27,6 +27,7 @@ def main(arguments: list[str] | None = None) -> None:
     from seeless.cli.info import info
     from seeless.cli.list import list_strategies
     from seeless.cli.plot import plot
+    from seeless.cli.published import published
     from seeless.cli.run import run
     from seeless.cli.script_flags import spelled
     from seeless.cli.sweep import sweep
@@ -63,6 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
     app.command("sweep", context_settings=FIELDS_ARE_FLAGS)(sweep)
     app.command("bench", context_settings=FIELDS_ARE_FLAGS)(bench)
     app.command("plot")(plot)
+    app.command("published")(published)
     app.command("check-family")(check_family)
     app.command("tasks-path")(print_tasks_path)
     try:

@@ -19,6 +19,9 @@ def plot(
         str | None,
         typer.Option(metavar="NAME", help="A task's first metric unless told; agreement: with the untouched model."),
     ] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="Add published figures of the same budgets, as hollow marks.")
+    ] = False,
 ) -> None:
     """Draw accuracy against visual tokens per layer and against FLOPs, with 95 % intervals and the Pareto front.
 
@@ -38,6 +41,8 @@ def plot(
             raise InvalidRequest("some of these files are of `seeless bench`, others are not; draw them apart")
         if metric is not None:
             raise InvalidRequest("--metric is for sweeps; a benchmark has times")
+        if published:
+            raise InvalidRequest("--published is for sweeps; there are no published times in the table")
         timed = [row for file in files for row in read_bench(file)]
         plot_bench(timed, output)
         say(f"{output}: {len(timed)} timed runs")
@@ -48,7 +53,8 @@ def plot(
         rows += found
         for line in broken:
             notice(str(line))
-    plot(rows, output, metric, fingerprint(files, metric))
+    drawn = plot(rows, output, metric, fingerprint(files, metric, published), published)
     refused, failed = (sum(reason in row for row in rows) for reason in (REFUSED, FAILED))
     told = f"{output}: {len(rows) - refused - failed} runs, {refused} refused"
-    say(f"{told}, {failed} failed" if failed else told)
+    told += f", {failed} failed" if failed else ""
+    say(f"{told}, {drawn} published figures" if published else told)

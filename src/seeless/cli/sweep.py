@@ -211,7 +211,23 @@ def _print(outcome: "Outcome", file: Path) -> None:
     print_table(["strategy", "keep", "tokens", "FLOPs", names or "score", "agreement"], lines)
     for reason in dict.fromkeys(reasons):
         say(f"\n{reason}")
+    _print_published(outcome)
     say(f"\n{len(outcome.new)} new rows, {len(outcome.old)} old ones, in {file}; a picture: seeless plot {file}")
+
+
+def _print_published(outcome: "Outcome") -> None:
+    """What others have published for these models, methods and budgets."""
+    from seeless.cli.beside import print_compared
+    from seeless.eval.beside import beside_rows
+    from seeless.eval.published import NEEDED, can_read
+
+    if not can_read():
+        notice(NEEDED)
+        return
+    found = beside_rows(outcome.rows)
+    for whole in (True, False):
+        rows = [([row["strategy"], str(row["keep"])], each) for row, each in found if (row["limit"] is None) == whole]
+        print_compared(rows, ["strategy", "keep"], whole)
 
 
 def _interval(score: dict[str, Any]) -> str:
