@@ -82,11 +82,12 @@ build/uv:
 	$(PYTHON) -m venv $@
 	$@/bin/python -m pip install --quiet uv
 
-# Every table and picture in the README and in docs/, and the catalogue of methods behind `seeless list`, is written by
-# this, from results/ and the registry.
+# Every table and picture in the README and in docs/, the catalogue of methods behind `seeless list`, and the figures
+# behind `seeless published`, are written by this, from results/, the registry and data/.
 tables: .venv/dev
 	$(BIN)/python docs/make_catalogue.py
 	$(BIN)/python docs/make_tables.py
+	$(BIN)/python data/make_published.py
 
 # What `seeless bench` writes, and its arithmetic against what torch counts; asserts no time, and is part of `make test`.
 bench-smoke: .venv/dev

@@ -16,6 +16,9 @@ def test_every_method_gives_its_facts(name):
     cls = strategy_class(name)
     lacking = missing_facts(inspect.cleandoc(cls.__doc__ or ""), cls.paper)
     assert not lacking, f"{cls.__module__}.{cls.__name__}: " + "; ".join(lacking)
+    assert cls.paper in facts_of(inspect.cleandoc(cls.__doc__)).get("Paper", ""), (
+        "Paper: has another number than paper ="
+    )
 
 
 def test_what_is_missing_is_named():

@@ -11,7 +11,7 @@ from seeless.named.strategies import GUEST
 
 UNTOUCHED = "none"
 THRESHOLDS = ("threshold", "score_threshold")  # then scores say how many tokens stay
-BUDGETS = ("average", "keep", "keep_tokens", "retain_ratio", "keep_ratio")  # the first that is set counts
+BUDGETS = ("keep", "keep_tokens", "retain_ratio", "keep_ratio")  # the first that is set counts
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,18 @@ def matching(strategy: str, fields: dict[str, Any] | None, checkpoint: str) -> l
 def nominal_budget(fields: dict[str, Any]) -> float | int | None:
     """The one budget among a strategy's fields; None where there is none, one per stage, or a threshold decides.
 
+    An `average` over the layers is the budget of methods with one per stage, and of those that act at the entry alone;
+    what a method that cuts once, later, calls its budget is another number.
+
     >>> [nominal_budget(fields) for fields in ({"keep": 0.25}, {"keep": [0.5, 0.25]}, {"keep": 1.0, "average": 64})]
     [0.25, None, 64]
+    >>> [nominal_budget({"keep": keep, "average": 192, "layer": None}) for keep in ([0.5, 0.25], 1.0)]
+    [192, None]
     """
     if any(fields.get(name) is not None for name in THRESHOLDS):
         return None
+    if fields.get("average") is not None:
+        return fields["average"] if isinstance(fields["keep"], list) or "layer" not in fields else None
     given = [fields[name] for name in BUDGETS if fields.get(name) is not None]
     return given[0] if given and isinstance(given[0], int | float) else None
 

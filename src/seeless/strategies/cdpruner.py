@@ -24,7 +24,7 @@ class CDPruner(EntryStrategy):
     determinant of their part of K grows most (`ops.dpp.greedy_map`).
     Signal: the projected tokens, and CLIP's patches and text, or the question's embeddings where the tower is no CLIP.
     Paper: Zhang et al., "Beyond Attention or Similarity: Maximizing Conditional Diversity for Token Pruning in MLLMs",
-    NeurIPS 2025, arXiv 2506.10967.
+    NeurIPS 2025, arXiv 2506.10967, section 3.
     Original: Theia-4869/CDPruner, Apache-2.0.
 
     Patches are what the projector takes in, through the CLIP model's last norm and its projection. The question is cut

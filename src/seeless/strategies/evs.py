@@ -26,7 +26,7 @@ class EVS(EntryStrategy):
     newline). The highest scores of the whole video stay: as many as the budget says (a share is floored), but never
     fewer than score 3.
     Signal: the embeddings x that enter the language model, of two frames in a row.
-    Paper: Bagrov et al., "Efficient Video Sampling", arXiv 2510.14624.
+    Paper: Bagrov et al., "Efficient Video Sampling", arXiv 2510.14624; no section is named, its text was not at hand.
     Original: no code of the authors is known here; written from the documentation of vLLM and SGLang, both Apache-2.0.
 
     "EVS preserves positional identity": positions are kept. Where an earlier stage took the token at p of frame t - 1,
