@@ -22,6 +22,7 @@ class FakeSources:
         of_vision_hidden: `[units, visual, dim]` by layer.
         of_pooling_attention: `[units, heads, visual]`; of_pooled: `[units, visual, dim]`.
         of_tower: the `Tower`.
+        of_token_embeds, of_clip_patches, of_clip_text, of_clip_tokens: `[units, tokens, dim]`; of_question: a text.
         of_patch, of_frame, of_tower_groups: `[units, visual]`.
         of_class_token: `[units, dim]` or None.
         of_reader_attention, of_text_similarity: `[units, visual]`; of_reader_keys: `[units, visual, width]`.
@@ -46,6 +47,11 @@ class FakeSources:
     of_pooling_attention: torch.Tensor | None = None
     of_pooled: torch.Tensor | None = None
     of_tower: Tower | None = None
+    of_token_embeds: torch.Tensor | None = None
+    of_clip_patches: torch.Tensor | None = None
+    of_clip_text: torch.Tensor | None = None
+    of_clip_tokens: torch.Tensor | None = None
+    of_question: str = ""
     of_vision_features: torch.Tensor | None = None
     of_vision_keys: torch.Tensor | None = None
     of_tower_groups: torch.Tensor | None = None
@@ -121,6 +127,25 @@ class FakeSources:
 
     def text_similarity(self, clip, question):
         return self.of_text_similarity
+
+    def question(self, text):
+        return self.of_question if text is None else text
+
+    def token_embeds(self, pieces):
+        self.pieces = list(pieces)
+        return self.of_token_embeds
+
+    def in_clip_space(self, clip):
+        return clip is not None
+
+    def clip_patches(self, clip):
+        return self.of_clip_patches
+
+    def clip_text(self, clip, text):
+        return self.of_clip_text
+
+    def clip_tokens(self, clip, text, padding):
+        return self.of_clip_tokens
 
     def tower_groups(self):
         return self.of_tower_groups

@@ -1,13 +1,15 @@
 """Everything a strategy may look at. Lazy: what is not asked for is not computed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 
-from seeless.tower import Asking, Tower
+from seeless.context_text import TextContext
+from seeless.context_tower import TowerContext
+from seeless.shaped import shaped
 
 Queries = Literal["last", "text", "anchor", "answers"] | torch.Tensor
 Tokens = Literal["visual", "text"]
@@ -24,21 +26,8 @@ class Memory(dict):
         )
 
 
-Question = TypeVar("Question", bound=Callable)
-
-
-def shaped(*axes: str) -> Callable[[Question], Question]:
-    """Mark a question of `Context`: what it is answered with has these axes. `models` makes up answers from them."""
-
-    def mark(question: Question) -> Question:
-        question.axes = axes  # type: ignore[attr-defined]
-        return question
-
-    return mark
-
-
 @dataclass(frozen=True, eq=False)
-class Context:
+class Context(TowerContext, TextContext):
     """A stage's view of some units of equal size, ranked together. Read-only; tensors carry no gradient.
 
     Args:
@@ -206,64 +195,6 @@ class Context:
         return self.sources.rope_bias(queries, self.layer - 1 if layer is None else layer)
 
     @property
-    def tower(self) -> Tower:
-        """What is known of the vision tower: its layers, and which of them made the features."""
-        return self.sources.tower()
-
-    @shaped("tower_heads", "visual")
-    def vision_attention(self, layer: int | None = None, queries: Asking | None = None) -> torch.Tensor:
-        """Attention the vision tower pays to each token, `[units, heads, visual]`, float32.
-
-        By default it is the class token's row in the layer that produced the features the projector takes; on towers
-        without a class token it is the attention each patch receives there, averaged over all patches that ask. Where a
-        layer is a convolution, it is that of the nearest layer with attention before it, and where several patches make
-        one token, their mean. The stage's report says which it was.
-
-        Args:
-            layer: of the tower, from 0; None is the one that made the features. One that `Strategy.looks_into` names.
-            queries: "class": the class token's row. "all": the mean of all rows, a class token's included; in a layer
-                with attention windows, of all rows of the window. None: "class" where there is one, else "all".
-
-        Raises:
-            UnsupportedModel: "class" on a tower without a class token.
-            InputError: it is not what `looks_into` names.
-        """
-        return self.sources.vision_attention(layer, queries)
-
-    @shaped("visual", "tower_dim")
-    def vision_hidden(self, layer: int) -> torch.Tensor:
-        """What a tower layer gave for each token, `[units, visual, width]`; of several patches that make one, the mean.
-
-        Args:
-            layer: of the tower, from 0; one that `Strategy.looks_into` names as ("hidden", layer).
-        """
-        return self.sources.vision_hidden(layer)
-
-    @shaped("tower_heads", "visual")
-    def pooling_attention(self, siglip: str | None = None) -> torch.Tensor:
-        """Attention that the probe of SigLIP's pooling head pays to each token, `[units, heads, visual]`, float32.
-
-        The head (arXiv 2303.15343; one learnt query over all patches of a picture) reads the layer that made the
-        features, through SigLIP's last norm. Where several patches make one token, their mean.
-
-        Args:
-            siglip: folder or hub name of the SigLIP whose head it is; None takes the tower's own. Vision-language
-                checkpoints seldom have one.
-
-        Raises:
-            UnsupportedModel: the tower is no SigLIP, has no head and none is named, or another SigLIP is named.
-        """
-        return self.sources.pooling_attention(siglip)
-
-    @shaped("visual", "tower_dim")
-    def pooled(self, siglip: str | None = None) -> torch.Tensor:
-        """What that head makes of the picture (image, tile, frame) each token shows, `[units, visual, width]`.
-
-        Tokens of one picture have the same vector. Arguments and errors as for `pooling_attention`.
-        """
-        return self.sources.pooled(siglip)
-
-    @property
     @shaped("visual")
     def patch(self) -> torch.Tensor:
         """Place of each token in the grid of its crop, `[units, visual]`; -1 for tokens that show no patch."""
@@ -276,67 +207,3 @@ class Context:
         still images. Tokens that show no patch belong to a frame, too: a class token to its own, a newline that closes
         a video to the first."""
         return self.sources.frame()
-
-    @shaped("tower_heads", "visual")
-    def crop_attention(self) -> torch.Tensor:
-        """`vision_attention` of the units' whole crops, `[units, heads, patches]`, padding that the model cuts away
-        included; `patch` says where the tokens stand in it. For the scope "crop"."""
-        return self.sources.crop_attention()
-
-    @shaped("visual", "tower_dim")
-    def vision_features(self) -> torch.Tensor:
-        """What the projector took in for each token, `[units, visual, dim]`, or where that is not one vector per token,
-        what it gave."""
-        return self.sources.vision_features()
-
-    @shaped("tower_heads", "visual", "tower_head_dim")
-    def vision_keys(self) -> torch.Tensor:
-        """Key vectors of the layer that `vision_attention` reads, `[units, heads, visual, dim]`."""
-        return self.sources.vision_keys()
-
-    @shaped("visual")
-    def tower_groups(self) -> torch.Tensor:
-        """Number of the group each token belongs to, `[units, visual]`, where a `TowerStrategy` merged in the tower."""
-        return self.sources.tower_groups()
-
-    @shaped("tower_dim")
-    def class_token(self) -> torch.Tensor | None:
-        """The class token of each unit's picture where `vision_features` has the patches, `[units, dim]`.
-
-        None on towers without one, and where the projector takes in several patches at once. For the scope "crop".
-        """
-        return self.sources.class_token()
-
-    @shaped("visual")
-    def reader_attention(self) -> torch.Tensor:
-        """Attention to each token in the tower layer that reads what the projector also takes, `[units, visual]`.
-
-        softmax(q k^T / sqrt(width)), float32, as if that layer had one head of its whole width: the class token's row,
-        or on towers without one the attention each patch receives on average; where several patches make one token,
-        their mean. Features of the tower's last layer are read by none: then it is the layer that made them. The
-        stage's report says which it was.
-        """
-        return self.sources.reader_attention()
-
-    @shaped("visual", "tower_dim")
-    def reader_keys(self) -> torch.Tensor:
-        """Key vectors of the layer that `reader_attention` reads, all heads in one, `[units, visual, width]`."""
-        return self.sources.reader_keys()
-
-    @shaped("visual")
-    def text_similarity(self, clip: str | None, question: str | None = None) -> torch.Tensor:
-        """Cosine of each patch to the question, `[units, visual]`, float32.
-
-        Where the tower is a CLIP's, in CLIP's common space: the mean over the question's segments, as many tokens long
-        as CLIP's text tower takes; patches are `vision_features` through that CLIP model's last norm and projection.
-        Else in the space that enters the decoder: the mean over the question's tokens; patches are `embeds`.
-
-        Args:
-            clip: folder or hub name of the CLIP model that the vision tower came from; None where it is no CLIP.
-            question: None reads it from the prompt: the text after the last image up to where the answer begins.
-
-        Raises:
-            UnsupportedModel: the tower is a CLIP and `clip` is None or another one; it is none and `clip` is given.
-            InputError: there is no question, or no tokenizer to read it with.
-        """
-        return self.sources.text_similarity(clip, question)

@@ -76,7 +76,7 @@ def test_what_is_built_on_top_uses_public_names_only(path):
 
 def test_the_base_modules_know_no_strategy_and_no_room_above():
     modules = ("strategy", "budget", "context", "decision", "report", "flops", "errors", "registry", "overlay")
-    for name in (*modules, "tower", "defining", "faults", "fields", "lazy"):
+    for name in (*modules, "tower", "context_tower", "context_text", "shaped", "defining", "faults", "fields", "lazy"):
         rooms = ["core", "families", "strategies", *ABOVE]
         bad = [n for n in imports(PACKAGE / f"{name}.py") if within(n, [f"seeless.{room}" for room in rooms])]
         assert bad == [], name

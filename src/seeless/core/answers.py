@@ -9,9 +9,8 @@ import torch
 from seeless.context import Onto, Queries, Tokens
 from seeless.core.attention import LayerTap
 from seeless.core.groups import Group
-from seeless.core.relevance import check_clip, embedding_similarity, load_clip, read_question, text_similarity
+from seeless.core.question_answers import QuestionAnswers
 from seeless.core.session import Session
-from seeless.core.tower_answers import TowerAnswers
 from seeless.core.transfer import upload
 from seeless.core.vision_table import Vision
 from seeless.errors import InputError, UnsupportedModel
@@ -25,7 +24,7 @@ NO_NULL_TOKEN = (
 NO_TEXT = "no token follows the image, so there is no text whose attention could be read"
 
 
-class Answers(TowerAnswers):
+class Answers(QuestionAnswers):
     """Answers a `Context` for the units of one group.
 
     Args:
@@ -239,23 +238,3 @@ class Answers(TowerAnswers):
     def normed(self, tokens: Tokens) -> torch.Tensor:
         hidden = self.text() if tokens == "text" else self.visual()
         return self.session.view.final_norm(hidden).to(hidden.device)
-
-    # The question.
-
-    def text_similarity(self, clip: str | None, question: str | None) -> torch.Tensor:
-        view = self.session.view
-        named = check_clip(view, clip)
-        loaded = None if named is None else load_clip(named)
-        questions = [question] * len(self.group.units) if question is not None else self._questions()
-        if loaded is None:
-            return embedding_similarity(view, self.embeds(), questions)
-        return text_similarity(*loaded, self.vision_features(), questions)
-
-    def _questions(self) -> list[str]:
-        """Of every unit's row."""
-        prompt, name = self.session.prompt, self.session.view.config._name_or_path
-        if prompt.ids is None:
-            raise InputError("a forward without input_ids does not say what is asked; give the text with question=")
-        rows = {unit.row for unit in self.group.units}
-        asked = {row: read_question(name, prompt.ids[row, prompt.text_after_images(row)].tolist()) for row in rows}
-        return [asked[unit.row] for unit in self.group.units]

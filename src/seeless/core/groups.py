@@ -19,7 +19,7 @@ class Uneven(Exception):
     """A strategy asked for something whose size differs among the units of a group; they must be asked apart.
 
     Args:
-        what: "text", the text after the images, or "row", all of a row.
+        what: "text", the text after the images, "row", all of a row, or "question", what is asked.
     """
 
     def __init__(self, what: str) -> None:

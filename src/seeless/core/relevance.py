@@ -116,6 +116,56 @@ def segments(ids: list[int], length: int) -> tuple[torch.Tensor, torch.Tensor]:
     return tokens, mask
 
 
+def clip_patches(model: Any, features: torch.Tensor) -> torch.Tensor:
+    """Patches in CLIP's common space: its tower's last norm and its projection.
+
+    Args:
+        model: from `load_clip`.
+        features: `[units, visual, width]`, hidden states of the tower's patches.
+
+    Returns:
+        `[units, visual, dim]`, float32.
+
+    Raises:
+        UnsupportedModel: another CLIP's tower made them.
+    """
+    if (width := model.config.vision_config.hidden_size) != features.shape[-1]:
+        raise UnsupportedModel(
+            f"the tower of clip={model.config._name_or_path!r} is {width} wide, but this model's is "
+            f"{features.shape[-1]}; name the CLIP model this tower came from"
+        )
+    model = model.to(features.device)
+    return model.visual_projection(model.vision_model.post_layernorm(features.float()))
+
+
+def _read(model: Any, tokenizer: Any, text: str, device: torch.device) -> tuple[Any, int]:
+    """What the text tower gives for the segments of a text, and how many tokens that has."""
+    ids = tokenizer(text, truncation=False, verbose=False)["input_ids"]
+    tokens, mask = segments(ids, model.config.text_config.max_position_embeddings)
+    return model.to(device).text_model(tokens.to(device), mask.to(device)), len(ids)
+
+
+def clip_pooled(model: Any, tokenizer: Any, text: str, device: torch.device) -> torch.Tensor:
+    """A text in CLIP's common space, `[segments, dim]`, float32: what stands at the end of each segment.
+
+    Args:
+        model, tokenizer: from `load_clip`.
+    """
+    return model.text_projection(_read(model, tokenizer, text, device)[0].pooler_output)
+
+
+def clip_tokens(model: Any, tokenizer: Any, text: str, device: torch.device, padding: bool) -> torch.Tensor:
+    """The tokens of a text in CLIP's common space, `[words, dim]`, float32, first and last token included.
+
+    Args:
+        model, tokenizer: from `load_clip`.
+        padding: with what stands behind the text, up to as many tokens as the text tower takes.
+    """
+    output, count = _read(model, tokenizer, text, device)
+    words = output.last_hidden_state.flatten(0, 1)
+    return model.text_projection(words if padding else words[:count])
+
+
 def text_similarity(model: Any, tokenizer: Any, features: torch.Tensor, questions: list[str]) -> torch.Tensor:
     """Cosine of each patch to its unit's question in CLIP's common space, mean over the question's segments.
 
@@ -127,19 +177,13 @@ def text_similarity(model: Any, tokenizer: Any, features: torch.Tensor, question
     Returns:
         `[units, visual]`, float32.
     """
-    if (width := model.config.vision_config.hidden_size) != features.shape[-1]:
-        raise UnsupportedModel(
-            f"the tower of clip={model.config._name_or_path!r} is {width} wide, but this model's is "
-            f"{features.shape[-1]}; name the CLIP model this tower came from"
-        )
-    model = model.to(features.device)
-    patches = F.normalize(model.visual_projection(model.vision_model.post_layernorm(features.float())), dim=-1)
-    found = {}
-    for question in dict.fromkeys(questions):
-        ids = tokenizer(without_short_answer(question), truncation=False, verbose=False)["input_ids"]
-        tokens, mask = segments(ids, model.config.text_config.max_position_embeddings)
-        pooled = model.text_model(tokens.to(features.device), mask.to(features.device)).pooler_output
-        found[question] = F.normalize(model.text_projection(pooled), dim=-1).mean(0)
+    patches = F.normalize(clip_patches(model, features), dim=-1)
+    found = {
+        question: F.normalize(
+            clip_pooled(model, tokenizer, without_short_answer(question), features.device), dim=-1
+        ).mean(0)
+        for question in dict.fromkeys(questions)
+    }
     return torch.einsum("uvd,ud->uv", patches, torch.stack([found[question] for question in questions]))
 
 

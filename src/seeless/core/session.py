@@ -1,6 +1,7 @@
 """State of one prefill, from the entry of the language model to its exit: which tokens are left, layer by layer."""
 
 from collections import defaultdict
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -93,12 +94,22 @@ class Session:
 
     # What the host knows.
 
+    @cached_property
+    def _questions(self) -> list[bytes]:
+        """Per row, the text after its images; equal where the same is asked."""
+        ids, rows = self.prompt.ids, range(self.prompt.batch)
+        if ids is None:
+            return [b""] * len(rows)
+        return [ids[row, self.prompt.text_after_images(row)].tobytes() if self._text[row] else b"" for row in rows]
+
     def sizes(self, row: int) -> dict[str, Any]:
-        """In what rows may differ: tokens now and behind the prompt, text after the images, answers (None: unknown)."""
+        """In what rows may differ: tokens now and behind the prompt, text after the images and which, answers (None:
+        unknown)."""
         answers = self.prompt.answers
         return {
             "row": (self.row.lengths[row], self._answering[row]),
             "text": self._text[row],
+            "question": self._questions[row],
             "answers": None if answers is None else len(answers[row]),
         }
 
