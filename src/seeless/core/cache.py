@@ -129,7 +129,10 @@ class CacheRecord:
         return getattr(type(self.cache), name).__get__(self.cache)
 
     def span(self, layer: int) -> Span:
-        return [span for span in self.spans if span.first <= layer][-1]
+        found = self.spans[0]
+        for span in self.spans:
+            found = span if span.first <= layer else found
+        return found
 
     @property
     def length(self) -> int:
@@ -141,6 +144,11 @@ class CacheRecord:
         """The same as the cache counts it."""
         own = self.span(self.counting)
         return self._stock("get_seq_length")(self.counting) + self.tokens - own.columns
+
+    @property
+    def even(self) -> bool:
+        """Whether all layers hold the same tokens, none of them padding."""
+        return len(self.spans) == 1 and self.spans[0].valid is None and not self.overrun
 
     def held(self, span: Span) -> int:
         """Tokens in the cache of a span's layers."""

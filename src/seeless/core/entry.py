@@ -17,7 +17,7 @@ from seeless.core.hooks import HookSet, hook_layers, is_bare, without_seams
 from seeless.core.host import PREFILL, all_logits, cache_in, mask_form
 from seeless.core.injection import following
 from seeless.core.layers import PrefillLayers
-from seeless.core.masks import check_made, prompt_blocks
+from seeless.core.masks import check_made, is_plain, prompt_blocks
 from seeless.core.noting import Noting, check_merged
 from seeless.core.past import Past
 from seeless.core.pictures import Note, Pictures, find_pictures
@@ -30,6 +30,7 @@ from seeless.core.self_check import check_cache_is_known, check_columns
 from seeless.core.session import Session
 from seeless.core.sizes import dimensions
 from seeless.core.stages import PlannedStage, prepare, run_stage, tower_looks, tower_reads
+from seeless.core.stepping import base_steps, decoder_steps, even_step, run_decoder, run_step
 from seeless.core.tower import check_tower
 from seeless.core.tower_looks import describe_tower
 from seeless.errors import InputError, UnsupportedModel
@@ -118,6 +119,8 @@ class Reducer:
     # The model with its head: what is to be learnt.
 
     def _run_model(self, below: Callable, args: tuple, kwargs: dict) -> Any:
+        if not args and self.running.frame is None and (step := even_step(self.view, kwargs)) is not None:
+            return run_step(self.view, self.running, step, below, kwargs)
         given = named(below, args, kwargs)
         drafts = drafted(given, self.running.prompt)
         if drafts and find_pictures(given) is not None:
@@ -142,6 +145,8 @@ class Reducer:
     # The base model: which tokens are visual.
 
     def _run_base(self, below: Callable, args: tuple, kwargs: dict) -> Any:
+        if self.running.step is not None and base_steps(self.running, self.running.step, args, kwargs):
+            return below(*args, **kwargs)
         self._begin()
         outer, frame = self.running.frame, self.running.current()
         if frame is None or frame.given is not None:
@@ -189,7 +194,9 @@ class Reducer:
     # The language model.
 
     def _run_decoder(self, below: Callable, args: tuple, kwargs: dict) -> Any:
-        frame = self.running.current()
+        frame, step = self.running.current(), self.running.step
+        if frame is None and step is not None and decoder_steps(step, kwargs):
+            return run_decoder(step, below, kwargs)
         if frame is None:
             frame = new_frame()
         elif frame.entered:  # a second prompt, run by a strategy
@@ -223,9 +230,9 @@ class Reducer:
     def _enter(self, frame: Frame, kwargs: dict, pictures: Pictures | None, record: CacheRecord | None) -> dict:
         """The language model's arguments, made to fit what is left of the tokens."""
         mask, made = kwargs.get("attention_mask"), None
-        if frame.given is not None and (self.view.both_ways or not _is_plain(mask)):  # the base model makes masks
-            mask, made = frame.argument("attention_mask"), None if _is_plain(mask) else mask
-        if not _is_plain(mask):
+        if frame.given is not None and (self.view.both_ways or not is_plain(mask)):  # the base model makes masks
+            mask, made = frame.argument("attention_mask"), None if is_plain(mask) else mask
+        if not is_plain(mask):
             raise InputError(
                 "a ready-made 4-D (or flex) attention mask cannot follow tokens that leave; pass the 2-D attention_mask"
             )
@@ -391,8 +398,3 @@ class Reducer:
     def size(self) -> Dimensions:
         """Sizes of the model."""
         return dimensions(self.view)
-
-
-def _is_plain(mask: Any) -> bool:
-    """Whether an attention mask is the 2-D one that users give, or none."""
-    return mask is None or (isinstance(mask, torch.Tensor) and mask.ndim == 2)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from seeless.core.cache import CacheRecord
 from seeless.core.hooks import NO_TRACING, HookSet
 from seeless.core.pictures import Pictures
 from seeless.core.prompt import PromptLength
@@ -52,10 +53,26 @@ class Frame:
         return None if self.given is None else self.given.get(name)
 
 
+@dataclass(eq=False)
+class Step:
+    """A forward of one more token that needs no frame.
+
+    Args:
+        record: of the cache, all of whose layers hold the same tokens, none of them padding.
+        ids: `[batch, 1]`, the model's `input_ids`.
+        entered: whether the language model has begun.
+    """
+
+    record: CacheRecord
+    ids: torch.Tensor
+    entered: bool = False
+
+
 class Running(threading.local):
     """What of one model runs in this thread.
 
     Args:
+        step: what runs without a frame.
         frame: the innermost forward; None outside of all.
         prompt: tokens of the conversation with which `generate` was called; None outside of it.
         prompt_length: columns of the input that belong to the prompt, where somebody said so.
@@ -63,6 +80,7 @@ class Running(threading.local):
     """
 
     frame: Frame | None = None
+    step: Step | None = None
     prompt: int | None = None
     prompt_length: PromptLength | None = None
     chunk: int | None = None

@@ -10,6 +10,7 @@ import torch
 
 from seeless.core.frame import Running, named
 from seeless.core.host import CACHE, cache_in
+from seeless.core.masks import is_plain
 from seeless.errors import InputError
 
 BY_COLUMN = ("input_ids", "position_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
@@ -34,7 +35,7 @@ def with_plain_mask(below: Callable, args: tuple, kwargs: dict) -> Any:
     """Around `prepare_inputs_for_generation`: keep the 2-D mask where it makes 4-D ones, for caches that can compile;
     those could not follow tokens that leave."""
     inputs, mask = below(*args, **kwargs), kwargs.get("attention_mask")
-    if getattr(cache_in(inputs), "is_compileable", False) and (mask is None or mask.ndim == 2):
+    if getattr(cache_in(inputs), "is_compileable", False) and is_plain(mask):
         return {**inputs, "attention_mask": mask}
     return inputs
 

@@ -32,8 +32,10 @@ EMPTY_LAYERS = {own for name in ("DummyLayer",) if (own := getattr(cache_utils, 
 
 def cache_in(named: Mapping[str, Any]) -> Cache | None:
     """The KV cache among the arguments or outputs of a decoder or one of its layers."""
-    # by iterating: an output warns when it is asked for the old name
-    return next((value for name, value in named.items() if name in CACHE_NAMES and value is not None), None)
+    for name, value in named.items():  # an output warns when it is asked for the old name
+        if name in CACHE_NAMES and value is not None:
+            return value
+    return None
 
 
 FEATURE_LAYERS = ("vision_feature_layer", "vision_feature_layers")  # the latter where there are several, before 5.24

@@ -129,6 +129,11 @@ def additive_mask(shown: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return torch.zeros(shown.shape, dtype=dtype, device=shown.device).masked_fill_(~shown, lowest(dtype))
 
 
+def is_plain(mask: Any) -> bool:
+    """Whether an attention mask is the 2-D one that users give, or none."""
+    return mask is None or (isinstance(mask, torch.Tensor) and mask.ndim == 2)
+
+
 def check_both_ways(view: ModelView, mask: Any) -> None:
     """Refuse a mask of the model's that cannot say that tokens see each other both ways.
 

@@ -148,8 +148,9 @@ class TokenRow:
     def restore(self, hidden: torch.Tensor, length: int) -> torch.Tensor:
         """Back to full length `[batch, length, dim]`; a dropped token carries the last kept token before it."""
         filled = self.last_kept(length)
-        first = torch.where(filled < 0, filled.shape[1], filled).amin(1, keepdim=True)
-        return gather_tokens(hidden, torch.where(filled < 0, first, filled))
+        none = filled < 0
+        first = filled.masked_fill(none, filled.shape[1]).amin(1, keepdim=True)
+        return gather_tokens(hidden, torch.where(none, first, filled))
 
 
 def left_padded(lengths: Sequence[int], slots: int, device: torch.device) -> torch.Tensor:

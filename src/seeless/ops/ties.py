@@ -39,8 +39,8 @@ def ranking(scores: torch.Tensor, size: float = 0.0) -> torch.Tensor:
     fresh[..., 1:] = down[..., :-1] - down[..., 1:] > slack[..., :-1]
     head = (place * fresh).cummax(-1).values
     step = ((down.gather(-1, head) - down) / (SPAN * slack.gather(-1, head))).floor()
-    fresh[..., 1:] |= step[..., 1:] != step[..., :-1]
-    run = torch.empty_like(order).scatter(-1, order, fresh.cumsum(-1))
+    fresh[..., 1:].logical_or_(step[..., 1:] != step[..., :-1])
+    run = order.scatter(-1, order, fresh.cumsum(-1))
     return run.argsort(dim=-1, stable=True)
 
 
