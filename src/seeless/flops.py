@@ -56,7 +56,7 @@ class Picture:
     Args:
         side: (height, width) in patches.
         tokens: that come out of the projector for it.
-        inside: patches that each layer of the tower sees, class token left out.
+        inside: patches that each layer of the tower sees, class token left out; 0: it does not run.
         run: pictures of one run lie in one sequence, whose attention map is computed whole and masked.
     """
 
@@ -151,7 +151,8 @@ def _tower_flops(size: Dimensions, pictures: list[Picture], class_token: bool) -
         height, width = picture.side
         flops += 2 * height * width * size.patch_inputs * size.tower_hidden
         # Layers without windows count as the fullest.
-        runs[picture.run].append((picture, sorted((n + int(class_token) for n in picture.inside), reverse=True)))
+        inside = [n + int(class_token) if n else 0 for n in picture.inside]
+        runs[picture.run].append((picture, sorted(inside, reverse=True)))
     whole = size.tower_layers - size.windowed_layers
     for run in runs.values():
         for layer in range(size.tower_layers):

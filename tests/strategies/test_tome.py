@@ -251,7 +251,9 @@ def test_a_budget_of_all_tokens_changes_nothing(tiny):
         for keep in (1.0, 24):
             with sl.apply(model, sl.ToMe(keep=keep)) as run:
                 assert torch.equal(model(**inputs).logits, before)
-            assert run.report.flops_after.total == run.report.flops_before.total
+            before_it, after_it = run.report.flops_before, run.report.flops_after
+            assert after_it.decoder == before_it.decoder and after_it.projector == before_it.projector
+            assert (after_it.tower < before_it.tower) == (name != "qwen3_vl")  # whose last layer is read
 
 
 @torch.no_grad()
@@ -263,7 +265,7 @@ def test_flops_of_the_tower_by_hand():
     per_layer = {n: 2 * (n + 1) * weights + 4 * (n + 1) ** 2 * 32 for n in (16, 12, 8)}
     embedding = 2 * 16 * 3 * 8 * 8 * 32
     assert run.report.flops_before.tower == 4 * per_layer[16] + embedding
-    assert run.report.flops_after.tower == per_layer[12] + per_layer[8] + 2 * per_layer[16] + embedding
+    assert run.report.flops_after.tower == per_layer[12] + per_layer[8] + per_layer[16] + embedding  # not the last
     assert run.report.flops_after.projector == run.report.flops_before.projector
 
 

@@ -184,7 +184,7 @@ class Reducer:
             self._begin()
         if self.running.current() is None and is_bare(self.view.base, "forward"):
             raise UnsupportedModel(PASSED_BY.format(part=type(self.view.base).__name__))
-        return noting.run(kind, below, args, kwargs)
+        return noting.run(kind, below, args, kwargs, inside=self.running.current() is not None)
 
     def _note(self, kind: Kind, note: Note) -> None:
         frame = self.running.current()

@@ -38,6 +38,13 @@ def cache_in(named: Mapping[str, Any]) -> Cache | None:
     return None
 
 
+def is_stock(hook: Any) -> bool:
+    """Whether a forward hook is one with which `transformers` itself notes states and attention where these are asked
+    for, or has inputs of checkpointed layers require gradients."""
+    own = ("transformers.utils.output_capturing", "transformers.modeling_utils")
+    return getattr(hook, "__module__", None) in own
+
+
 FEATURE_LAYERS = ("vision_feature_layer", "vision_feature_layers")  # the latter where there are several, before 5.24
 
 

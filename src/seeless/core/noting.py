@@ -24,6 +24,7 @@ from seeless.core.pictures import (
     lengths,
     same_sized,
 )
+from seeless.core.tail import skip_tail, without_tail
 from seeless.core.tower import Merging, merging_layers
 from seeless.core.tower_attention import AttentionTap
 from seeless.core.tower_looks import FindLooks, Looks, check_unmerged, describe_tower
@@ -64,17 +65,21 @@ class Noting:
         self.looks, self.self_check = looks, self_check
         self.here = _Here()
 
-    def run(self, kind: Kind, encode: Callable, args: tuple, kwargs: dict) -> Any:
-        """What `encode(*args, **kwargs)` gives, with a note on it."""
+    def run(self, kind: Kind, encode: Callable, args: tuple, kwargs: dict, inside: bool) -> Any:
+        """What `encode(*args, **kwargs)` gives, with a note on it.
+
+        Args:
+            inside: whether a forward of the model calls, which takes the features alone.
+        """
         if self.here.busy:  # videos may be encoded by the images' method
             return encode(*args, **kwargs)
         self.here.busy = True
         try:
-            return self._run(kind, encode, args, kwargs)
+            return self._run(kind, encode, args, kwargs, inside)
         finally:
             self.here.busy = False
 
-    def _run(self, kind: Kind, encode: Callable, args: tuple, kwargs: dict) -> Any:
+    def _run(self, kind: Kind, encode: Callable, args: tuple, kwargs: dict, inside: bool) -> Any:
         view, hooks = self.view, HookSet()
         bound = inspect.signature(encode).bind(*args, **kwargs)
         bound.apply_defaults()
@@ -86,7 +91,10 @@ class Noting:
         if (places := given.get(view.family.places.get(kind, ""))) is not None:
             vision.seen, vision.room = (places >= 0).all(-1), places.shape[1]
         try:
-            capture = _tap_tower(view, kind, vision, hooks, view.tapped_layers(kind, asked), self.self_check)
+            chosen = view.tapped_layers(kind, asked)
+            capture, last = _tap_tower(view, kind, vision, hooks, chosen, self.self_check)
+            if inside:
+                vision.skipped = skip_tail(view, kind, last, given, hooks)
             if self.tower is not None:  # what is put on later acts first: the tap sees what merging leaves
                 vision.patches = given_grids(view, kind, fetch(sizes))
                 merging = Merging(view, kind, self.tower, merging_layers(view, kind, self.tower, asked), vision)
@@ -96,6 +104,8 @@ class Noting:
                 _tap_packer(view, view.family.packer, packed.append, hooks)
             with capture:
                 output = encode(*args, **kwargs)
+            if vision.skipped:
+                output = without_tail(output, vision.skipped)
         finally:
             hooks.over = True
             hooks.remove()
@@ -118,8 +128,8 @@ class Noting:
 
 def _tap_tower(
     view: ModelView, kind: Kind, vision: VisionTap, hooks: HookSet, chosen: list[int], self_check: bool
-) -> Capture:
-    """Watch one run of the tower; what comes back is to be entered while it lasts."""
+) -> tuple[Capture, int]:
+    """Watch one run of the tower; what comes back is to be entered while it lasts, and the last layer that is read."""
     layers, made, lead = view.tower_layers(kind), chosen[-1], view.has_class_token
     if made >= 0:
         attending = (index for index in range(made, -1, -1) if view.tower_attends(kind, index))
@@ -174,7 +184,7 @@ def _tap_tower(
     hooks.before(view.projector, see_features)
     hooks.after(view.projector, see_projected)
     owners = {number: layers[number] for number in read}
-    return Capture(owners, lambda number, call: read[number].see(call), self_check)
+    return Capture(owners, lambda number, call: read[number].see(call), self_check), max([*chosen, *read, *hidden])
 
 
 def _tap_packer(view: ModelView, name: str, found: Callable[[Packing], None], hooks: HookSet) -> None:

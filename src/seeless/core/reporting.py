@@ -10,6 +10,7 @@ from seeless.core.cache import cache_room
 from seeless.core.positions import TokenRow
 from seeless.core.session import Session
 from seeless.core.transfer import fetch
+from seeless.core.vision import VisionTap
 from seeless.errors import InputError
 from seeless.flops import Cost, Dimensions, Picture, decoder_layer_flops, kv_bytes, prefill_cost
 from seeless.report import Report, StageReport
@@ -73,7 +74,7 @@ class PrefillFacts:
         full, reduced, held: per layer, the tokens of every row without reduction, that it saw, and that its cache has.
         unreduced, past: per layer, tokens cached before, without reduction and with it.
         room: per layer, the most tokens of a row that its cache holds; None = any number.
-        unmerged, pictures: what the tower takes in without a strategy that merges there, and took in.
+        unmerged, pictures: what the tower takes in where nothing merges there and every layer runs, and took in.
         shown: per row, the pictures in it.
         original, visual: per layer, the visual tokens among `full` and `reduced`.
         second: (row, operations) of second prompts.
@@ -164,8 +165,8 @@ def build_report(session: Session, size: Dimensions, cached: bool) -> Report:
         unreduced=[session.past.tokens] * depth,
         past=session.past.columns,
         room=[cache_room(session.past.cache, layer) for layer in range(depth)],
-        unmerged=_pictures(session, merged=False),
-        pictures=_pictures(session, merged=True),
+        unmerged=_pictures(session, reduced=False),
+        pictures=_pictures(session, reduced=True),
         shown=[_pictures_of(session, row) for row in range(len(original))],
         original=[original] * depth,
         visual=visual,
@@ -189,14 +190,20 @@ def _shown(session: Session, row: int) -> Shown:
     return Shown(placed, texts, view.family, str(getattr(view.config, "_name_or_path", "")))
 
 
-def _pictures(session: Session, merged: bool) -> list[Picture]:
-    """The pictures that the tower took in; `merged`: with what a strategy left of them there."""
+def _pictures(session: Session, reduced: bool) -> list[Picture]:
+    """The pictures that the tower took in; `reduced`: with what was left of them there, layer by layer."""
     found: list[Picture] = []
     for number, tap in enumerate(session.vision.taps):
-        inside = tap.merged.seen if merged and tap.merged is not None else tap.per_layer
+        inside = _ran(tap) if reduced else tap.per_layer
         for side, tokens, seen in zip(tap.sides, tap.projected_tokens, inside, strict=True):
             found.append(Picture(side, tokens, seen, -1 - number if tap.in_one_sequence else len(found)))
     return found
+
+
+def _ran(tap: VisionTap) -> list[list[int]]:
+    """Of every picture, the patches that each layer of the tower saw: 0 where it did not run."""
+    seen = tap.per_layer if tap.merged is None else tap.merged.seen
+    return [[*own[: len(own) - tap.skipped], *[0] * tap.skipped] for own in seen]
 
 
 def _first_layers(size: Dimensions, tokens: int, layers: int) -> int:

@@ -60,6 +60,7 @@ class VisionTap:
         seen: `[pictures, patches]` bool, False = padding of the picture; None if there is none.
         room: patches the tower took in of every picture, where padding behind its own filled it up; None if none did.
         projected: what the projector took in, with its gradient.
+        skipped: layers at the tower's end that did not run, since nobody reads them.
         class_token: `[pictures, dim]`, the tower's class token at the same depth, with its gradient; None without one.
         taken: shape of what the layer that made the features took in, class tokens included, or else the projector.
         entered: (height, width) of every picture's grid where it enters the tower.
@@ -87,6 +88,7 @@ class VisionTap:
     taken: torch.Size | None = None
     entered: tuple[Side, ...] = ()
     room: int | None = None
+    skipped: int = 0
     patches: tuple[Side, ...] = ()
     tokens: tuple[Side, ...] = ()
     grids: np.ndarray | None = None
