@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import seeless as sl
 from seeless import models
 from seeless.bench.architectures import ARCHITECTURES, scaled
-from seeless.bench.clock import PARTS, Split
+from seeless.bench.clock import PARTS, Clock, Split
 from seeless.bench.loading import load
 from seeless.bench.prompts import Workload, make_inputs
 from seeless.cli.main import main
@@ -26,7 +26,7 @@ SIZES = {
     "internvl3-8b": 7.94,
     "video-llava-7b": 7.37,
 }
-SMALL = Workload(batch=1, picture=(336, 336), pictures=1, text=12, answer=2)
+SMALL = Workload(batch=1, picture=(336, 336), pictures=1, frames=0, text=12, answer=2)
 
 
 def test_architectures_are_as_large_as_the_real_ones():
@@ -40,7 +40,7 @@ def test_architectures_are_as_large_as_the_real_ones():
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_analytic_figures_are_what_torch_counts(name):
-    loaded = load(None, name, Fraction(1, 64), "cpu", None, "eager")  # of eager attention every product is counted
+    loaded = load(None, name, Fraction(1, 64), None, "cpu", None, "eager")  # of it torch counts every product
     inputs = make_inputs(loaded.model, loaded.image_processor, SMALL)
     with torch.no_grad():
         for strategy in (sl.Uniform(keep=1.0), sl.Uniform(keep=0.25), sl.FastV(keep=0.25)):  # choosing is not counted
@@ -49,6 +49,26 @@ def test_analytic_figures_are_what_torch_counts(name):
                 with FlopCounterMode(display=False) as counter:
                     loaded.model(**inputs, use_cache=True, logits_to_keep=1)
             assert run.report.flops_after.total == pytest.approx(counter.get_total_flops(), rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["qwen2.5-vl-7b", "qwen3-vl-8b", "video-llava-7b"])
+def test_analytic_figures_of_videos_are_what_torch_counts(name):
+    loaded = load(None, name, Fraction(1, 64), 4, "cpu", None, "eager")
+    for frames in (1, 4):
+        workload = Workload(batch=1, picture=(128, 100), pictures=2, frames=frames, text=12, answer=2)
+        inputs = make_inputs(loaded.model, loaded.image_processor, workload)
+        with torch.no_grad(), sl.apply(loaded.model, sl.Uniform(keep=0.25)) as run:
+            loaded.model(**inputs, use_cache=True, logits_to_keep=1)
+            with FlopCounterMode(display=False) as counter:
+                loaded.model(**inputs, use_cache=True, logits_to_keep=1)
+        assert run.report.flops_after.total == pytest.approx(counter.get_total_flops(), rel=0.01)
+
+
+def test_a_shallower_architecture_keeps_its_proportions():
+    config = scaled("qwen2.5-vl-7b", Fraction(1, 8), 14)
+    assert config["text_config"]["num_hidden_layers"] == 14 and config["vision_config"]["depth"] == 16
+    assert config["vision_config"]["fullatt_block_indexes"] == [3, 7, 11, 15]
+    assert scaled("qwen3-vl-8b", Fraction(1, 8), 12)["vision_config"]["deepstack_visual_indexes"] == [2, 4, 7]
 
 
 def rows_of(capsys, *arguments):
@@ -61,6 +81,7 @@ def rows_of(capsys, *arguments):
 def test_rows_have_everything(capsys, tmp_path):
     file = tmp_path / "rows.jsonl"
     asked = ["--strategies", "fastv,cdpruner", "--keep", "0.5,36", "--batch", "1,2", "--prompt", "9", "--answer", "3"]
+    asked += ["--processor-time", "--cache", "static"]
     code, out, err = rows_of(capsys, *asked, "--rounds", "2", "--json", "--output", str(file))
     assert (code, err.strip()) == (0, "")
     rows = json.loads(out)
@@ -69,6 +90,7 @@ def test_rows_have_everything(capsys, tmp_path):
     for row in rows:
         assert row["versions"]["torch"] and row["machine"] and row["command"].startswith("seeless")
         assert (row["weights"], row["device"], row["dtype"]) == ("own", "cpu", "float32")
+        assert (row["clock"], row["cache"], row["depth"]) == ("processor", "static", None)
         if row["strategy"] == "cdpruner":
             assert "clip=" in row["refused"] and "seconds" not in row
             continue
@@ -110,6 +132,11 @@ def test_a_table_and_a_picture(capsys, tmp_path):
         (["--scale", "2"], 2, "--scale 2 is no share"),
         (["--scale", "1/0"], 2, "--scale 1/0 is no share"),
         (["--image-size", "big"], 2, "give height x width"),
+        (["--frames", "8"], 4, "takes no videos of their own; give frames as pictures: --images 8"),
+        (["--frames", "0"], 2, "no whole number of at least 1"),
+        (["--layers", "3"], 2, "--layers is the depth of --arch"),
+        (["--arch", "llava-1.5-7b", "--layers", "33"], 2, "has 32 decoder layers, so there are no 33"),
+        (["--cache", "paged"], 2, "--cache paged is none of dynamic, static"),
         (["--image-size", "0x5"], 2, "give height x width"),
         (["--batch", "0"], 2, "no whole number of at least 1"),
         (["--prompt", "x"], 2, "no whole number of at least 1"),
@@ -127,8 +154,8 @@ def test_what_cannot_be_is_told_in_a_sentence(capsys, arguments, code, told):
 
 def test_what_runs_inside_another_part_is_not_counted_there(monkeypatch):
     times = iter(range(100))
-    monkeypatch.setattr("seeless.bench.clock.now", lambda device: next(times) ** 2)
-    split = Split(torch.device("cpu"))
+    monkeypatch.setattr("seeless.bench.clock.Clock.now", lambda clock: next(times) ** 2)
+    split = Split(Clock(torch.device("cpu")))
     with split.within("rest"), split.within("decoder"), split.within("selection"):  # at 0, 1 and 4
         pass  # they end at 9, 16 and 25
     assert split.seconds == {"rest": 1 + 9, "decoder": 3 + 7, "selection": 5, "tower": 0, "projector": 0}

@@ -6,6 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 import seeless as sl
+from seeless.eval.errors import InvalidRequest
 
 
 @dataclass(frozen=True)
@@ -192,13 +193,17 @@ ARCHITECTURES = {
 }
 
 
-def scaled(name: str, scale: Fraction) -> dict[str, Any]:
-    """The config of an architecture whose decoder and tower are as deep as the real ones, and so much narrower.
+def scaled(name: str, scale: Fraction, layers: int | None = None) -> dict[str, Any]:
+    """The config of an architecture whose decoder and tower are so much narrower than the real ones.
 
-    Heads keep their size, there are fewer of them: at least one. Depth, vocabulary, patches and tokens stay.
+    Heads keep their size, there are fewer of them: at least one. Vocabulary, patches and tokens stay.
+
+    Args:
+        layers: of the decoder; the tower is as much shallower. None: both as deep as the real ones.
 
     Raises:
         UnsupportedModel: no architecture has this name.
+        InvalidRequest: it has fewer layers than that.
 
     >>> scaled("llava-1.5-7b", Fraction(1, 8))["text_config"]["hidden_size"]
     512
@@ -211,7 +216,20 @@ def scaled(name: str, scale: Fraction) -> dict[str, Any]:
     _narrow(tower, scale, "num_heads" if "num_heads" in tower else "num_attention_heads")
     if "out_hidden_size" in tower:
         tower["out_hidden_size"] = text["hidden_size"]
+    if layers is not None:
+        _shorten(name, text, tower, layers)
     return config
+
+
+def _shorten(name: str, text: dict[str, Any], tower: dict[str, Any], layers: int) -> None:
+    whole, depth = text["num_hidden_layers"], "depth" if "depth" in tower else "num_hidden_layers"
+    if layers > whole:
+        raise InvalidRequest(f"{name} has {whole} decoder layers, so there are no {layers}; give a smaller number")
+    text["num_hidden_layers"] = layers
+    before, tower[depth] = tower[depth], max(2, round(tower[depth] * layers / whole))
+    for places in ("fullatt_block_indexes", "deepstack_visual_indexes"):  # as far into the tower as they were
+        if places in tower:
+            tower[places] = sorted({(place + 1) * tower[depth] // before - 1 for place in tower[places]} - {-1})
 
 
 def _narrow(sizes: dict[str, Any], scale: Fraction, heads: str) -> None:

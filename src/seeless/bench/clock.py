@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+import seeless as sl
 from seeless import models
 
 PARTS = ("tower", "projector", "selection", "decoder")
@@ -23,35 +24,52 @@ class Times:
     later: float
 
 
-def time_answer(model: Any, inputs: Any, tokens: int) -> Times:
-    """Time `generate` with an answer of exactly so many tokens."""
+@dataclass(frozen=True)
+class Clock:
+    """Tells the time when a device has done what it was given.
+
+    Args:
+        processor: the time of this process on the processor, all threads together, which other processes of a busy
+            machine change less than what passes by the wall. Of no use where a GPU computes.
+    """
+
+    device: torch.device
+    processor: bool = False
+
+    def now(self) -> float:
+        """Seconds since some moment."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.process_time() if self.processor else time.perf_counter()
+
+
+def time_answer(model: Any, inputs: Any, tokens: int, clock: Clock, cache: str = "dynamic") -> Times:
+    """Time `generate` with an answer of exactly so many tokens.
+
+    Args:
+        cache: "static" has room for all of them from the beginning; on a GPU `generate` then compiles its steps.
+    """
     from transformers import StoppingCriteriaList
 
     ticks: list[float] = []
 
     def tick(ids: torch.Tensor, *_: Any) -> torch.Tensor:
-        ticks.append(now(ids.device))
+        ticks.append(clock.now())
         return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
 
     tick(inputs["input_ids"])
-    criteria = StoppingCriteriaList([tick])
-    model.generate(**inputs, min_new_tokens=tokens, max_new_tokens=tokens, do_sample=False, stopping_criteria=criteria)
+    options: dict[str, Any] = {} if cache == "dynamic" else {"cache_implementation": cache}
+    options |= {"min_new_tokens": tokens, "max_new_tokens": tokens, "do_sample": False}
+    model.generate(**inputs, **options, stopping_criteria=StoppingCriteriaList([tick]))
     steps = [after - before for before, after in itertools.pairwise(ticks)]
     return Times(steps[0], median(steps[1:]) if tokens > 1 else float("nan"))
-
-
-def now(device: torch.device) -> float:
-    """The time when the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 @dataclass
 class Split:
     """Seconds of one prefill by part, what runs inside another part not counted there; `rest` is none of `PARTS`."""
 
-    device: torch.device
+    clock: Clock
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys((*PARTS, "rest"), 0.0))
     _open: list[str] = field(default_factory=list)
     _since: float = 0.0
@@ -68,20 +86,20 @@ class Split:
             self._open.pop()
 
     def _turn(self) -> None:
-        ends = now(self.device)
+        ends = self.clock.now()
         if self._open:
             self.seconds[self._open[-1]] += ends - self._since
         self._since = ends
 
 
 @torch.no_grad()
-def split_prefill(model: Any, inputs: Any, strategies: list[Any]) -> dict[str, float]:
-    """Seconds of one prefill by part. `selection` is what strategies decide; moving tokens is the decoder's.
+def split_prefill(model: Any, inputs: Any, strategies: list[Any], clock: Clock) -> dict[str, float]:
+    """Seconds of one prefill by part. `selection` is what strategies decide, in the tower, too; moving tokens is not.
 
     Args:
         strategies: those in force on the model, whose decisions are to be told apart.
     """
-    split = Split(next(model.parameters()).device)
+    split = Split(clock)
 
     def around(call: Any, part: str) -> Any:
         def timed(*args: Any, **kwargs: Any) -> Any:
@@ -97,8 +115,9 @@ def split_prefill(model: Any, inputs: Any, strategies: list[Any]) -> dict[str, f
                 undo.callback(_put_back, module, had)
                 vars(module)["forward"] = around(module.forward, part)
         for strategy in strategies:
-            object.__setattr__(strategy, "reduce", around(strategy.reduce, "selection"))  # on this one object
-            undo.callback(object.__delattr__, strategy, "reduce")
+            name = "merge" if isinstance(strategy, sl.TowerStrategy) else "reduce"
+            object.__setattr__(strategy, name, around(getattr(strategy, name), "selection"))  # on this one object
+            undo.callback(object.__delattr__, strategy, name)
         with split.within("rest"):
             model(**inputs, use_cache=True, logits_to_keep=1)
     return split.seconds

@@ -23,13 +23,19 @@ class Loaded:
 
 
 def load(
-    model: str | None, arch: str | None, scale: Fraction, device: str | None, dtype: str | None, attention: str
+    model: str | None,
+    arch: str | None,
+    scale: Fraction,
+    layers: int | None,
+    device: str | None,
+    dtype: str | None,
+    attention: str,
 ) -> Loaded:
     """Load or build the model.
 
     Raises:
-        InvalidRequest: both a checkpoint and an architecture are asked for, a scale without one, or a dtype
-            that torch does not have.
+        InvalidRequest: both a checkpoint and an architecture are asked for, a scale or a depth without one, more
+            layers than it has, or a dtype that torch does not have.
         UnsupportedModel: no such architecture.
         UnloadableModel: no such checkpoint.
     """
@@ -37,12 +43,14 @@ def load(
         raise InvalidRequest("give a model, or --arch for random weights, not both")
     if arch is None and scale != 1:
         raise InvalidRequest("--scale is the width of --arch; a model with weights has its own")
+    if arch is None and layers is not None:
+        raise InvalidRequest("--layers is the depth of --arch; a model with weights has its own")
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     kind = dtype or ("float32" if place.type == "cpu" else "bfloat16")
     if not isinstance(getattr(torch, kind, None), torch.dtype):
         raise InvalidRequest(f"dtype {kind!r} is none of torch's; give float32, bfloat16 or float16")
     if arch is not None:
-        return _random(arch, scale, place, getattr(torch, kind), attention)
+        return _random(arch, scaled(arch, scale, layers), place, getattr(torch, kind), attention)
     if model is None:
         loaded = load_embedded()
         loaded.model.to(place, getattr(torch, kind)).set_attn_implementation(attention)
@@ -52,10 +60,9 @@ def load(
     return Loaded(loaded.name, loaded.model, processor, _side(loaded.model.config.vision_config))
 
 
-def _random(arch: str, scale: Fraction, place: torch.device, kind: torch.dtype, attention: str) -> Loaded:
+def _random(arch: str, shape: dict[str, Any], place: torch.device, kind: torch.dtype, attention: str) -> Loaded:
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    shape = scaled(arch, scale)
     config = AutoConfig.for_model(**shape)
     torch.manual_seed(0)
     with torch.device(place):

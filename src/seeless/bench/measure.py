@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 import seeless as sl
-from seeless.bench.clock import PARTS, Times, split_prefill, time_answer
+from seeless.bench.clock import PARTS, Clock, Times, split_prefill, time_answer
 from seeless.bench.memory import peak_bytes
 from seeless.bench.prompts import Workload, make_inputs
 from seeless.errors import one_line
 from seeless.eval.sweep import Planned
 
-SCHEMA = 1  # of a row
+SCHEMA = 2  # of a row
 Row = dict[str, Any]
 
 
@@ -27,6 +27,9 @@ def measure(
     runs: Sequence[Planned],
     rounds: int,
     step: Callable[[str], None] = lambda label: None,
+    *,
+    processor_time: bool = False,
+    cache: str = "dynamic",
 ) -> list[Row]:
     """One row per run, the untouched model's first.
 
@@ -37,11 +40,13 @@ def measure(
         processor: an image processor.
         runs: the untouched model among them.
         step: told the label of what is timed next.
+        processor_time: in place of the clock's (`Clock`).
+        cache: of answers, "dynamic" or "static".
 
     Raises:
         InputError: no run could be timed.
     """
-    inputs = make_inputs(model, processor, workload)
+    inputs, clock = make_inputs(model, processor, workload), Clock(model.device, processor_time)
     rows: dict[str, Row] = {run.label: _row(run, workload) for run in runs}
     possible = []
     for run in runs:
@@ -59,10 +64,10 @@ def measure(
         for run in [*possible[turn:], *possible[:turn]]:
             step(run.label)
             with _applied(model, run):
-                answer = time_answer(model, inputs, workload.answer)
+                answer = time_answer(model, inputs, workload.answer, clock, cache)
             with _applied(model, run) as handle:
                 acting = [] if handle is None else [part for own in handle.strategies for part in own.parts()]
-                split = split_prefill(model, inputs, acting)
+                split = split_prefill(model, inputs, acting, clock)
             if number:
                 times[run.label].append(answer)
                 parts[run.label].append(split)
@@ -88,7 +93,8 @@ def _counted(model: Any, inputs: dict, run: Planned) -> Row:
     with sl.apply(model, sl.Uniform(keep=1.0) if whole else run.strategy) as handle:  # type: ignore[arg-type]
         model(**inputs, use_cache=True, logits_to_keep=1)
     report = handle.report
-    before, after = report.flops_before.to_dict(), report.flops_after.to_dict()
+    before = report.flops_before.to_dict()
+    after = before if whole else report.flops_after.to_dict()
     with _applied(model, run):
         peak = peak_bytes(model.device, lambda: model(**inputs, use_cache=True, logits_to_keep=1))
     return {

@@ -12,6 +12,7 @@ from seeless.eval.errors import InvalidRequest
 from seeless.jsonl import NoJSON, read_lines
 
 WHOLE = "none"  # the untouched model's row
+OF_A_PANEL = ("model", "scale", "depth", "machine", "device", "dtype", "clock", "cache", "workload")
 
 
 def is_bench(file: Path) -> bool:
@@ -64,7 +65,7 @@ def plot_bench(rows: Sequence[Row], output: Path) -> None:
 
 
 def _panel_of(row: Row) -> str:
-    return json.dumps([row[name] for name in ("model", "scale", "machine", "device", "dtype", "workload")])
+    return json.dumps([row[name] for name in OF_A_PANEL])
 
 
 def _title(row: Row) -> str:

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from seeless.eval.sweep import Planned
 
 STRATEGIES, BUDGETS, QUICK_BUDGETS = "fastervlm,vispruner,fastv,pyramiddrop", "0.33,0.22,0.11", "0.22"
-ROUNDS, QUICK_ROUNDS, ANSWER, QUICK_ANSWER = 5, 2, 16, 4
+ROUNDS, QUICK_ROUNDS, ANSWER, QUICK_ANSWER = 5, 2, "16", "4"
 LARGEST = 1 << 14
+CACHES = ("dynamic", "static")
 
 
 def bench(
@@ -34,6 +35,9 @@ def bench(
         str | None, typer.Option(metavar="NAME", help="Random weights in the shape of llava-1.5-7b, qwen3-vl-8b, ...")
     ] = None,
     scale: Annotated[str, typer.Option(metavar="SHARE", help="Of the width of --arch; depth stays. 1/8, say.")] = "1",
+    layers: Annotated[
+        int | None, typer.Option(min=1, help="Of the decoder of --arch; its tower is cut as much.")
+    ] = None,
     strategies: Annotated[str, typer.Option(metavar="A,B,C", help="See `seeless list`, guests too.")] = STRATEGIES,
     keep: Annotated[
         str | None, typer.Option(metavar="R,R,...", help=f"Nominal budgets, shares or numbers; {BUDGETS} unless told.")
@@ -45,10 +49,17 @@ def bench(
     image_size: Annotated[
         str | None, typer.Option(metavar="HxW,...", help="In pixels: 336x336,672x672; what suits --arch unless told.")
     ] = None,
-    images: Annotated[int, typer.Option(min=1, max=256, help="Pictures in a request.")] = 1,
+    images: Annotated[int, typer.Option(min=1, max=256, help="Pictures (or videos) in a request.")] = 1,
+    frames: Annotated[
+        str | None, typer.Option(metavar="N,N,...", help="Videos of so many frames in place of pictures.")
+    ] = None,
     prompt: Annotated[str, typer.Option(metavar="N,N,...", help="Tokens of text in a request.")] = "75",
-    answer: Annotated[int | None, typer.Option(min=1, help=f"Tokens of the answer; {ANSWER} unless told.")] = None,
+    answer: Annotated[str | None, typer.Option(metavar="N,N,...", help=f"Tokens of it; {ANSWER} unless told.")] = None,
+    cache: Annotated[str, typer.Option(metavar="NAME", help="dynamic, static; of answers.")] = "dynamic",
     rounds: Annotated[int | None, typer.Option(min=1, help=f"Runs of each; {ROUNDS} unless told.")] = None,
+    processor_time: Annotated[
+        bool, typer.Option("--processor-time", help="The CPU's time, where other programs keep it busy, too.")
+    ] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU; torch's own number unless told.")] = None,
     device: Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda:1; a GPU if there is one.")] = None,
     dtype: Annotated[
@@ -71,6 +82,7 @@ def bench(
     from seeless.bench.loading import load
     from seeless.bench.measure import measure
     from seeless.bench.prompts import Workload
+    from seeless.eval.errors import InvalidRequest
     from seeless.eval.sweep import plan
     from seeless.jsonl import append_lines
     from seeless.provenance import provenance
@@ -85,16 +97,27 @@ def bench(
         check_file(output)
     if threads is not None:
         torch.set_num_threads(threads)
-    loaded = load(model, arch, _scale(scale), device, dtype, attention)
+    if cache not in CACHES:
+        raise typer.BadParameter(f"--cache {shortened(cache)} is none of {', '.join(CACHES)}")
+    loaded = load(model, arch, _scale(scale), layers, device, dtype, attention)
+    if processor_time and loaded.model.device.type != "cpu":
+        raise InvalidRequest(f"--processor-time is for --device cpu; the model computes on {loaded.model.device}")
     sizes = [loaded.picture] if image_size is None else [_size(text) for text in items(image_size)]
     workloads = [
-        Workload(requests, size, images, text, answer or (QUICK_ANSWER if quick else ANSWER))
+        Workload(requests, size, images, shown, text, tokens)
         for requests in map(_number, items(batch))
         for size in sizes
+        for shown in ([0] if frames is None else map(_number, items(frames)))
         for text in map(_number, items(prompt))
+        for tokens in map(_number, items(answer or (QUICK_ANSWER if quick else ANSWER)))
     ]
     turns = rounds or (QUICK_ROUNDS if quick else ROUNDS)
-    about = {"model": loaded.name, "scale": scale if arch else None, "weights": "random" if arch else "own"}
+    about: dict[str, Any] = {
+        "model": loaded.name,
+        "scale": scale if arch else None,
+        "weights": "random" if arch else "own",
+    }
+    about |= {"depth": layers, "clock": "processor" if processor_time else "wall", "cache": cache}
     about |= {"device": str(loaded.model.device), "dtype": str(loaded.model.dtype).removeprefix("torch.")}
     about |= {"by": by, "attention": attention, "command": shlex.join(["seeless", *sys.argv[1:]]), **provenance()}
     rows: list[dict[str, Any]] = []
@@ -103,7 +126,16 @@ def bench(
             progress.next(workload)
             found = [
                 {**about, **row}
-                for row in measure(loaded.model, loaded.image_processor, workload, runs, turns, progress.step)
+                for row in measure(
+                    loaded.model,
+                    loaded.image_processor,
+                    workload,
+                    runs,
+                    turns,
+                    progress.step,
+                    processor_time=processor_time,
+                    cache=cache,
+                )
             ]
             rows += found
             if output is not None:
@@ -148,8 +180,11 @@ class _Progress:
 
 def _about(workload: "Workload") -> str:
     height, width = workload.picture
-    pictures = f"{workload.pictures} pictures" if workload.pictures > 1 else "a picture"
-    return f"batch {workload.batch}, {pictures} of {height} x {width}, {workload.text} tokens of text"
+    kind = "video" if workload.frames else "picture"
+    shown = f"{workload.pictures} {kind}s" if workload.pictures > 1 else f"a {kind}"
+    long = f"{workload.frames} frames, " if workload.frames else ""
+    about = f"batch {workload.batch}, {shown} of {long}{height} x {width}, {workload.text} tokens of text"
+    return f"{about}, {workload.answer} of answer"
 
 
 def _print(rows: list[dict[str, Any]], workloads: "list[Workload]") -> None:

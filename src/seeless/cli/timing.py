@@ -24,13 +24,13 @@ def measure(model: Any, inputs: Any, strategies: list[sl.Strategy | Recipe | Non
 
     The strategies take turns, so that a machine that slows down slows all of them; the first turn is not counted.
     """
-    from seeless.bench.clock import time_answer
+    from seeless.bench.clock import Clock, time_answer
 
     samples: list[list[Times]] = [[] for _ in strategies]
     for turn in range(repeats + 1):
         for strategy, own in zip(strategies, samples, strict=True):
             with contextlib.nullcontext() if strategy is None else sl.apply(model, strategy):
-                sample = time_answer(model, inputs, DECODE_STEPS + 1)
+                sample = time_answer(model, inputs, DECODE_STEPS + 1, Clock(model.device))
             if turn > 0:
                 own.append(Times(sample.first, sample.later))
     return [Times(median(s.prefill for s in own), median(s.decode for s in own)) for own in samples]
