@@ -60,7 +60,7 @@ class LayerLoop:
         for turn in turns:
             for row, columns in enumerate(turn.columns):
                 before = torch.zeros(length, dtype=torch.bool)
-                for stage in turn.report.stages:
+                for number, stage in enumerate(turn.report.stages):
                     strategy = by_name[stage.strategy]
                     dropped = torch.zeros(length, dtype=torch.bool)
                     dropped[columns] = True
@@ -69,7 +69,7 @@ class LayerLoop:
                     if strategy.past == "trim":
                         self.hidden[: stage.layer, row, turn.end :] |= dropped
                     new = dropped & ~before
-                    if (strategy.positions or strategy.own_positions) == "renumber":
+                    if strategy.positions_at(number) == "renumber":
                         self.lowered[stage.layer :, row] += new.cumsum(0) - new.long()
                     before = dropped
 

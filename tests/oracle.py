@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from video_oracle import PLAIN, merged_videos
 
 import seeless as sl
 from layer_loop import LayerLoop, decoder_of, has_recurrent_layers
@@ -67,7 +68,7 @@ class MaskOracle:
         for turn in turns:
             for row, columns in enumerate(turn.columns):
                 before = torch.zeros(self.length, dtype=torch.bool)
-                for stage in turn.report.stages:
+                for number, stage in enumerate(turn.report.stages):
                     strategy = by_name[stage.strategy]
                     gone = torch.zeros(self.length, dtype=torch.bool)
                     gone[columns] = True
@@ -76,7 +77,7 @@ class MaskOracle:
                     if strategy.past == "trim":
                         self.hidden[: stage.layer, row, turn.end :] |= gone
                     new = gone & ~before
-                    if (strategy.positions or strategy.own_positions) == "renumber" and axes is None:
+                    if strategy.positions_at(number) == "renumber" and axes is None:
                         self.lowered[stage.layer :, row] += new.cumsum(0) - new.long()
                     before = gone
 
@@ -167,6 +168,8 @@ def merges_of(strategy, turn, grids, model=None, untouched=None, inputs=None):
     """
     if strategy.name in ("visionzip", "prumerge", "prumerge_plus"):
         return summed(strategy, turn, model, untouched, inputs)
+    if strategy.name in PLAIN:
+        return merged_videos(strategy, turn, model, inputs)
     if strategy.name == "pool":
         return {"merged": pooled(turn, grids)}
     if strategy.name == "sparsevlm" and strategy.version == "1.0":

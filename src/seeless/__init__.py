@@ -24,9 +24,12 @@ if TYPE_CHECKING:
     from seeless.strategies.clse import CLSE
     from seeless.strategies.dart import Dart
     from seeless.strategies.divprune import DivPrune
+    from seeless.strategies.dycoke import DyCoke
     from seeless.strategies.evs import EVS
     from seeless.strategies.fastervlm import FasterVLM
     from seeless.strategies.fastv import FastV
+    from seeless.strategies.flashvid import FlashVID
+    from seeless.strategies.holitom import HoliTom
     from seeless.strategies.holov import HoloV
     from seeless.strategies.pool import Pool
     from seeless.strategies.priortr import PriorTR
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from seeless.strategies.visionzip import VisionZip
     from seeless.strategies.vispruner import VisPruner
     from seeless.strategy import EntryStrategy, LayerStrategy, Strategy, TowerStrategy
+    from seeless.two_stage import TwoStageStrategy
 else:  # with them come torch and transformers: seconds that `seeless --help` need not take
     from seeless.lazy import lazily as _lazily
 
@@ -69,9 +73,12 @@ else:  # with them come torch and transformers: seconds that `seeless --help` ne
             "seeless.strategies.clse": ("CLSE",),
             "seeless.strategies.dart": ("Dart",),
             "seeless.strategies.divprune": ("DivPrune",),
+            "seeless.strategies.dycoke": ("DyCoke",),
             "seeless.strategies.evs": ("EVS",),
             "seeless.strategies.fastervlm": ("FasterVLM",),
             "seeless.strategies.fastv": ("FastV",),
+            "seeless.strategies.flashvid": ("FlashVID",),
+            "seeless.strategies.holitom": ("HoliTom",),
             "seeless.strategies.holov": ("HoloV",),
             "seeless.strategies.pool": ("Pool",),
             "seeless.strategies.priortr": ("PriorTR",),
@@ -87,6 +94,7 @@ else:  # with them come torch and transformers: seconds that `seeless --help` ne
             "seeless.strategies.visionzip": ("VisionZip",),
             "seeless.strategies.vispruner": ("VisPruner",),
             "seeless.strategy": ("EntryStrategy", "LayerStrategy", "Strategy", "TowerStrategy"),
+            "seeless.two_stage": ("TwoStageStrategy",),
         },
     )
 
@@ -99,12 +107,15 @@ __all__ = [  # noqa: RUF022 (plain order; ruff takes CLSE and EVS for constants)
     "Dart",
     "Decision",
     "DivPrune",
+    "DyCoke",
     "EVS",
     "EntryStrategy",
     "Family",
     "FastV",
     "FasterVLM",
+    "FlashVID",
     "Handle",
+    "HoliTom",
     "HoloV",
     "InputError",
     "Keep",
@@ -127,6 +138,7 @@ __all__ = [  # noqa: RUF022 (plain order; ruff takes CLSE and EVS for constants)
     "StrategyError",
     "ToMe",
     "TowerStrategy",
+    "TwoStageStrategy",
     "Uniform",
     "UnknownStrategy",
     "UnsupportedModel",

@@ -9,6 +9,7 @@ import torch
 
 from seeless.context_text import TextContext
 from seeless.context_tower import TowerContext
+from seeless.errors import InputError
 from seeless.shaped import shaped
 
 Queries = Literal["last", "text", "anchor", "answers"] | torch.Tensor
@@ -58,6 +59,24 @@ class Context(TowerContext, TextContext):
     axes: int = 1
     frames: tuple[int, int] | None = None
     prepared: torch.Tensor | None = field(default=None, repr=False)
+
+    def whole_frames(self) -> tuple[int, int]:
+        """How many frames each unit has, and how many tokens each of these; a still is one frame.
+
+        The tokens lie frame after frame.
+
+        Raises:
+            InputError: a video of which tokens have left already, or whose frames differ in size.
+        """
+        if self.grid is not None:
+            frames, height, width = self.grid
+            return frames, height * width
+        if self.frames is not None and self.frames[0] > 1:
+            raise InputError(
+                "this strategy compares the frames of a video place by place, but some of its tokens are gone already, "
+                "or its frames differ in size; let it act first, and on scope='image'"
+            )
+        return 1, self.index.shape[1]
 
     @cached_property
     @shaped("visual", "dim")

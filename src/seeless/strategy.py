@@ -76,13 +76,15 @@ class Strategy(ABC):
         newlines: whether visual tokens that show no patch (LLaVA-NeXT's `image_newline`) stay where a crop is reduced;
             they are ranked like any other token in the scopes "row" and "image".
 
-    Class attributes: `one_by_one` asks for groups of a single unit; `adaptive` allows `select` to keep another number
-    of tokens than the budget says, and `may_drop_all` none at all; `no_training` is the reason why a model cannot be
-    trained under it, if it cannot. `tower` names what it reads of the vision tower, so that nothing else of it is kept:
+    Class attributes: `own_positions` is one way for all stages, or one for each; `one_by_one` asks for groups of a
+    single unit; `adaptive` allows `select` to keep another number of tokens than the budget says, and `may_drop_all`
+    none at all; `own_count` lets `keep` be None: how many tokens stay is the method's own affair; `no_training` is the
+    reason why a model cannot be trained under it, if it cannot. `patches_only` ranks only tokens that show patches.
+    `tower` names what it reads of the vision tower, so that nothing else of it is kept:
     "attention" (`vision_attention`, `crop_attention`), "keys" (`vision_keys`), "features" (`vision_features`,
     `text_similarity`, and what a `Merge` of features "vision" takes), "class_token", "reader_attention", "reader_keys",
     "layers" (what `looks_into` names), "pooling" (`pooling_attention`, `pooled`); None keeps everything. Where it names
-    any, only tokens that show patches are ranked.
+    any, only tokens that show patches are ranked, too.
     """
 
     keep: Budget | list[Budget]
@@ -96,7 +98,9 @@ class Strategy(ABC):
     name: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     stage: ClassVar[Stage]
-    own_positions: ClassVar[Positions] = "keep"
+    own_positions: ClassVar[Positions | tuple[Positions, ...]] = "keep"
+    own_count: ClassVar[bool] = False
+    patches_only: ClassVar[bool] = False
     one_by_one: ClassVar[bool] = False
     may_drop_all: ClassVar[bool] = False
     adaptive: ClassVar[bool] = False
@@ -115,7 +119,7 @@ class Strategy(ABC):
                 object.__setattr__(self, knob.name, [_plain_number(v) for v in value])
             else:
                 object.__setattr__(self, knob.name, _plain_number(value))
-        if not isinstance(self.keep, list):
+        if not isinstance(self.keep, list) and not (self.own_count and self.keep is None):
             check_budget(self.keep)
         if self.average is not None:
             self._check_average(self.average)
@@ -160,6 +164,11 @@ class Strategy(ABC):
         """The budget of one stage."""
         return self.keep[stage_index] if isinstance(self.keep, list) else self.keep
 
+    def positions_at(self, stage_index: int) -> Positions:
+        """What becomes of positions at one stage, where they have one axis."""
+        own = self.own_positions
+        return self.positions or (own if isinstance(own, str) else own[stage_index])
+
     def keeps_all(self, stage_index: int) -> bool:
         """Whether this stage is to keep everything, so that the strategy is not asked there.
 
@@ -174,7 +183,9 @@ class Strategy(ABC):
         return self.threshold is not None and not isinstance(self.budget(stage_index), int)
 
     def count(self, stage_index: int, original: int) -> int:
-        """Tokens to keep of a unit that entered the decoder with `original` visual tokens."""
+        """Tokens to keep of a unit that entered the decoder with `original` visual tokens; all where `keep` is None."""
+        if self.keep is None:
+            return original
         return count_kept(self.budget(stage_index), original, type(self).rounding)
 
     def kept_of(self, stage_index: int, original: int, depth: int) -> int:
@@ -249,7 +260,7 @@ class EntryStrategy(Strategy):
 
     scope: Scope = field(default="image", kw_only=True)
     stage: ClassVar[Stage] = Stage.ENTRY
-    own_positions: ClassVar[Positions] = "renumber"
+    own_positions: ClassVar[Positions | tuple[Positions, ...]] = "renumber"
 
     def __post_init__(self) -> None:
         if self.average is not None and self.keep in (None, WHOLE):

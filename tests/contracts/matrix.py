@@ -37,6 +37,9 @@ STRATEGIES = {
     "cdpruner": sl.CDPruner(keep=0.4, clip=CLIP, question="how many digit are there ?"),
     "prumerge": sl.PruMerge(keep=5, neighbours=3),
     "prumerge_plus": sl.PruMergePlus(keep=0.6, neighbours=4),
+    "dycoke": sl.DyCoke(drop=0.6),
+    "flashvid": sl.FlashVID(keep=0.3, segments=2),
+    "holitom": sl.HoliTom(keep=0.4),
 }
 EVERYTHING = {
     "random": sl.Random(keep=1.0),
@@ -61,10 +64,16 @@ EVERYTHING = {
     "cdpruner": sl.CDPruner(keep=1.0),
     "prumerge": sl.PruMerge(keep=1.0),
     "prumerge_plus": sl.PruMergePlus(keep=1.0),
+    "dycoke": sl.DyCoke(keep=1.0),
+    "flashvid": sl.FlashVID(keep=1.0),
+    "holitom": sl.HoliTom(keep=1.0),
 }
 NULL_TOKEN = ("priortr", "priortr_2f")  # read the first token after the image
-LEAVES_STILLS_ALONE = ("evs",)
-READ_THE_TOWER = ("fastervlm", "holov", "prumerge", "prumerge_plus", "tome", "visionzip", "vispruner")  # its attention
+LEAVES_STILLS_ALONE = ("dycoke", "evs")
+READ_THE_TOWER = (  # its attention
+    *("fastervlm", "flashvid", "holitom", "holov", "prumerge", "prumerge_plus", "tome", "visionzip", "vispruner"),
+)
+FINDS_ITS_COUNT = ("flashvid", "holitom")  # in what the pictures show
 NEEDS_TEXT = (*NULL_TOKEN, "sparsevlm")  # after the last image
 READS_THE_FIRST_LAYER = ("clse", "sparsevlm")  # with their own layers
 FIRST_LAYER_RECURRENT = ("qwen3_5", "lfm", "minicpm")  # beginnings of names
@@ -108,7 +117,7 @@ def gap(tiny, name, backend):
         return "takes the outputs of several tower layers"
     if name == "tome" and tiny.name.startswith("gemma4"):
         return "padding behind them in the tower"
-    if tiny.name == "gemma4-small" and name in ("pyramiddrop", "clse", "router"):
+    if tiny.name == "gemma4-small" and name in ("pyramiddrop", "clse", "router", "flashvid", "holitom"):
         return "take keys and values of earlier ones"
     if backend == "fused" and (tiny.name == "gemma4" or tiny.name.startswith(("gemma3", "paligemma"))):
         return "see each other both ways"

@@ -46,6 +46,9 @@ PAPERS = {
     "prumerge": "2403.15388",
     "prumerge_plus": "2403.15388",
     "cdpruner": "2506.10967",
+    "dycoke": "2411.15024",
+    "flashvid": "2602.08024",
+    "holitom": "2505.21334",
 }
 
 
@@ -114,7 +117,8 @@ def test_every_strategy_says_what_it_computes(name):
     assert summary.endswith(".") and len(summary) <= 110
     knobs = list(inspect.get_annotations(strategy_class(name)))
     shared = {"keep", "average", "threshold", "scope", "positions", "past", "newlines", "stage", "rounding"}
-    shared |= {"lowest_layer", "own_positions", "no_training", "one_by_one", "may_drop_all", "adaptive"}
+    shared |= {"lowest_layer", "own_positions", "no_training", "one_by_one", "may_drop_all", "adaptive", "own_count"}
+    shared |= {"depth_share"}
     for knob in [k for k in knobs if k not in shared]:
         assert re.search(rf"^\s+{knob}: ", doc, re.MULTILINE), f"{name}: Args says nothing about {knob}"
 

@@ -51,8 +51,8 @@ class PlannedStage:
         return f"stage {self.index}, before layer {self.layer}"
 
     def units(self, layout: Layout) -> list[Unit]:
-        """What its strategy ranks; patches alone if it reads the tower."""
-        return layout.units(self.strategy.scope, bool(self.strategy.tower))
+        """What its strategy ranks; patches alone if it says so, or reads the tower."""
+        return layout.units(self.strategy.scope, self.strategy.patches_only or bool(self.strategy.tower))
 
 
 @dataclass
@@ -98,8 +98,7 @@ def plan_stages(strategies: list[Strategy], view: ModelView) -> list[PlannedStag
             "that act together; give each its keep="
         )
     for strategy in parts:
-        positions = strategy.positions or ("keep" if view.family.mrope else strategy.own_positions)
-        if positions == "renumber" and view.family.mrope:
+        if strategy.positions == "renumber" and view.family.mrope:
             raise UnsupportedModel(
                 f"positions='renumber' has no meaning on {view.family.title}, whose positions are coordinates of time, "
                 "height and width; leave positions out or use 'keep'"
@@ -113,7 +112,8 @@ def plan_stages(strategies: list[Strategy], view: ModelView) -> list[PlannedStag
                 f"keys and values of earlier ones; the last layer before which they can is {view.last_cut}"
             )
         for index, layer in enumerate(strategy.layers(view.depth)):
-            stages.append(PlannedStage(layer, strategy, index, positions == "renumber", alike))
+            renumber = not view.family.mrope and strategy.positions_at(index) == "renumber"
+            stages.append(PlannedStage(layer, strategy, index, renumber, alike))
     return sorted(stages, key=lambda stage: (stage.layer, not isinstance(stage.strategy, TowerStrategy)))
 
 

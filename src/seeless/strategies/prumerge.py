@@ -51,21 +51,16 @@ class PruMerge(EntryStrategy):
     neighbours: int = 32
     scope: Scope = field(default="crop", kw_only=True)
     paper = "arXiv 2403.15388"
+    own_count = True
     rounding = round
     tower = ("features", "reader_attention", "reader_keys")
 
     def __post_init__(self) -> None:
-        adaptive = self.keep is None and self.average is None
-        object.__setattr__(self, "keep", 1 if adaptive else self.keep)  # checks the budget
         super().__post_init__()
-        object.__setattr__(self, "keep", None if adaptive else self.keep)
         if self.neighbours < 0:
             raise BudgetError(f"neighbours={self.neighbours!r} is not possible; give a whole number of at least 0")
         if self.threshold is not None:
             raise BudgetError(f"{self.name} finds its own threshold or has a budget, so it takes no threshold")
-
-    def count(self, stage_index: int, original: int) -> int:
-        return original if self.keep is None else super().count(stage_index, original)
 
     def score(self, ctx: Context) -> torch.Tensor:
         return ctx.reader_attention()
