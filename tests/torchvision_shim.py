@@ -1,6 +1,7 @@
 """torchvision built for CUDA beside a torch without it, for subprocesses: its Python parts work, its kernels do not."""
 
 import sys
+import sysconfig
 from pathlib import Path
 
 TORCHVISION = Path(sys.prefix) / "torchvision"  # a folder of its own, so that nothing else finds it
@@ -32,3 +33,7 @@ def shim_path(folder):
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(SITECUSTOMIZE)
     return [folder, TORCHVISION]
+
+
+if __name__ == "__main__":  # for the interpreter that runs it, and all processes of it
+    (Path(sysconfig.get_path("purelib")) / "sitecustomize.py").write_text(SITECUSTOMIZE)

@@ -188,6 +188,15 @@ class Strategy(ABC):
             return original
         return count_kept(self.budget(stage_index), original, type(self).rounding)
 
+    def promised(self, count: int, frame: Sequence[int], patch: Sequence[int]) -> int | None:
+        """How many tokens of a complete unit stay at the first stage, before any is looked at; None: values decide.
+
+        Args:
+            count: what the budget leaves of the unit.
+            frame, patch: of its tokens, as in `Context`.
+        """
+        return None if self.adaptive or self.by_threshold(0) or self.keep is None else count
+
     def kept_of(self, stage_index: int, original: int, depth: int) -> int:
         """`count` or, with `average`, what this stage keeps for the layers of a decoder of `depth` to see so many."""
         if self.average is None:

@@ -23,6 +23,7 @@ LOCKS = ROOT / "locks"
 CUDA = re.compile(r"cuda|nvidia|triton")  # what torch pins for itself, where it needs them
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = PROJECT["project"]["optional-dependencies"]
+APART = ("vllm",)  # pins torch and transformers itself, so it is installed in an environment of its own
 PYTHONS = sorted(path.stem.removeprefix("python") for path in LOCKS.glob("python*.txt"))
 
 
@@ -39,7 +40,10 @@ def pins(python: str) -> dict[str, Version]:
 
 def declared() -> list[Requirement]:
     """What pyproject.toml and the files beside it ask for by name, but for seeless itself."""
-    lines = [*PROJECT["project"]["dependencies"], *(line for extra in EXTRAS.values() for line in extra)]
+    lines = [
+        *PROJECT["project"]["dependencies"],
+        *(line for name in sorted({*EXTRAS} - {*APART}) for line in EXTRAS[name]),
+    ]
     lines += [*PROJECT["build-system"]["requires"], *requirements("requirements-eval.txt")]
     lines += [*requirements("locks/build.in"), *requirements("locks/torch.in")]
     return [one for one in map(Requirement, lines) if one.name != "seeless"]

@@ -12,6 +12,7 @@ from seeless.cli.facts import facts_of
 from seeless.cli.options import Plugins
 from seeless.errors import one_line
 from seeless.named.checkpoints import config_of, names_a_model, resolve_name
+from seeless.named.knobs import DEFAULT_KEEP
 from seeless.named.plugins import load_plugins
 from seeless.named.strategies import choose, guest_names
 
@@ -65,8 +66,9 @@ def _show_model(model: str | None, as_json: bool) -> None:
     skeleton = models.skeleton(config_of(name))
     description = models.describe(skeleton)
     guests = {guest: _reason_against(skeleton, guest) for guest in guest_names()}
+    served = [key for key, reason in description.strategies.items() if reason is None and _is_served(skeleton, key)]
     if as_json:
-        print_json({"model": name, **description.to_dict(), "guests": guests})
+        print_json({"model": name, **description.to_dict(), "guests": guests, "served": served})
         return
     tokens = "as many as the picture's size asks for"
     if description.visual_tokens is not None:
@@ -81,12 +83,23 @@ def _show_model(model: str | None, as_json: bool) -> None:
         ["videos", "yes" if description.videos else "no, only as a row of images"],
         ["visual tokens", tokens],
         ["anchor", f"token {description.anchor} after the image"],
+        ["served by vLLM", f"with {', '.join(served)}" if served else "no"],
         *([["note", description.note]] if description.note else []),
     ]
     say(name if model else f"the embedded model ({name})")
     print_table(["", ""], rows)
     print_table(["strategy", ""], [[key, reason or "works"] for key, reason in description.strategies.items()])
     print_table(["guest", ""], [[key, reason or "works"] for key, reason in guests.items()])
+
+
+def _is_served(model: Any, name: str) -> bool:
+    from seeless.integrations.vllm.launching import check_served
+
+    try:
+        check_served(model.config.model_type, choose(name).build({"keep": DEFAULT_KEEP}))
+    except sl.SeelessError:
+        return False
+    return True
 
 
 def _reason_against(model: Any, guest: str) -> str | None:

@@ -30,6 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
     from seeless.cli.published import published
     from seeless.cli.run import run
     from seeless.cli.script_flags import spelled
+    from seeless.cli.serve import serve
     from seeless.cli.sweep import sweep
     from seeless.cli.tasks_path import print_tasks_path
     from seeless.cli.train import train
@@ -63,6 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
     app.command("eval", context_settings={**FIELDS_ARE_FLAGS, "token_normalize_func": spelled})(evaluate)
     app.command("sweep", context_settings=FIELDS_ARE_FLAGS)(sweep)
     app.command("bench", context_settings=FIELDS_ARE_FLAGS)(bench)
+    app.command("serve", context_settings=FIELDS_ARE_FLAGS)(serve)
     app.command("plot")(plot)
     app.command("published")(published)
     app.command("check-family")(check_family)

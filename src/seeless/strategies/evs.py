@@ -1,5 +1,6 @@
 """EVS: efficient video sampling, keep what has changed since the frame before."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -46,6 +47,12 @@ class EVS(EntryStrategy):
         super().__post_init__()
         if self.scope != "image":
             raise BudgetError(f"evs compares the frames of a video; scope={self.scope!r} knows none, use 'image'")
+
+    def promised(self, count: int, frame: Sequence[int], patch: Sequence[int]) -> int | None:
+        if self.by_threshold(0):
+            return None
+        first = min(frame)
+        return max(count, sum(own == first or place < 0 for own, place in zip(frame, patch, strict=True)))
 
     def score(self, ctx: Context) -> torch.Tensor:
         x = ctx.embeds.to(torch.promote_types(ctx.embeds.dtype, torch.float32))
