@@ -7,6 +7,23 @@ import torch
 from seeless.context import Context
 from seeless.tower import Tower
 
+X8 = torch.tensor(  # vectors, importances and relevances on which formulas have been worked out
+    [[2, 0, 0], [2, 1, 0], [0, 2, 0], [0, 2, 1], [0, 0, 2], [1, 0, 2], [1, 1, 1], [-1, 2, 0]], dtype=torch.float64
+)[None]
+A8 = torch.tensor([[0.30, 0.20, 0.05, 0.10, 0.15, 0.02, 0.08, 0.10]], dtype=torch.float64)
+R8 = torch.tensor([[0.9, 0.8, 0.1, 0.2, 0.7, 0.6, 0.5, 0.0]], dtype=torch.float64)
+
+
+def random_tensors(units, visual, seed, dim=5, heads=2):
+    """Embeddings, features and attention of the tower, float64; a few equal tokens among them."""
+    generator = torch.Generator().manual_seed(seed)
+    embeds = torch.randn(units, visual, dim, generator=generator, dtype=torch.float64)
+    features = torch.randn(units, visual, dim, generator=generator, dtype=torch.float64)
+    attention = torch.randn(units, heads, visual, generator=generator, dtype=torch.float64).softmax(-1)
+    if visual > 4:
+        embeds[:, 3], features[:, 3], attention[:, :, 3] = embeds[:, 1], features[:, 1], attention[:, :, 1]
+    return {"embeds": embeds, "vision_features": features, "vision_attention": attention}
+
 
 @dataclass(eq=False)
 class FakeSources:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from seeless.strategies.pyramiddrop import PyramidDrop
     from seeless.strategies.random import Random
     from seeless.strategies.router import Router
+    from seeless.strategies.scope import SCOPE
     from seeless.strategies.sparsevlm import SparseVLM
     from seeless.strategies.tome import ToMe
     from seeless.strategies.uniform import Uniform
@@ -87,6 +88,7 @@ else:  # with them come torch and transformers: seconds that `seeless --help` ne
             "seeless.strategies.pyramiddrop": ("PyramidDrop",),
             "seeless.strategies.random": ("Random",),
             "seeless.strategies.router": ("Router",),
+            "seeless.strategies.scope": ("SCOPE",),
             "seeless.strategies.sparsevlm": ("SparseVLM",),
             "seeless.strategies.tome": ("ToMe",),
             "seeless.strategies.uniform": ("Uniform",),
@@ -131,6 +133,7 @@ __all__ = [  # noqa: RUF022 (plain order; ruff takes CLSE and EVS for constants)
     "Random",
     "Report",
     "Router",
+    "SCOPE",
     "SeelessError",
     "SparseVLM",
     "StageReport",

@@ -18,6 +18,7 @@ KINDS = {
     "entry": (
         *("random", "uniform", "fastervlm", "vispruner", "divprune", "holov"),
         *("evs", "vidcom2", "cdpruner", "dycoke"),
+        *("scope",),
     ),
     "merge": ("pool", "visionzip", "prumerge", "prumerge_plus"),
     "one layer": ("fastv", "priortr", "dart"),

@@ -18,7 +18,10 @@ CONTENT = {"evs": 1}  # stages whose number of tokens depends on what the pictur
 OWN = {"cdpruner": 2}  # waits of a model that the method itself runs, CLIP's text tower
 PLAIN = ("uniform", "fastervlm", "fastv")
 COLUMNS = ("b1", "b8 equal", "b8 ragged", "NeXT b4 ragged", "Qwen b4 ragged")
-ENTRY = ("divprune", "fastervlm", "holov", "pool", "random", "uniform", "vidcom2", "visionzip", "vispruner")
+ENTRY = (
+    *("divprune", "fastervlm", "holov", "pool", "random", "uniform", "vidcom2", "visionzip", "vispruner"),
+    *("scope",),
+)
 _folder = tempfile.TemporaryDirectory()  # until the process ends
 
 

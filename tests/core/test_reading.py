@@ -109,7 +109,7 @@ def test_a_forward_that_ends_early_leaves_the_kernels_alone(tiny):
 SIGNALS = {
     "features": ("cdpruner",),
     "attention": ("fastervlm", "holov"),
-    "attention features": ("vispruner",),
+    "attention features": ("vispruner", "scope"),
     "attention keys features class_token": ("visionzip",),
     "features reader_attention reader_keys": ("prumerge", "prumerge_plus"),
 }
