@@ -58,12 +58,14 @@ class Picture:
         tokens: that come out of the projector for it.
         inside: patches that each layer of the tower sees, class token left out; 0: it does not run.
         run: pictures of one run lie in one sequence, whose attention map is computed whole and masked.
+        frames: equal parts, each with an attention map of its own.
     """
 
     side: tuple[int, int]
     tokens: int
     inside: list[int]
     run: int
+    frames: int = 1
 
 
 @dataclass(frozen=True)
@@ -156,9 +158,9 @@ def _tower_flops(size: Dimensions, pictures: list[Picture], class_token: bool) -
     whole = size.tower_layers - size.windowed_layers
     for run in runs.values():
         for layer in range(size.tower_layers):
-            length = sum(inside[layer] for _, inside in run)
+            length, parts = sum(inside[layer] for _, inside in run), run[0][0].frames
             windows = sum(_pairs_in_windows(picture, inside[layer], size.window) for picture, inside in run)
-            pairs = length**2 if layer < whole else windows
+            pairs = length**2 // parts if layer < whole else windows
             flops += 2 * length * size.tower_weights + 4 * pairs * size.tower_hidden
     return flops
 

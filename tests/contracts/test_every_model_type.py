@@ -13,8 +13,7 @@ from seeless.checking.family import Check, build, check_family
 from seeless.families import families, family_of
 from tinies import TINIES
 
-UNDRAWN = ("gemma4",)  # pictures with places for each patch, which this oracle does not make; the contracts' has them
-SUPPORTED = [name for name in families() if name in CLASSES and name not in UNDRAWN]
+SUPPORTED = [name for name in families() if name in CLASSES]
 OTHERS = [name for name in CLASSES if name not in families()]
 METHODS = (sl.ToMe(keep=0.5), sl.FasterVLM(keep=5), sl.Uniform(keep=0.5), sl.FastV(keep=0.5), sl.PyramidDrop())
 # What sets each decoder apart is said in tests/core/test_decoder_attention.py.
@@ -46,6 +45,7 @@ SAID = {
 SAID |= {name: {"image_token_id": 151655, "video_token_id": 151656} for name in ("minicpmv4_6", "minicpmv4_7")}
 
 
+SAID["gemma4"] = {"vision_config": {"model_type": "gemma4_vision"}}
 NEED_TIMM = ("fast_vlm", "perception_lm")  # which is not among the tests' packages: their tinies have stand-ins
 
 

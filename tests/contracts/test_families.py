@@ -1,5 +1,7 @@
 """What families have that LLaVA has not: features injected after early layers, several turns on M-RoPE, beams."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from matrix import CASES, CLIP_TOWERS, PLACEHOLDERS, case_id, rows_of
@@ -8,6 +10,7 @@ from transformers import DynamicCache
 
 import seeless as sl
 from oracle import oracle_of, turn_of
+from seeless import families
 from seeless.core.host import CACHE
 from tinies import TINIES, make_inputs, repeats_patches
 from tiny_models import BACKENDS
@@ -115,8 +118,8 @@ def test_the_report_says_which_attention_of_the_tower_ranked(tiny, own):
 
 
 @torch.no_grad()
-def test_videos_of_a_family_that_is_not_known_to_take_any(tiny):
-    """GLM-V marks frames by the placeholders of images."""
+def test_videos_of_a_family_that_is_not_known_to_take_any(tiny, monkeypatch):
+    monkeypatch.setitem(families._own(), "glm4v", replace(families.family_of("glm4v"), video_token=None))
     own = next(tiny for tiny in TINIES if tiny.name == "glm4v")
     model = tiny(own, "sdpa")
     inputs = make_inputs(model, own, [[3, "image:0", 4]])

@@ -8,7 +8,7 @@ import torch
 import seeless as sl
 from seeless.checking.layer_loop import LayerLoop, is_recurrent
 from seeless.checking.oracle import Decoder, cuts_of, follow
-from seeless.checking.prompts import NO_WORDS, ROWS, Pictures, Prompts, make_prompts
+from seeless.checking.prompts import NO_WORDS, ROWS, Pictures, Prompts, Videos, make_prompts
 from seeless.checking.shrinking import shrunk
 from seeless.checking.weights import spread
 from seeless.errors import one_line, with_kind
@@ -25,6 +25,11 @@ METHODS: dict[str, sl.Strategy] = {
     "a cut by the attention of a layer that has run": sl.FastV(keep=0.5),
     "cuts by the attention of layers to come": sl.PyramidDrop(keep=[0.75, 0.5, 0.25], positions="keep"),
     "the same, positions renumbered": sl.PyramidDrop(keep=[0.75, 0.5, 0.25], positions="renumber"),
+}
+OF_VIDEOS = {
+    "videos: a cut at the entry": sl.Uniform(keep=0.4, scope="frame", positions="keep"),
+    "videos: a cut at the entry by the tower's attention": sl.FasterVLM(keep=5, positions="keep"),
+    "videos: cuts by the attention of layers to come": sl.PyramidDrop(keep=[0.75, 0.5, 0.25], positions="keep"),
 }
 RENUMBERED = ("the same, positions without gaps", "the same, positions renumbered")
 
@@ -124,15 +129,28 @@ class Check:
         self.decoder: LayerLoop | Decoder = (LayerLoop if is_recurrent(model, family) else Decoder)(model, family)
         self.base = base
         self.pictures = Pictures(model, base, family)
-        self.batch = self._prompts(ROWS)
-        try:
-            with torch.no_grad():
-                model(**self.batch.inputs)
-        except Exception as error:
-            raise sl.UnsupportedModel(
-                f"the stock {type(model).__name__} does not run on the prompt made for it here: {with_kind(error)}; "
-                "look at the config, and at image_token, grids, sizes and packer of the family"
-            ) from error
+        self.batch = self._running(self.pictures)
+
+    def _running(self, pictures: Pictures) -> Prompts:
+        """A batch that the stock model runs on.
+
+        Raises:
+            UnsupportedModel: it runs on none that is known here.
+        """
+        tried = []
+        for apart in (False, True)[: pictures.frames]:
+            batch = make_prompts(self.model, self.base, self.family, pictures, ROWS, apart)
+            try:
+                with torch.no_grad():
+                    self.model(**batch.inputs)
+            except Exception as error:  # a video may stand in another way in the prompts of this model
+                tried.append(with_kind(error))
+            else:
+                return batch
+        raise sl.UnsupportedModel(
+            f"the stock {type(self.model).__name__} does not run on prompts with {pictures.kind}s made for it here: "
+            f"{'; '.join(tried)}; look at the config, and at {pictures.kind}_token, grids, sizes, packer of the family"
+        )
 
     def _prompts(self, rows: Any) -> Prompts:
         return make_prompts(self.model, self.base, self.family, self.pictures, rows)
@@ -142,10 +160,18 @@ class Check:
         found = [self._told("keeping every token", self._identity)]
         for what, strategy in METHODS.items():
             if not (self.family.mrope and what in RENUMBERED):
-                found.append(self._told(what, lambda s=strategy: self._equals_the_oracle(s)))
+                found.append(self._told(what, lambda s=strategy: self._equals_the_oracle(s, self.batch)))
         found.append(self._told("a row of a batch is the row alone", self._rows_alone))
         found.append(self._told("merging inside the tower runs", self._merges))
-        return found
+        return found + (self._of_videos() if self.family.video_token is not None else [])
+
+    def _of_videos(self) -> list[Outcome]:
+        try:
+            batch = self._running(Videos(self.model, self.base, self.family))
+        except sl.UnsupportedModel as error:
+            return [Outcome("videos", "fails", one_line(error))]
+        checks = OF_VIDEOS.items()
+        return [self._told(what, lambda s=strategy: self._equals_the_oracle(s, batch)) for what, strategy in checks]
 
     def _told(self, what: str, check: Any) -> Outcome:
         try:
@@ -170,8 +196,8 @@ class Check:
             after = self.model(**inputs).logits
         return "" if torch.equal(before, after) else f"logits differ by {_far(before, after):.1e}"
 
-    def _equals_the_oracle(self, strategy: sl.Strategy) -> str:
-        inputs, visual, prompt = self.batch.inputs, self.batch.visual, self.batch.visual.shape[1]
+    def _equals_the_oracle(self, strategy: sl.Strategy, batch: Prompts) -> str:
+        inputs, visual, prompt = batch.inputs, batch.visual, batch.visual.shape[1]
         with sl.apply(self.model, strategy) as run:
             out = self.model.generate(
                 **inputs,
@@ -183,7 +209,7 @@ class Check:
             )
             report = run.reports[0]
             prefill = self.model(**self._placed(inputs)).logits
-        full = self._placed(self.batch.continued(out.sequences))
+        full = self._placed(batch.continued(out.sequences))
         renumber = strategy.positions == "renumber"
         length = full["input_ids"].shape[1]
         cuts = cuts_of(report, visual, len(self.decoder.layers), full.get("position_ids"), renumber, length)

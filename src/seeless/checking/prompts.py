@@ -1,9 +1,9 @@
 """Prompts with pictures for a tiny model, as raw tensors: no processor, no tokenizer."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -56,19 +56,27 @@ class Pictures:
         UnsupportedModel: its `get_image_features` takes none of the forms that are known.
     """
 
+    kind: Literal["image", "video"] = "image"
+    pixels = "pixel_values"
+    frames = 1  # of every picture
+
     def __init__(self, model: Any, base: Any, family: sl.Family) -> None:
         self.base, self.family, self.config = base, family, model.config
-        self.asked = set(inspect.signature(base.get_image_features).parameters)
+        self.encode = getattr(base, f"get_{self.kind}_features", None)
+        self.asked = set(inspect.signature(self.encode or base.get_image_features).parameters)
         self.form = self._known_form()
 
     def arguments(self, numbers: list[int]) -> dict[str, Any]:
-        """`get_image_features`' arguments for some pictures, by their numbers."""
+        """The base model's arguments for some pictures, by their numbers."""
         return self.form(numbers)
 
     def tokens(self, number: int) -> int:
         """Visual tokens that the stock model makes of a picture."""
         with torch.no_grad():
-            features = self.base.get_image_features(**self.arguments([number]))
+            if self.encode is None:  # videos that are encoded as images are
+                features = self.base.get_image_features(self.arguments([number])[self.pixels])
+            else:
+                features = self.encode(**self.arguments([number]))
         features = getattr(features, "pooler_output", features)
         parts = [features] if isinstance(features, torch.Tensor) else features
         return sum(part.shape[:-1].numel() for part in parts)
@@ -84,12 +92,14 @@ class Pictures:
             else:
                 return form
         raise sl.UnsupportedModel(
-            f"get_image_features of {type(self.base).__name__} takes pictures in none of the {len(tried)} forms known "
-            f"here ({'; '.join(dict.fromkeys(tried))}); look at grids, sizes and packer of the family"
+            f"get_{self.kind}_features of {type(self.base).__name__} takes {self.kind}s in none of the {len(tried)} "
+            f"forms known here ({'; '.join(dict.fromkeys(tried))}); look at grids, sizes and packer of the family"
         )
 
     def _forms(self) -> Iterator[Callable[[list[int]], dict[str, Any]]]:
-        if "image" in self.family.grids:
+        if self.kind in self.family.places:
+            yield self._placed
+        elif self.kind in self.family.grids:
             yield from (self._padded_patches,) if self.family.padded else (self._flat_patches, self._square_patches)
             yield from (self._side_by_side,) if self.family.merging_layer is not None else ()
         elif self.family.packer is not None:
@@ -105,6 +115,10 @@ class Pictures:
         height, width = SIDES[number % len(SIDES)]
         return 2 * merge * height, 2 * merge * width
 
+    def _shown(self, numbers: list[int]) -> list[tuple[tuple[int, int], int]]:
+        """(height, width) in tokens of all pictures, frame by frame, and a number of its own for each."""
+        return [(SIDES[n % len(SIDES)], n + 100 * frame) for n in numbers for frame in range(self.frames)]
+
     def _number(self, path: str) -> float:
         value: Any = self.config
         for name in path.split("."):
@@ -114,12 +128,13 @@ class Pictures:
 
     def _patches(self, numbers: list[int], *shape: int) -> dict[str, Any]:
         sides = [self._sides(number) for number in numbers]
-        pixels = [_noise((h * w, *shape), number) for (h, w), number in zip(sides, numbers, strict=True)]
-        grids = {self.family.grids["image"]: torch.tensor([(1, *side) for side in sides])}
+        own = self.frames
+        pixels = [_noise((own * h * w, *shape), number) for (h, w), number in zip(sides, numbers, strict=True)]
+        grids = {self.family.grids[self.kind]: torch.tensor([(own, *side) for side in sides])}
         more = {}
-        if "image_merge_sizes" in self.asked:  # patches per side that make a token, picture by picture
-            more["image_merge_sizes"] = torch.ones(len(numbers), dtype=torch.long)
-        return {"pixel_values": torch.cat(pixels), **grids, **more}
+        if (sizes := f"{self.kind}_merge_sizes") in self.asked:  # patches per side that make a token
+            more[sizes] = torch.ones(len(numbers), dtype=torch.long)
+        return {self.pixels: torch.cat(pixels), **grids, **more}
 
     def _flat_patches(self, numbers: list[int]) -> dict[str, Any]:
         tower = self.config.vision_config
@@ -144,10 +159,27 @@ class Pictures:
 
     def _side_by_side(self, numbers: list[int]) -> dict[str, Any]:
         """One row of patches, of which tower and projector each make one of four."""
-        patch, sides = self.config.vision_config.patch_size, [SIDES[number % len(SIDES)] for number in numbers]
-        parts = [_noise((1, 3, patch, patch * 16 * h * w), n) for (h, w), n in zip(sides, numbers, strict=True)]
-        grids = {self.family.grids["image"]: torch.tensor([(4 * h, 4 * w) for h, w in sides])}
-        return {"pixel_values": torch.cat(parts, -1), **grids}
+        patch, shown = self.config.vision_config.patch_size, self._shown(numbers)
+        sides = [side for side, _ in shown]
+        parts = [_noise((1, 3, patch, patch * 16 * h * w), seed) for (h, w), seed in shown]
+        grids = {self.family.grids[self.kind]: torch.tensor([(4 * h, 4 * w) for h, w in sides])}
+        return {self.pixels: torch.cat(parts, -1), **grids}
+
+    def _placed(self, numbers: list[int]) -> dict[str, Any]:
+        """In one batch with the column and row of every patch, -1 behind them."""
+        width = 3 * self.config.vision_config.patch_size**2
+        merge = int(self._number(str(self.family.merge)))
+        shown, most = self._shown(numbers), max(merge * merge * high * wide for high, wide in SIDES)
+        pixels, places = torch.zeros(len(shown), most, width), torch.full((len(shown), most, 2), -1)
+        for place, ((high, wide), seed) in enumerate(shown):
+            count = merge * high * merge * wide
+            pixels[place, :count] = _noise((count, width), seed).sigmoid()
+            rows, columns = torch.meshgrid(torch.arange(merge * high), torch.arange(merge * wide), indexing="ij")
+            places[place, :count] = torch.stack([columns, rows], -1).flatten(0, 1)
+        given = {self.pixels: pixels, self.family.places[self.kind]: places}
+        if self.kind == "video" and self.family.frames is not None:
+            given[self.family.frames] = torch.full((len(numbers),), self.frames)
+        return given
 
     # Pictures as pixels.
 
@@ -189,10 +221,34 @@ class Pictures:
         return {"pixel_values": pixels, "image_sizes": torch.tensor(chosen)}
 
 
-def make_prompts(model: Any, base: Any, family: sl.Family, pictures: Pictures, rows: list[list[int]]) -> Prompts:
-    """A batch of unequal rows, padded on the left: numbers of words and, between them, of pictures."""
-    config = model.config
-    place = _placeholder(config, family)
+class Videos(Pictures):
+    """Random videos in the form in which a model takes them."""
+
+    kind = "video"
+    pixels = "pixel_values_videos"
+    frames = 2
+
+    def _forms(self) -> Iterator[Callable[[list[int]], dict[str, Any]]]:
+        if self.kind in self.family.grids or self.kind in self.family.places:
+            yield from super()._forms()
+        else:
+            yield self._stacked
+
+    def _stacked(self, numbers: list[int]) -> dict[str, Any]:
+        side, own = self._side(), self.frames
+        return {self.pixels: torch.stack([_noise((own, 3, side, side), number) for number in numbers])}
+
+
+def make_prompts(
+    model: Any, base: Any, family: sl.Family, pictures: Pictures, rows: Sequence[list[int]], apart: bool = False
+) -> Prompts:
+    """A batch of unequal rows, padded on the left: numbers of words and, between them, of pictures.
+
+    Args:
+        apart: whether every frame of a video stands alone, with a word before it.
+    """
+    config, kind = model.config, pictures.kind
+    place = _placeholder(config, family, kind)
     before, after = (_marker(config, end) for end in ("start", "end"))
     texts, used = [], [row[1::2] for row in rows]
     for row in rows:
@@ -200,7 +256,9 @@ def make_prompts(model: Any, base: Any, family: sl.Family, pictures: Pictures, r
         text: list[int] = []
         for which, part in enumerate(row):
             if which % 2:
-                text += [*before, *[place] * pictures.tokens(part), *after]
+                frames = pictures.frames if apart else 1
+                one = [*before, *[place] * (pictures.tokens(part) // frames), *after]
+                text += one + [TEXT.start, *one] * (frames - 1)
             else:
                 text += torch.randint(TEXT.start, TEXT.stop, (part,), generator=generator).tolist()
         texts.append(text)
@@ -209,23 +267,26 @@ def make_prompts(model: Any, base: Any, family: sl.Family, pictures: Pictures, r
     mask = torch.tensor([[0] * (longest - len(text)) + [1] * len(text) for text in texts])
     visual = ids == place
     inputs = {"input_ids": ids, "attention_mask": mask}
-    types = visual.long() * int(not family.prefix)
+    types = visual.long() * int(not family.prefix) * (2 if kind == "video" else 1)
     taken = inspect.signature(base.forward).parameters
     inputs |= {name: types for name in TOKEN_TYPES if name in taken}
     if EXPERT_TYPES in taken:
         inputs[EXPERT_TYPES] = torch.isin(ids, torch.tensor([place, *before, *after])).long()
     if numbers := [number for row in used for number in row]:
         inputs |= pictures.arguments(numbers)
+        if kind == "video" and "video_second_per_grid" in taken:
+            inputs["video_second_per_grid"] = torch.ones(len(numbers))
     return Prompts(inputs, visual, int(family.prefix))
 
 
-def _placeholder(config: Any, family: sl.Family) -> int:
-    for name in (family.image_token, "image_token_index"):
+def _placeholder(config: Any, family: sl.Family, kind: str) -> int:
+    own = family.image_token if kind == "image" else str(family.video_token)
+    for name in (own, f"{kind}_token_index"):
         if isinstance(token := getattr(config, name, None), int) and token < VOCABULARY:
             return token
     raise sl.UnsupportedModel(
-        f"{type(config).__name__} has no {family.image_token!r}; image_token of the family is the config's attribute "
-        "with the id of a picture's placeholder"
+        f"{type(config).__name__} has no {own!r}; {kind}_token of the family is the config's attribute with the id of "
+        f"the placeholder of {kind}s"
     )
 
 

@@ -18,8 +18,8 @@ def check_family(
 ) -> None:
     """Check a family of models on a tiny random one, made from a config, against the same model with masked tokens.
 
-    Nothing but the config is read. Cuts at the entry and between layers, prompts and answers, unequal rows of a batch;
-    no videos, and of merging inside the tower only that it runs. Ends with 1 if anything fails.
+    Nothing but the config is read. Cuts at the entry and between layers, of images and videos, prompts and answers,
+    unequal rows of a batch; of merging inside the tower only that it runs. Ends with 1 if anything fails.
     """
     load_plugins(plugin or [])
     from seeless.checking import family as checking

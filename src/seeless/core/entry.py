@@ -66,10 +66,9 @@ class Reducer:
         for kind in view.kinds:
             tower_looks(stages, describe_tower(view, kind))
         self.hooks = HookSet(everywhere=True)
-        self.active = False
+        self.active = self.masks_checked = False
         self.running = Running()
         self.prompt_length = prompt_length
-        self.masks_checked = False
 
     def attach(self) -> None:
         HookSet.sweep()
@@ -77,7 +76,7 @@ class Reducer:
         looks = partial(tower_looks, self.stages)
         noting = Noting(self.view, self.tower, tower_reads(self.stages), looks, self.self_check, self._note)
         try:
-            for kind in self.view.kinds:
+            for kind in ("image",) if self.view.videos_as_images else self.view.kinds:
                 self.hooks.around(base, f"get_{kind}_features", partial(self._run_features, noting, kind))
             if model is not base:
                 self.hooks.around(model, "forward", self._run_model)
@@ -182,9 +181,10 @@ class Reducer:
     def _run_features(self, noting: Noting, kind: Kind, below: Callable, args: tuple, kwargs: dict) -> Any:
         if not noting.here.busy:
             self._begin()
-        if self.running.current() is None and is_bare(self.view.base, "forward"):
+        if (frame := self.running.current()) is None and is_bare(self.view.base, "forward"):
             raise UnsupportedModel(PASSED_BY.format(part=type(self.view.base).__name__))
-        return noting.run(kind, below, args, kwargs, inside=self.running.current() is not None)
+        own = kind if frame is None else self.view.encoded_kind(kind, args, kwargs, frame.given or {})
+        return noting.run(own, below, args, kwargs, inside=frame is not None)
 
     def _note(self, kind: Kind, note: Note) -> None:
         frame = self.running.current()

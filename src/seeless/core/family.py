@@ -8,11 +8,10 @@ from typing import Any, Literal, get_args, get_origin
 import torch
 from torch import nn
 
-from seeless.core.host import FEATURE_LAYERS, feature_layer_in
-from seeless.core.layer_kinds import RECURRENT, LayerKinds
+from seeless.core.layer_kinds import LayerKinds
 from seeless.core.rotary import Rotary
+from seeless.core.tower_parts import TowerParts, follow
 from seeless.errors import UnsupportedModel, did_you_mean
-from seeless.tower import UNREAD
 
 Kind = Literal["image", "video"]
 Merged = Literal["blocks", "consecutive"]
@@ -38,6 +37,11 @@ class Family:
         merge: path in the config to the patches per side that make one token, or to that number's inverse.
         video_merge: the same for the frames of videos, or their number itself, where the model pools them after the
             tower.
+        merged_frames: of how many frames of a video the model makes one behind the tower's layers, or the path in the
+            config to that number.
+        frames_attend: whether patches of those frames see each other in the tower.
+        left_out: argument of the base that says of every token of the videos whether it stays (True), where a processor
+            leaves some out.
         tokens: attribute of the config with the number of tokens per picture, where that decides the merge.
         merged: whether a token's patches are a square "blocks" of the picture, or stand "consecutive" in the tower.
         projected: whether the projector takes in one vector per token; else `vision_features` are what it gives.
@@ -99,6 +103,9 @@ class Family:
     class_token_towers: tuple[str, ...] = ("clip_vision_model",)
     merge: str | None = None
     video_merge: str | int | None = None
+    merged_frames: str | int | None = None
+    frames_attend: bool = False
+    left_out: str | None = None
     tokens: str | None = None
     merged: Merged = "blocks"
     projected: bool = True
@@ -179,15 +186,7 @@ def unwrap(model: nn.Module) -> nn.Module:
             return model
 
 
-def _follow(module: nn.Module, path: str) -> Any:
-    for name in path.split("."):
-        module = getattr(module, name, None)  # type: ignore[assignment]
-        if module is None:
-            return None
-    return module
-
-
-class ModelView(LayerKinds):
+class ModelView(LayerKinds, TowerParts):
     """The parts of one model, found by its family's names.
 
     Raises:
@@ -199,12 +198,12 @@ class ModelView(LayerKinds):
         self.config: Any = model.config
         self.packed: dict = {}  # images that were laid out before, by what decides about it
         self.turning: dict[int, bool] = {}  # layers that were tried: whether they turn queries and keys by position
-        base = model if _follow(model, family.language_model) is not None else _follow(model, family.base)
+        base = model if follow(model, family.language_model) is not None else follow(model, family.base)
         if base is None:
             raise UnsupportedModel(f"{type(model).__name__} has no {family.base!r}; is it a {family.title} model?")
         self.base: Any = base
         self.language_model: Any = self._part(base, family.language_model)
-        inner = _follow(self.language_model, "model")  # a causal LM with a head instead of the bare decoder
+        inner = follow(self.language_model, "model")  # a causal LM with a head instead of the bare decoder
         if not hasattr(self.language_model, family.layers) and inner is not None:
             self.language_model = inner
         self.layers: Any = self._part_of_decoder(family.layers)
@@ -215,21 +214,21 @@ class ModelView(LayerKinds):
         self.window = self._window()
         self._check_causal()
         self._refuse_compiled_layers()
-        self._seen = {path: _follow(self.base, path) for path in self._paths()}
+        self._seen = {path: follow(self.base, path) for path in self._paths()}
 
     def _paths(self) -> list[str]:
         family, inner = self.family, self.family.language_model
-        if self.language_model is not _follow(self.base, inner):
+        if self.language_model is not follow(self.base, inner):
             inner = f"{inner}.model"
         own = [f"{inner}.{path}" for path in (family.layers, family.rotary)]
         return [inner, *own, family.tower, family.video_tower or family.tower, family.projector]
 
     def replaced(self) -> str | None:
         """The path of a part that is another module now than it was; None if all are the same."""
-        return next((path for path, part in self._seen.items() if _follow(self.base, path) is not part), None)
+        return next((path for path, part in self._seen.items() if follow(self.base, path) is not part), None)
 
     def _part(self, owner: nn.Module, path: str) -> Any:
-        part = _follow(owner, path)
+        part = follow(owner, path)
         if part is None:
             raise UnsupportedModel(
                 f"{type(owner).__name__} has no {path!r}, which every {self.family.title} model of the supported "
@@ -238,7 +237,7 @@ class ModelView(LayerKinds):
         return part
 
     def _part_of_decoder(self, path: str) -> Any:
-        part = _follow(self.language_model, path)
+        part = follow(self.language_model, path)
         if part is None:
             raise UnsupportedModel(
                 f"the decoder of this {self.family.title} model, {type(self.language_model).__name__}, has no "
@@ -288,92 +287,26 @@ class ModelView(LayerKinds):
         asked = (inspect.signature(type(part).forward).parameters.get("position_ids") for part in parts)
         return any(name is not None and name.default is name.empty for name in asked)
 
-    def tower(self, kind: str) -> Any:
-        """The tower of images or videos."""
-        return self._towers[kind]
-
-    def tower_layers(self, kind: str) -> Any:
-        """Its layers."""
-        tower = self._towers[kind]
-        if not self.family.tower_layers:
-            return ()
-        for path in self.family.tower_layers:
-            if (layers := _follow(tower, path)) is not None:
-                return layers
-        raise UnsupportedModel(f"{type(tower).__name__} has none of {self.family.tower_layers}")
-
-    def tower_attends(self, kind: str, index: int) -> bool:
-        """Whether a tower layer has attention; else it convolves over the grid of patches."""
-        kinds = getattr(self._towers[kind].config, "layer_types", None)
-        return not kinds or kinds[index] not in RECURRENT
-
-    def tapped_layers(self, kind: str, choice: int | list[int] | None = None) -> list[int]:
-        """The tower layers whose output the projector takes; -1 is the embeddings.
-
-        Args:
-            choice: indices among the tower's hidden states, `vision_feature_layer`; None = the config's.
-        """
-        states = len(self.tower_layers(kind)) + 1
-        if choice is None:
-            choice = feature_layer_in({name: getattr(self.config, name, None) for name in FEATURE_LAYERS})
-        choice = -1 if choice is None else choice
-        chosen = [choice] if isinstance(choice, int) else choice
-        return [index % states - 1 for index in chosen]
-
-    @property
-    def tower_readers(self) -> list[nn.Module]:
-        """Modules of the tower that take in what layers before the last give, for the decoder."""
-        if self.family.tower_readers is None:
-            return []
-        return list(self._part(self._towers["image"], self.family.tower_readers))
-
     @property
     def final_norm(self) -> Any:
         """The norm before the head."""
         return self._part(self.language_model, self.family.final_norm)
 
     @property
-    def has_class_token(self) -> bool:
-        return self.config.vision_config.model_type in self.family.class_token_towers
-
-    def refuse_unread(self) -> UnsupportedModel:
-        """The error for a question to a tower whose layers the family does not name."""
-        return UnsupportedModel(UNREAD)
-
-    @property
-    def tower_heads(self) -> int:
-        config = self.config.vision_config
-        return config.num_attention_heads if hasattr(config, "num_attention_heads") else config.num_heads
-
-    @property
-    def merge(self) -> int | None:
-        """Patches per side that make one token, where the config says so."""
-        return None if self.family.merge is None else self._number(self.family.merge)
-
-    def _number(self, path: str) -> int:
-        value = self.config
-        for name in path.split("."):
-            value = getattr(value, name)
-        if isinstance(value, list | tuple):  # of height and width
-            if len(set(value)) > 1:
-                raise UnsupportedModel(
-                    f"{path} of this {self.family.title} model is {list(value)}, but tokens are squares"
-                )
-            value = value[0]
-        return round(1 / value) if value < 1 else int(value)
-
-    def block(self, kind: str, patches: int) -> int:
-        """Patches per side that make one token, of a picture of so many patches."""
-        family = self.family
-        if kind == "video" and family.video_merge is not None:
-            return family.video_merge if isinstance(family.video_merge, int) else self._number(family.video_merge)
-        if family.tokens is not None:
-            return round((patches / getattr(self.config, family.tokens)) ** 0.5)
-        return self.merge or 1
-
-    @property
     def takes_videos(self) -> bool:
         return self.family.video_token is not None
+
+    @cached_property
+    def videos_as_images(self) -> bool:
+        """Whether the model encodes videos by its method for images."""
+        return self.takes_videos and not hasattr(self.base, "get_video_features")
+
+    def encoded_kind(self, kind: Kind, args: tuple, kwargs: dict, given: dict) -> Kind:
+        """What the method for `kind` is called with: videos, if it encodes them, too, and `given`, the base model's
+        arguments, has them."""
+        videos = given.get("pixel_values_videos") if self.videos_as_images else None
+        pixels = args[0] if args else kwargs.get("pixel_values")
+        return "video" if videos is not None and pixels is videos else kind
 
     @property
     def kinds(self) -> tuple[Kind, ...]:

@@ -114,7 +114,8 @@ class Noting:
             vision.given = features
         if not sizes and not vision.patches:
             vision.patches = same_sized(view, vision, lengths(features))
-        videos = given["pixel_values_videos"].shape[0] if kind == "video" else 0
+        pixels = given["pixel_values" if view.videos_as_images else "pixel_values_videos"] if kind == "video" else ()
+        videos = len(pixels)
         note = Note(kind, lengths(features), vision, sizes, packed[0] if packed else None, videos)
         if self.tower is not None:
             note.images(fetch(note.wanted()))

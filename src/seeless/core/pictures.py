@@ -117,15 +117,18 @@ class Pictures:
     Args:
         kinds: of pictures the forward gets.
         notes: per kind, the note and how often the features of every row are repeated, once the tower ran.
+        left_out: `[tokens of all videos]` bool, True on those that stay, where a processor leaves some out; None: all.
     """
 
     kinds: list[Kind]
     notes: dict[Kind, tuple[Note, int]] = field(default_factory=dict)
+    left_out: torch.Tensor | None = None
 
     def wanted(self) -> dict[str, torch.Tensor]:
         """What `layout` needs on the host."""
         notes = {kind: self.notes[kind][0] for kind in self.kinds}
-        return {f"{kind}:{name}": x for kind, note in notes.items() for name, x in note.wanted().items()}
+        wanted = {f"{kind}:{name}": x for kind, note in notes.items() for name, x in note.wanted().items()}
+        return wanted if self.left_out is None else {**wanted, "left_out": self.left_out}
 
     def layout(self, masks: Mapping[Kind, np.ndarray], valid: np.ndarray | None, runs: bool, host: Mapping) -> Layout:
         """Where they are; `masks` per kind, and `valid`, `[batch, seq]` bool, are True on placeholders and on tokens
@@ -135,7 +138,10 @@ class Pictures:
             note, repeats = self.notes[kind]
             own = {name.removeprefix(f"{kind}:"): x for name, x in host.items() if name.startswith(f"{kind}:")}
             mask = masks[kind] if valid is None else masks[kind] & valid
-            images = _repeated(note.images(own), mask, repeats)
+            images = note.images(own)
+            if kind == "video" and "left_out" in host:
+                images = _staying(images, host["left_out"])
+            images = _repeated(images, mask, repeats)
             kinds.append(Placeholders(mask, images, base, runs and kind == "image"))
             base += note.vision.count
         return Layout(kinds)
@@ -143,6 +149,13 @@ class Pictures:
     @property
     def vision(self) -> Vision:
         return Vision([self.notes[kind][0].vision for kind in self.kinds])
+
+
+def _staying(images: list[Image], stays: np.ndarray) -> list[Image]:
+    """The images with those of their tokens that stay, `[tokens of all]` bool."""
+    ends = np.cumsum([len(image) for image in images])
+    pairs = zip(images, np.split(stays.astype(bool), ends[:-1]), strict=True)
+    return [replace(image, crop=image.crop[own], patch=image.patch[own]) for image, own in pairs if own.any()]
 
 
 def _repeated(images: list[Image], mask: np.ndarray, repeats: int) -> list[Image]:
@@ -176,6 +189,8 @@ def find_pictures(given: dict, view: ModelView | None = None) -> Pictures | None
             pictures.notes[kind] = read_note(ready[kind])
         elif any(given.get(name) is not None for name in PIXELS[kind]):
             pictures.kinds.append(kind)
+    if view is not None and view.family.left_out is not None:
+        pictures.left_out = given.get(view.family.left_out)
     if view is not None and (unknown := [kind for kind in pictures.kinds if kind not in view.kinds]):
         raise UnsupportedModel(
             f"{view.family.title} models get {unknown[0]}s here in a way that seeless does not know; pass their frames "
@@ -234,10 +249,20 @@ def geometry(view: ModelView, kind: Kind, given: dict) -> dict[str, torch.Tensor
     return {name: torch.as_tensor(given[name])}
 
 
+def frames_in_one(view: ModelView, kind: Kind, host: Mapping[str, np.ndarray]) -> list[int] | None:
+    """Of every picture that comes out of the tower, the frames of a video that it is made of; None if of one each."""
+    most = view.merged_frames
+    if kind == "image" or most == 1:
+        return None
+    given = host[view.family.grids[kind]][:, 0].tolist()
+    return [min(most, t - first) for t in given for first in range(0, t, most)]
+
+
 def given_grids(view: ModelView, kind: Kind, host: Mapping[str, np.ndarray]) -> tuple[Side, ...]:
-    """The patch grids of all pictures, from `geometry`."""
+    """The patch grids of all pictures, from `geometry`; one for all frames of which the model makes one."""
     if (name := view.family.grids.get(kind)) is not None:
-        return tuple((h, w) for *t, h, w in host[name].tolist() for _ in range(*t or (1,)))
+        step = view.merged_frames if kind == "video" else 1
+        return tuple((h, w) for *t, h, w in host[name].tolist() for _ in range(0, t[0] if t else 1, step))
     if (name := view.family.sizes) is not None and name in host:
         patch = view.config.vision_config.patch_size
         return tuple((h // patch, w // patch) for h, w in host[name].tolist())
@@ -255,7 +280,9 @@ def _describe(note: Note, host: Mapping[str, np.ndarray]) -> list[Image]:
     if not vision.patches:
         vision.lay_out(given_grids(view, kind, host))
     if (name := view.family.grids.get(kind)) is not None:
-        frames = host[name][:, 0].tolist() if host[name].shape[1] == 3 else [1] * len(host[name])
+        step = view.merged_frames if kind == "video" else 1
+        frames = (-(-host[name][:, 0] // step)).tolist() if host[name].shape[1] == 3 else [1] * len(host[name])
+        vision.frames = frames_in_one(view, kind, host)
         vision.grids = host[name]
     elif note.geometry and kind == "video" and view.family.frames is not None:
         frames = host[view.family.frames].tolist()

@@ -195,8 +195,9 @@ def _pictures(session: Session, reduced: bool) -> list[Picture]:
     found: list[Picture] = []
     for number, tap in enumerate(session.vision.taps):
         inside = _ran(tap) if reduced else tap.per_layer
-        for side, tokens, seen in zip(tap.sides, tap.projected_tokens, inside, strict=True):
-            found.append(Picture(side, tokens, seen, -1 - number if tap.in_one_sequence else len(found)))
+        apart = tap.frames if tap.frames and not tap.view.family.frames_attend else [1] * len(tap.patches)
+        for side, tokens, seen, frames in zip(tap.sides, tap.projected_tokens, inside, apart, strict=True):
+            found.append(Picture(side, tokens, seen, -1 - number if tap.in_one_sequence else len(found), frames))
     return found
 
 

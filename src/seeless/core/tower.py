@@ -94,9 +94,17 @@ class Merging:
     Args:
         layers: before which tokens merge.
         tap: what is known of this run; its `patches` are empty if all pictures have one size.
+
+    Raises:
+        UnsupportedModel: a token is made of several frames.
     """
 
     def __init__(self, view: ModelView, kind: str, strategy: TowerStrategy, layers: range, tap: VisionTap) -> None:
+        if kind == "video" and view.merged_frames > 1:
+            raise UnsupportedModel(
+                f"{view.family.title} makes one of several frames of a video behind its tower's layers, which merged "
+                "tokens do not fit; use a strategy that acts at the entry"
+            )
         self.view, self.kind, self.strategy, self.layers, self.tap = view, kind, strategy, layers, tap
         self.modules = view.tower_layers(kind)
         self.started = self.merged = self.done = False

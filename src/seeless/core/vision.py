@@ -65,6 +65,7 @@ class VisionTap:
         taken: shape of what the layer that made the features took in, class tokens included, or else the projector.
         entered: (height, width) of every picture's grid where it enters the tower.
         patches, tokens: the same in the layer that made the features, and in the decoder.
+        frames: of every picture, of how many frames of a video it is made behind the layers; None if of one each.
         grids: `[videos or images, 3]`, frames, height and width, where the model is given them.
         given: what enters the decoder: one tensor `[images, ..., dim]`, or one per image; None if nobody may ask.
         source: of every token that enters, the place among those of all pictures that show patches; `NO_PATCH`.
@@ -91,6 +92,7 @@ class VisionTap:
     skipped: int = 0
     patches: tuple[Side, ...] = ()
     tokens: tuple[Side, ...] = ()
+    frames: list[int] | None = None
     grids: np.ndarray | None = None
     given: Any = field(default=None, repr=False)
     source: np.ndarray | None = field(default=None, repr=False)
@@ -108,8 +110,9 @@ class VisionTap:
 
     @property
     def sizes(self) -> list[int]:
-        """Patches of every picture, padding behind them included."""
-        return [self.room or height * width for height, width in self.patches]
+        """Patches of every picture, of all its frames, padding behind them included."""
+        frames = self.frames or [1] * len(self.patches)
+        return [self.room or n * height * width for n, (height, width) in zip(frames, self.patches, strict=True)]
 
     @property
     def count(self) -> int:
@@ -126,8 +129,10 @@ class VisionTap:
 
     @property
     def sides(self) -> list[Side]:
-        """(height, width) of every picture as it enters the tower; of one row where padding, which has no place in the
-        picture, fills it up."""
+        """(height, width) of every picture as it enters the tower, its frames one below the other; of one row where
+        padding, which has no place in the picture, fills it up."""
+        if self.frames is not None:
+            return [(n * height, width) for n, (height, width) in zip(self.frames, self.patches, strict=True)]
         return list(self.entered or self.patches) if self.room is None else [(1, self.room)] * len(self.patches)
 
     @property
@@ -217,11 +222,16 @@ class VisionTap:
 
     def _attention(self, tap: AttentionTap, queries: Asking | None = None) -> torch.Tensor:
         """`[patches, heads]`: from the class token, or from all patches of the piece on average; class tokens out."""
-        lead = int(self.view.has_class_token)
-        return self._patches_alone(tap.attention([size + lead for size in self.sizes], self.seen, queries))
+        lead, pieces = int(self.view.has_class_token), self.sizes
+        if self.frames is not None and not self.view.family.frames_attend:
+            pieces = [h * w for n, (h, w) in zip(self.frames, self.patches, strict=True) for _ in range(n)]
+        return self._patches_alone(tap.attention([size + lead for size in pieces], self.seen, queries))
 
     def _patches_alone(self, patches: torch.Tensor) -> torch.Tensor:
-        """Without class tokens and padding behind patches."""
+        """Without class tokens and padding behind patches; of frames that become one, the mean."""
+        if self.frames is not None:
+            parts = zip(patches.split(self.sizes), self.frames, strict=True)
+            return torch.cat([part.unflatten(0, (n, -1)).mean(0) for part, n in parts])
         if self.view.has_class_token:
             return patches.view(len(self.patches), -1, *patches.shape[1:])[:, 1:].flatten(0, 1)
         if self.room is None:

@@ -11,8 +11,10 @@ FAMILY = Family(
     merged="consecutive",
     projected=False,
     grids={"image": "image_grid_thw", "video": "video_grid_thw"},
+    video_token="video_token_id",
+    merged_frames="vision_config.temporal_merge_size",
     mrope=True,
     layer_inputs=("moe_mm_token_type_ids", "moe_mm_token_type_ids"),
     modal_experts=("text_moe", "vision_moe"),
-    note="no videos: two frames make one token",
+    note="two frames of a video make one; they are one frame to the scopes",
 )

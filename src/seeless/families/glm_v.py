@@ -8,6 +8,6 @@ FAMILY = replace(
     QWEN2_VL,
     title="GLM-4.1V to 4.6V, GLM-OCR",
     model_types=("glm4v", "glm4v_moe", "glm46v", "glmga", "glm_ocr"),
-    video_token=None,
-    note="no videos: their frames have the placeholders of images",
+    video_token="image_token_id",
+    note="frames of a video have the placeholders of images, so the model takes no images beside videos",
 )

@@ -9,6 +9,9 @@ FAMILY = Family(
     tower_layers=("layers",),
     merge="vision_config.merge_kernel_size",
     projected=False,
-    grids={"image": "image_grid_thw"},
-    note="no videos: their frames are averaged four by four",
+    grids={"image": "image_grid_thw", "video": "video_grid_thw"},
+    video_token="video_token_id",
+    merged_frames="vision_config.pos_emb_time",
+    frames_attend=True,
+    note="four frames of a video are averaged to one, which is a video of its own to the scopes",
 )

@@ -8,5 +8,6 @@ FAMILY = Family(
     class_token_towers=(),
     tower_layers=(),
     projected=False,
-    note="its tower, of timm, is not read and not counted; every tile is an image of its own; no videos",
+    video_token="video_token_id",
+    note="its tower, of timm, is not read and not counted; every tile is an image of its own",
 )

@@ -9,6 +9,9 @@ FAMILY = Family(
     projector="projector",
     merged="consecutive",
     projected=False,
-    grids={"image": "image_grid_thw"},
-    note="no videos: their processor drops tokens of its own. Merging inside the tower needs a patch to a token",
+    grids={"image": "image_grid_thw", "video": "video_grid_thw"},
+    video_token="video_token_id",
+    left_out="video_compression_mask",
+    note="of videos the processor leaves tokens out before, and budgets count the rest; merging inside the tower needs "
+    "a patch to a token",
 )
