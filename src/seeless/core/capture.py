@@ -17,8 +17,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from seeless.core.cache import held_keys
-from seeless.core.hooks import past_seams
-from seeless.core.host import CACHE_NAMES, AttentionInterface, attention_options, cache_in
+from seeless.core.hooks import HookSet, is_bare, past_seams
+from seeless.core.host import CACHE_NAMES, VALUES, AttentionInterface, attention_options, cache_in
 from seeless.core.sharding import check_whole, leave
 from seeless.errors import UnsupportedModel
 
@@ -201,6 +201,27 @@ class _WithoutDropout(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
+def _without_values(layer: nn.Module, check: bool, hooks: HookSet) -> None:
+    """Have the layer's attention make no values, which nobody reads: what they would be is left undefined.
+
+    Projections that anybody has wrapped, hooked or moved make theirs, and attention that is to be checked needs them.
+    """
+    for part in layer.modules():
+        kernel, values = (
+            getattr(getattr(part, "config", None), "_attn_implementation", None),
+            getattr(part, VALUES, None),
+        )
+        if check and (type(part), kernel) not in _checked:
+            continue
+        if (
+            type(values) is nn.Linear
+            and is_bare(values, "forward")
+            and not (values._forward_pre_hooks or values._forward_hooks)
+        ):
+            wide, weight = values.out_features, values.weight
+            hooks.override(values, "forward", lambda x, wide=wide, weight=weight: weight.new_empty(*x.shape[:-1], wide))
+
+
 class _Peek:
     """A KV cache that shows what it holds, and keeps nothing.
 
@@ -251,9 +272,14 @@ def run_ahead(layer: nn.Module, hidden: torch.Tensor, args: tuple, kwargs: dict,
     if (cache := cache_in(kwargs)) is not None:
         kwargs = {**kwargs, **{name: _Peek(cache, past) for name in CACHE_NAMES if name in kwargs}}
     kwargs = {name: copy(x) if isinstance(x, MutableMapping) else x for name, x in kwargs.items()}  # layers write there
-    with _WithoutDropout(), Capture({0: layer}, note, check, ahead=True):
-        try:
+    hooks = HookSet()
+    try:
+        _without_values(layer, check, hooks)
+        with _WithoutDropout(), Capture({0: layer}, note, check, ahead=True):
             past_seams(layer, "forward")(hidden, *args, **kwargs)  # those belong to the layer's own run
-        except Reached as reached:
-            leave(layer, reached.module)
+    except Reached as reached:
+        leave(layer, reached.module)
+    finally:
+        hooks.over = True
+        hooks.remove()
     return calls[0] if calls else None

@@ -102,6 +102,9 @@ def attention_options(module: str, given: Mapping[str, Any]) -> AttentionOptions
     )
 
 
+VALUES = "v_proj"  # attention modules' projection to values, where these have one of their own
+
+
 def all_logits(given: dict[str, Any]) -> dict[str, Any]:
     """A decoder's arguments, told to leave out no token on its own: some give up all but the last in late layers."""
     return {**given, "logits_to_keep": 0} if "logits_to_keep" in given else given
