@@ -116,3 +116,11 @@ def test_on_a_model(tiny, variant):
     plain = model(**inputs).logits
     with sl.apply(model, sl.DivPrune(keep=1.0)):
         assert torch.equal(model(**inputs).logits, plain)
+
+
+def test_without_a_table_the_same_tokens_are_chosen(monkeypatch):
+    monkeypatch.setattr("seeless.ops.farthest.PIECE", 500)
+    for seed in range(8):
+        features = torch.randn(2, 90, 16, generator=torch.Generator().manual_seed(seed))
+        features[:, 40:60] = features[:, :20]  # some are equal
+        assert torch.equal(farthest_points(features, 70, table=0), farthest_points(features, 70))

@@ -86,6 +86,17 @@ def test_clusters(units, tokens, seed, data):
         assert torch.equal(alone[0][0], cluster[unit]) and torch.equal(alone[1][0], centre[unit])
 
 
+@pytest.mark.parametrize("piece", [1, 150, 1 << 20])
+@pytest.mark.parametrize("table", [0, 1 << 26])
+def test_clusters_in_pieces_and_without_a_table_are_the_same(monkeypatch, table, piece):
+    for seed in range(5):
+        x, noise = random(seed, 2, 60, 5), torch.rand(60, generator=torch.Generator().manual_seed(seed))
+        whole = density_peaks(x, 7, noise)
+        with monkeypatch.context() as patch:
+            patch.setattr("seeless.ops.clustering.PIECE", piece)
+            assert all(map(torch.equal, density_peaks(x, 7, noise, table=table), whole))
+
+
 @pytest.mark.parametrize("tokens", [1, 2, 9])
 def test_clusters_of_equal_tokens(tokens):
     """Nothing but noise decides, every centre has a token, and nothing is lost."""

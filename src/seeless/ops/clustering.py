@@ -2,8 +2,13 @@
 
 import torch
 
+TABLE = 67_108_864  # most distances that are held at once, 256 MiB in float32
+PIECE = 8_388_608  # most that are worked on at once
 
-def density_peaks(features: torch.Tensor, count: int, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+
+def density_peaks(
+    features: torch.Tensor, count: int, noise: torch.Tensor, table: int = TABLE
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Split tokens into `count` clusters around tokens that are dense, and far from any denser one.
 
     With D the Euclidean distance over sqrt(dim): density = exp(-mean of a token's `count` smallest D^2, its own 0
@@ -14,6 +19,7 @@ def density_peaks(features: torch.Tensor, count: int, noise: torch.Tensor) -> tu
     Args:
         features: `[units, tokens, dim]`.
         count: of clusters, and of neighbours, 1 <= count <= tokens.
+        table: most distances that are held at once; where there are more, they are computed a second time.
         noise: `[tokens]` or `[units, tokens]`, in [0, 1), settles equal densities.
 
     Returns:
@@ -25,13 +31,33 @@ def density_peaks(features: torch.Tensor, count: int, noise: torch.Tensor) -> tu
     >>> cluster.tolist(), centre.tolist()
     ([[0, 0, 0, 1, 1]], [[0, 4]])
     """
-    units, tokens, dim = features.shape
-    distance = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist") / dim**0.5
-    nearest = distance.topk(count, dim=2, largest=False).values
-    density = (-nearest.square().mean(2)).double().exp() + 1e-6 * noise.to(features.device)  # float32 loses the noise
-    denser = density[:, None, :] > density[:, :, None]
-    delta = torch.where(denser, distance, distance.amax((1, 2), keepdim=True)).amin(2)
-    centre = (density * delta).argsort(dim=1, descending=True, stable=True)[:, :count]
-    cluster = distance.gather(1, centre[..., None].expand(-1, -1, tokens)).argmin(1)
+    units, tokens, _ = features.shape
+    size = max(1, PIECE // (units * tokens))
+    kept: list[torch.Tensor] | None = [] if units * tokens**2 <= table else None
+    parts, farthest = [], []
+    for some in features.split(size, dim=1):
+        distance = _distances(some, features)
+        nearest = distance.topk(count, dim=2, largest=False).values
+        parts.append((-nearest.square().mean(2)).double().exp())
+        farthest.append(distance.amax((1, 2)))
+        if kept is not None:
+            kept.append(distance)
+    density = torch.cat(parts, 1) + 1e-6 * noise.to(features.device)  # float32 loses the noise
+    largest = torch.stack(farthest).amax(0)[:, None, None]
+    deltas = []
+    for place, (some, own) in enumerate(zip(features.split(size, dim=1), density.split(size, dim=1), strict=True)):
+        distance = _distances(some, features) if kept is None else kept[place]
+        deltas.append(torch.where(density[:, None, :] > own[:, :, None], distance, largest).amin(2))
+    centre = (density * torch.cat(deltas, 1)).argsort(dim=1, descending=True, stable=True)[:, :count]
+    if kept is None:
+        centres = features.gather(1, centre[..., None].expand(-1, -1, features.shape[2]))
+        joined = [_distances(some, centres).argmin(2) for some in features.split(size, dim=1)]
+    else:
+        joined = [own.gather(2, centre[:, None].expand(-1, own.shape[1], -1)).argmin(2) for own in kept]
     number = torch.arange(count, device=features.device).expand(units, -1)
-    return cluster.scatter(1, centre, number), centre
+    return torch.cat(joined, 1).scatter(1, centre, number), centre
+
+
+def _distances(some: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Euclidean, over the root of the dimension, `[units, some, others]`."""
+    return torch.cdist(some, others, compute_mode="donot_use_mm_for_euclid_dist") / some.shape[2] ** 0.5

@@ -13,6 +13,8 @@ from seeless.ops.topk import top_mask
 from seeless.registry import register
 from seeless.strategy import EntryStrategy, Scope
 
+COSINES_AT_ONCE = 16_777_216
+
 
 @register("visionzip")
 class VisionZip(EntryStrategy):
@@ -117,4 +119,6 @@ class VisionZip(EntryStrategy):
         of_tokens, of_targets = (
             metric.gather(1, x[..., None].expand(-1, -1, metric.shape[-1])) for x in (tokens, targets)
         )
-        return first_of_best(of_tokens @ of_targets.transpose(1, 2))[..., 0]
+        others = of_targets.transpose(1, 2)
+        size = max(1, COSINES_AT_ONCE // targets.numel())
+        return torch.cat([first_of_best(some @ others)[..., 0] for some in of_tokens.split(size, dim=1)], 1)
