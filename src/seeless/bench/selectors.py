@@ -1,8 +1,9 @@
 """What choosing costs: the time every method spends on its decisions, as a share of the prefill, and the memory.
 
 The model is a mid-size random LLaVA on the CPU, sdpa, float32. Its prompts have the fewest equal square images that
-make the number of tokens: 2,048 are two of 32 x 32. Time is what passes inside `reduce`, all stages together; attention
-rows, keys and tower signals are computed there, when they are asked for. Every round times the untouched prefill and
+make the number of tokens: 2,048 are two of 32 x 32. Time is the processor's, which a machine shared with others changes
+little, inside `reduce`, all stages together; attention rows, keys and tower signals are computed there, when they are
+asked for. Every round times the untouched prefill and
 then every method, and a share is the median over rounds of method / prefill within the round. A method's forward ends
 with its last decision. Memory is the largest sum of tensors made and not yet freed inside `reduce`, in a separate run.
 
@@ -40,16 +41,16 @@ class Chosen(Exception):
 
 
 class Stopwatch:
-    """Adds up the seconds spent in its `with` blocks."""
+    """Adds up the processor's seconds in its `with` blocks."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
 
     def __enter__(self) -> None:
-        self.start = time.perf_counter()
+        self.start = time.process_time()
 
     def __exit__(self, *error: Any) -> None:
-        self.seconds += time.perf_counter() - self.start
+        self.seconds += time.process_time() - self.start
 
 
 def images_of(tokens: int) -> tuple[int, int]:
@@ -105,10 +106,10 @@ def strategy_of(name: str) -> sl.Strategy:
 
 @torch.no_grad()
 def forward(model: Any, inputs: dict) -> float:
-    """Seconds of one prefill with cache and the logits of the last position."""
-    start = time.perf_counter()
+    """Seconds of the processor for one prefill with cache and the logits of the last position."""
+    start = time.process_time()
     model(**inputs, use_cache=True, logits_to_keep=1)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def decisions(model: Any, inputs: dict, name: str, watch: AbstractContextManager) -> list[sl.Decision]:
@@ -185,7 +186,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--strategies", nargs="+", metavar="NAME", help="all that are available unless told")
     parser.add_argument("--plugin", type=Path, action="append", default=[], help="file that registers more of them")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--heads", type=int, default=8)
