@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from seeless.families import register_family
     from seeless.registry import available, from_dict, get, register
     from seeless.report import Report, StageReport
+    from seeless.step import Step, StepReader
     from seeless.strategies.cdpruner import CDPruner
     from seeless.strategies.clse import CLSE
     from seeless.strategies.dart import Dart
@@ -70,6 +71,7 @@ else:  # with them come torch and transformers: seconds that `seeless --help` ne
             "seeless.families": ("register_family",),
             "seeless.registry": ("available", "from_dict", "get", "register"),
             "seeless.report": ("Report", "StageReport"),
+            "seeless.step": ("Step", "StepReader"),
             "seeless.strategies.cdpruner": ("CDPruner",),
             "seeless.strategies.clse": ("CLSE",),
             "seeless.strategies.dart": ("Dart",),
@@ -137,6 +139,8 @@ __all__ = [  # noqa: RUF022 (plain order; ruff takes CLSE and EVS for constants)
     "SeelessError",
     "SparseVLM",
     "StageReport",
+    "Step",
+    "StepReader",
     "Strategy",
     "StrategyError",
     "ToMe",

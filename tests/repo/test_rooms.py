@@ -17,7 +17,7 @@ ALLOWED = {
     "ops": ["torch", "seeless.ops"],
     "strategies": [
         "torch",
-        *(f"seeless.{m}" for m in ("ops", "strategy", "two_stage", "context", "tower", "decision", "budget")),
+        *(f"seeless.{m}" for m in ("ops", "strategy", "two_stage", "step", "context", "tower", "decision", "budget")),
         *("seeless.registry", "seeless.errors"),
     ],
     "families": [
@@ -38,7 +38,7 @@ ALLOWED = {
         ),  # relevance.py: a text tower
         *(f"transformers.{name}" for name in ("SiglipVisionModel", "Siglip2VisionModel")),  # pooling_head.py: its head
         "transformers.vision_utils",  # the order in which a tower with attention windows takes its patches
-        *(f"seeless.{m}" for m in ("core", "ops", "strategy", "context", "tower", "decision", "faults")),
+        *(f"seeless.{m}" for m in ("core", "ops", "strategy", "step", "context", "tower", "decision", "faults")),
         *(f"seeless.{m}" for m in ("report", "flops", "errors")),
     ],
     "pixels": ["PIL", "numpy", "av", "pillow_heif", "seeless.pixels", "seeless.errors"],

@@ -20,6 +20,7 @@ from transformers.cache_utils import (
 
 from seeless.core.host import EMPTY_LAYERS
 from seeless.core.transfer import fetch
+from seeless.core.visual_columns import VisualColumns
 from seeless.errors import InputError, UnsupportedModel
 
 _RECORD = "_seeless_record"
@@ -109,6 +110,7 @@ class CacheRecord:
         keeper: the handle.
         overrun: whether recurrent layers have run over padding behind the tokens of some row.
         since: tokens cached after `tokens`; a static cache keeps its own count on the device.
+        visual: which columns are visual tokens; None unless a strategy chooses among them at every step.
     """
 
     cache: Cache
@@ -119,6 +121,7 @@ class CacheRecord:
     keeper: Keeper
     overrun: bool = field(default=False)
     since: int = field(default=0)
+    visual: VisualColumns | None = field(default=None)
 
     def install(self) -> None:
         for name in _METHODS:
@@ -147,8 +150,9 @@ class CacheRecord:
 
     @property
     def even(self) -> bool:
-        """Whether all layers hold the same tokens, none of them padding."""
-        return len(self.spans) == 1 and self.spans[0].valid is None and not self.overrun
+        """Whether all layers hold and read the same tokens, none of them padding."""
+        one = len(self.spans) == 1 and self.visual is None
+        return one and self.spans[0].valid is None and not self.overrun
 
     def held(self, span: Span) -> int:
         """Tokens in the cache of a span's layers."""
@@ -193,6 +197,8 @@ class CacheRecord:
             span.valid = None if span.valid is None else change(span.valid)
             span.moved = moved.get(id(span.moved))
             span.places = None if span.places is None else change(span.places)
+        if self.visual is not None:
+            self.visual.rows(change)
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
         self._stock("reorder_cache")(beam_idx)

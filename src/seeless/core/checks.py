@@ -17,7 +17,7 @@ NOT_THEIRS = ("seeless", "torch", "transformers")
 
 
 @contextmanager
-def asking(strategy: Strategy, stage: str) -> Iterator[None]:
+def asking(strategy: object, stage: str) -> Iterator[None]:
     """Around calls of a strategy's code: an exception out of it gets a note that says where it was raised.
 
     Its type stays what it was. A `StrategyError` says it in its message; other errors of seeless need no more.
@@ -38,7 +38,7 @@ def asking(strategy: Strategy, stage: str) -> Iterator[None]:
         raise
 
 
-def _origin(error: BaseException, strategy: Strategy, stage: str) -> str:
+def _origin(error: BaseException, strategy: object, stage: str) -> str:
     """File and line that raised: the deepest in the first file that is not ours; then strategy and stage."""
     theirs = [
         (frame.f_code.co_filename, line, frame.f_code.co_name)

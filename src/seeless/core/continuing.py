@@ -1,5 +1,6 @@
 """A forward without new visual tokens on a reduced cache: masks and positions that fit what each layer holds."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -44,6 +45,7 @@ class Continuing:
         # Where all that a window reaches has its neighbours, the model's own masks, which count columns, serve.
         window = view.window
         self.gaps = window is not None and self.beyond and self.start + 1 - window < record.floor
+        self.watch: AbstractContextManager = nullcontext()  # to be entered while the language model runs
         self.given: dict[tuple[int, str], dict] = {}  # what layers get in place of the model's, by span and kind
         self.rotary: dict[str, dict[int, Rotary]] = {}  # by kind and span
 

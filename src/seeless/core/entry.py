@@ -8,8 +8,8 @@ import torch
 
 from seeless.core.cache import CacheRecord, Keeper, cached_keys, cached_length, check_cache, record_of
 from seeless.core.capture import forget
+from seeless.core.choosing import check_readable, find_reader, going_on
 from seeless.core.chunks import in_chunks, prefill_at_once
-from seeless.core.continuing import Continuing
 from seeless.core.family import Kind, ModelView
 from seeless.core.frame import PASSED_BY, Frame, Running, named, named_output, new_frame, refuse_replicas
 from seeless.core.generating import apart, drafted, note_prompt, with_plain_mask
@@ -58,13 +58,13 @@ class Reducer:
         prompt_length: PromptLength | None = None,
     ) -> None:
         self.view, self.stages, self.on_report, self.self_check = view, stages, on_report, self_check
-        self.tower: TowerStrategy | None = None
-        for stage in stages:
-            if isinstance(stage.strategy, TowerStrategy) and not stage.strategy.keeps_all(0):
-                self.tower = stage.strategy
-                check_tower(view, stage.strategy)
+        merging = [own for stage in stages if isinstance(own := stage.strategy, TowerStrategy) and not own.keeps_all(0)]
+        self.tower = merging[0] if merging else None
+        if self.tower is not None:
+            check_tower(view, self.tower)
         for kind in view.kinds:
             tower_looks(stages, describe_tower(view, kind))
+        self.reader = find_reader(view, stages)
         self.hooks = HookSet(everywhere=True)
         self.active = self.masks_checked = False
         self.running = Running()
@@ -251,7 +251,9 @@ class Reducer:
             if changed is not None or record is None:
                 return kwargs if changed is None else changed
         assert record is not None
-        return Continuing(self.view, record, kwargs, mask).enter(kwargs, frame.hooks)
+        continuing = going_on(self.view, record, kwargs, mask, self.reader, self.self_check)
+        frame.watch = continuing.watch
+        return continuing.enter(kwargs, frame.hooks)
 
     def _prefill(
         self,
@@ -278,7 +280,8 @@ class Reducer:
         prompt = read_prompt(self.view, given, pictures, mask, length, told, positions if asked else None)
         if prompt is None:
             return None
-        check_cache(cache, any(stage.layer > 0 for stage in self.stages))
+        check_cache(cache, self.reader is not None or any(stage.layer > 0 for stage in self.stages))
+        check_readable(self.view, self.reader, cache)
         if embeds is None:
             embeds = self.view.language_model.get_input_embeddings()(kwargs["input_ids"])  # type: ignore[operator]
             kwargs = {**kwargs, "input_ids": None, "inputs_embeds": embeds}
@@ -385,11 +388,8 @@ class Reducer:
             held = [session.at(session.held, layer).slots for layer in range(self.view.depth)]
             wanted = [before + own for before, own in zip(session.past.columns, held, strict=True)]
             check_columns(self.view, cache, wanted[: self.view.depth - self.view.borrowing])
-        reduced = session.past.record is not None or len(session.seen) > 1 or not session.row.whole
-        if cache is not None and reduced:
-            tokens, text = frame.logical, session.prompt.closing_text()
-            spans, counting = session.spans(), self.view.counting
-            CacheRecord(cache, counting, spans, tokens, tokens - text, Keeper(self), session.overrun).install()
+        if cache is not None:
+            session.leave(cache, frame.logical, Keeper(self), self.reader is not None)
         self.on_report(build_report(session, self.size, cache is not None))
         session.vision.release()
         return session.restore(output)

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers.cache_utils import Cache
 
 from seeless.context import Memory
-from seeless.core.cache import Span, cached_keys, is_static, trim
+from seeless.core.cache import CacheRecord, Keeper, Span, cached_keys, is_static, trim
 from seeless.core.checks import Findings
 from seeless.core.family import ModelView
 from seeless.core.ledger import Ledger
@@ -20,6 +21,7 @@ from seeless.core.recurrent import check_row, runs_over_padding
 from seeless.core.transfer import fetch, upload
 from seeless.core.units import Unit
 from seeless.core.vision_table import Vision
+from seeless.core.visual_columns import VisualColumns
 from seeless.decision import Merge
 from seeless.report import StageReport
 
@@ -240,6 +242,37 @@ class Session:
             spans.append(Span(first, columns, self.mask(first, held), moved, places))
             last = held
         return spans
+
+    def visual_columns(self, spans: list[Span]) -> VisualColumns:
+        """Which of what the cache holds after this forward are visual tokens."""
+        known = None if self.past.record is None else self.past.record.visual
+        (now,) = upload([self.prompt.layout.visual.astype(int)], self.alive.device)
+        found = {}
+        for span in spans:
+            held, past = self.at(self.held, span.first), self.past.columns[span.first]
+            own = now.bool().gather(1, held.column)
+            own = own if held.valid is None else own & held.valid
+            if known is None:
+                before = torch.zeros(len(own), past, dtype=torch.bool, device=own.device)
+            else:
+                assert self.past.record is not None
+                before = known.at(self.past.record.span(span.first).first, past).to(own.device)
+            found[span.first] = torch.cat([before, own], 1)
+        return VisualColumns(found, {} if known is None else known.memory)
+
+    def leave(self, cache: Cache, tokens: int, keeper: Keeper, visual: bool) -> None:
+        """Install the record of what the cache holds after this forward, if it is less than the conversation.
+
+        Args:
+            tokens: of the conversation.
+            visual: whether a strategy chooses among visual tokens at every step, which takes a record, too.
+        """
+        if self.past.record is None and len(self.seen) == 1 and self.row.whole and not visual:
+            return
+        spans, floor = self.spans(), tokens - self.prompt.closing_text()
+        columns = self.visual_columns(spans) if visual else None
+        record = CacheRecord(cache, self.view.counting, spans, tokens, floor, keeper, self.overrun, visual=columns)
+        record.install()
 
     # What the device found out.
 
