@@ -11,6 +11,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 import seeless as sl
 import stub_vllm
 from seeless.integrations.vllm.batches import taken
+from seeless.integrations.vllm.budgets import as_text
 from seeless.integrations.vllm.layouts import GridLayouts, Layouts, frames, through
 from seeless.integrations.vllm.mrope import ServingMRope, as_digits
 from seeless.integrations.vllm.processing import reducing_info, reducing_processor
@@ -22,6 +23,8 @@ IMAGE, VIDEO = 9, 8
 @dataclass
 class Inputs:
     hf_processor_mm_kwargs: dict = field(default_factory=dict)
+    prompt: list = field(default_factory=list)
+    mm_data_items: tuple = ("image",)
 
 
 class Items(dict):
@@ -32,7 +35,8 @@ class Items(dict):
 class Info:
     def __init__(self, strategy):
         vision = SimpleNamespace(image_size=32, patch_size=8, model_type="clip_vision_model")
-        self.config = SimpleNamespace(model_type="llava", vision_config=vision, seeless=strategy)
+        self.config = SimpleNamespace(model_type="llava", vision_config=vision, seeless=strategy, image_token_id=IMAGE)
+        self.model_id = "tiny"
 
     def get_hf_config(self):
         return self.config
@@ -49,6 +53,9 @@ class Processor:
 
     def __init__(self, info):
         self.info, self.seen = info, []
+
+    def apply(self, inputs, timing_ctx):
+        return inputs
 
     def _get_mm_hashes(self, inputs):
         return json.dumps(inputs.hf_processor_mm_kwargs, sort_keys=True)
@@ -94,6 +101,22 @@ def test_every_hash_has_strategy_budget_and_version(processor, monkeypatch):
     found.append(hashed(DIVPRUNE))
     assert len(set(found)) == len(found)
     assert hashed(DIVPRUNE) == hashed(dict(DIVPRUNE)) == hashed(DIVPRUNE, seeless={"keep": 0.25})
+
+
+def test_a_question_belongs_to_the_picture_of_its_prompt(processor, monkeypatch):
+    said = {(5, 6): " which digit? ", (7,): "how many?", (): ""}
+    monkeypatch.setattr("seeless.integrations.vllm.processing.read_question", lambda name, ids: said[tuple(ids)])
+    own = processor({"strategy": "cdpruner", "keep": 4})
+    found = [own.apply(Inputs({}, [1, IMAGE, 4, IMAGE, *ids]), None) for ids in said if ids]
+    assert [each.hf_processor_mm_kwargs["seeless_question"] for each in found] == ["which digit?", "how many?"]
+    assert own._get_mm_hashes(found[0]) != own._get_mm_hashes(found[1])
+    data = own._get_hf_mm_inputs(Items(image=[1, 1]), found[0].hf_processor_mm_kwargs).passthrough_data
+    assert [as_text(one) for one in data["seeless_image_question"]] == ["which digit?"] * 2
+    assert "seeless_question" not in own.seen[-1]
+    with pytest.raises(sl.InputError, match="needs a question behind the last picture"):
+        own.apply(Inputs({}, [1, IMAGE]), None)
+    told = processor({"strategy": "cdpruner", "keep": 4, "question": "which?"}).apply(Inputs({}, [IMAGE, 5, 6]), None)
+    assert told.hf_processor_mm_kwargs == {}
 
 
 def test_the_processor_of_transformers_sees_nothing_of_a_budget(processor):

@@ -20,6 +20,7 @@ from seeless.integrations.vllm.layouts import frames
 from seeless.integrations.vllm.served import MODEL_TYPES, SERVED, for_request, plain, reason_against, strategy_of
 
 SERVES = [
+    "cdpruner",
     "divprune",
     "fastervlm",
     "holov",
@@ -64,7 +65,6 @@ def test_the_methods_that_act_once_before_the_decoder_can_be_served():
         ({"strategy": "divprune", "keep": 16, "scope": "row"}, False, "all pictures of a prompt"),
         ({"strategy": "evs", "keep": 0.25}, False, "leaves gaps"),
         ({"strategy": "divprune", "keep": 0.25, "positions": "renumber"}, True, "coordinates of time"),
-        ({"strategy": "cdpruner", "keep": 0.25}, False, "give the text with question="),
     ],
     ids=str,
 )

@@ -46,11 +46,8 @@ ALLOWED = {
 
 # A room above that runs models of its own: what of the core knows nothing of how transformers runs them.
 BESIDE = PACKAGE / "integrations" / "vllm"
-SHARED = [f"seeless.core.{name}" for name in ("capture", "checks", "family", "images", "tower_attention", "units")]
-SHARED += [
-    *(f"seeless.core.{name}" for name in ("tower_looks", "vision", "vision_table")),
-    "seeless.families.family_of",
-]
+NAMES = ("capture", "checks", "family", "images", "relevance", "tower_attention", "tower_looks", "units", "vision")
+SHARED = [*(f"seeless.core.{name}" for name in (*NAMES, "vision_table")), "seeless.families.family_of"]
 
 
 def within(name, modules):

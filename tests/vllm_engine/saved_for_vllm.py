@@ -62,14 +62,14 @@ def text_options(tokenizer: PreTrainedTokenizerFast, **more) -> dict:
     }
 
 
-def clip() -> CLIPVisionConfig:
+def clip(side: int = SIDE, patch: int = PATCH) -> CLIPVisionConfig:
     return CLIPVisionConfig(
         hidden_size=64,
         intermediate_size=96,
         num_hidden_layers=4,
         num_attention_heads=4,
-        image_size=SIDE,
-        patch_size=PATCH,
+        image_size=side,
+        patch_size=patch,
         projection_dim=32,
     )
 
@@ -111,7 +111,7 @@ def write(model, processor, folder: Path) -> Path:
     file = folder / "model.safetensors"
     weights = {
         key.replace("vision_tower.", "vision_tower.vision_model.")
-        if key.startswith("vision_tower.") and "vision_model" not in key
+        if key.startswith("vision_tower.") and "vision_model" not in key and "internvl" not in model.config.model_type
         else key: value
         for key, value in load_file(file).items()
     }
@@ -119,16 +119,18 @@ def write(model, processor, folder: Path) -> Path:
     return folder
 
 
-def save_llava(folder: Path, tower: str = "clip") -> Path:
+def save_llava(
+    folder: Path, tower: str = "clip", side: int = SIDE, patch: int = PATCH, layers: int = LAYERS, **sizes
+) -> Path:
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     tokenizer = words()
     select = "default" if tower == "clip" else "full"
     config = LlavaConfig(
-        text_config=LlamaConfig(**text_options(tokenizer)),
-        vision_config=clip() if tower == "clip" else siglip(),
+        text_config=LlamaConfig(**text_options(tokenizer, num_hidden_layers=layers, **sizes)),
+        vision_config=clip(side, patch) if tower == "clip" else siglip(),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        image_seq_length=(SIDE // PATCH) ** 2,
+        image_seq_length=(side // patch) ** 2,
         vision_feature_layer=-2,
         vision_feature_select_strategy=select,
         tie_word_embeddings=False,
@@ -136,11 +138,11 @@ def save_llava(folder: Path, tower: str = "clip") -> Path:
     torch.manual_seed(0)
     model = LlavaForConditionalGeneration(config)
     spread(model, tokenizer)
-    images = CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
+    images = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
     processor = LlavaProcessor(
         images,
         tokenizer,
-        patch_size=PATCH,
+        patch_size=patch,
         vision_feature_select_strategy=select,
         image_token="<image>",
         num_additional_image_tokens=1 if tower == "clip" else 0,

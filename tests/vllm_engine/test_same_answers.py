@@ -5,6 +5,7 @@ import gc
 import pytest
 
 from both import Request, differing, engine, ids, reference, served
+from requests_of import requests_of
 from saved_for_vllm import save
 
 SMALL = {"block_size": 32, "max_num_batched_tokens": 24, "max_num_seqs": 8}  # pieces shorter than a picture
@@ -14,6 +15,7 @@ LLAVA = [
     {"strategy": "pool", "keep": 0.25},
 ]
 VIDEO = [{"strategy": "evs", "keep": 0.25}, {"strategy": "vidcom2", "keep": 0.25}]
+TIGHT = {**SMALL, "num_gpu_blocks_override": 7, "max_model_len": 128}  # requests put each other off
 CASES = [
     *(("llava", strategy, {}) for strategy in LLAVA),
     ("llava", {"strategy": "prumerge", "keep": 16}, SMALL),
@@ -26,32 +28,11 @@ CASES = [
     *(("qwen2_5_vl", strategy, SMALL) for strategy in VIDEO),
     ("qwen3_vl", {"strategy": "prumerge", "keep": 0.25}, SMALL),
     *(("qwen3_vl", strategy, SMALL) for strategy in VIDEO),
+    ("qwen2_5_vl", {"strategy": "divprune", "keep": 0.25}, TIGHT),
+    ("qwen2_5_vl", {"strategy": "cdpruner", "keep": 0.25}, {}),
+    ("llava", {"strategy": "fastervlm", "keep": 16}, {"enforce_eager": False}),
     ("internvl", {"strategy": "visionzip", "keep": 8}, {}),
 ]
-
-
-def requests(kind):
-    """Pictures tall and wide, several of them, several budgets for one; and videos where the model takes any."""
-    qwen = kind.startswith("qwen")
-    image = (
-        "<IMG_CONTEXT>" if kind == "internvl" else "<|vision_start|><|image_pad|><|vision_end|>" if qwen else "<image>"
-    )
-    video = "<|vision_start|><|video_pad|><|vision_end|>" if qwen else "<video>"
-    one, two = ((5, 140, 120),), ((1, 56, 190), (0, 180, 56))
-    found = [
-        Request(f"see {image} which digit?", one),
-        Request(f"{image} how {image} many?", two),
-        Request("how many?"),
-    ]
-    found += [Request(f"see {image} which digit?", one, keep=keep) for keep in (5, 0.5, 1.0)]
-    if qwen or kind == "llava_onevision":
-        frames = 6 if qwen else 4
-        videos = ((3, 4, 84, 112), (2, frames, 140, 84))
-        found += [
-            Request(f"see {video} which digit?", videos=((3, 6, 84, 140),)),
-            Request(f"{video} how {image} which {video} digit?", ((0, 80, 56),), videos, keep=0.3),
-        ]
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +55,7 @@ def _free():
 
 @pytest.mark.parametrize(("kind", "strategy", "options"), CASES, ids=lambda x: x if isinstance(x, str) else str(x))
 def test_answers_are_those_of_transformers(folder, kind, strategy, options):
-    asked = requests(kind)
+    asked = requests_of(kind)
     llm = engine(folder(kind), strategy, **options)
     first, again = served(llm, asked), served(llm, asked)
     truth = reference(folder(kind), strategy, asked)

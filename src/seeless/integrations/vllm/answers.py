@@ -10,6 +10,7 @@ from seeless.core.units import Layout, Unit
 from seeless.core.vision_table import Vision
 from seeless.decision import Merge
 from seeless.errors import InputError
+from seeless.integrations.vllm.text import TextAnswers
 from seeless.tower import Asking, Tower
 
 LATER = (
@@ -19,7 +20,7 @@ LATER = (
 NO_PATCH_SHOWN = "some of these tokens show no patch, so the tower has no signal for them; use scope='crop'"
 
 
-class Answers:
+class Answers(TextAnswers):
     """Answers for units of one size, as the `sources` of a `Context`.
 
     Args:
@@ -29,6 +30,7 @@ class Answers:
 
     def __init__(self, layout: Layout, units: list[Unit], embeds: list[torch.Tensor], vision: Vision) -> None:
         self.layout, self.units, self.rows, self.vision = layout, units, embeds, vision
+        self.view: Any = vision.taps[0].view
         self.device = embeds[0].device
 
     def __getattr__(self, question: str) -> NoReturn:

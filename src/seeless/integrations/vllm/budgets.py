@@ -4,10 +4,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 import seeless
 from seeless.integrations.vllm.served import KEY
 from seeless.strategy import Strategy
 
+QUESTION = f"{KEY}_question"  # among the options of a request, put there by the processor
 MODALITIES = ("image", "video")
 
 
@@ -18,6 +21,29 @@ def budget_field(modality: str) -> str:
     'seeless_image'
     """
     return f"{KEY}_{modality}"
+
+
+def question_field(modality: str) -> str:
+    """The name under which the question about a picture or video travels to the model.
+
+    >>> question_field("image")
+    'seeless_image_question'
+    """
+    return f"{budget_field(modality)}_question"
+
+
+def as_bytes(text: str) -> torch.Tensor:
+    """A text as numbers below 256."""
+    return torch.tensor(list(text.encode()), dtype=torch.uint8)
+
+
+def as_text(numbers: torch.Tensor | None) -> str | None:
+    """The inverse of `as_bytes`.
+
+    >>> as_text(as_bytes("which digit?"))
+    'which digit?'
+    """
+    return None if numbers is None else bytes(numbers.tolist()).decode()
 
 
 def as_numbers(keep: float | int) -> list[float]:
@@ -50,4 +76,4 @@ def without(options: Mapping[str, Any]) -> dict[str, Any]:
     >>> without({"seeless": {"keep": 64}, "fps": 2})
     {'fps': 2}
     """
-    return {key: value for key, value in options.items() if key != KEY}
+    return {key: value for key, value in options.items() if key not in (KEY, QUESTION)}

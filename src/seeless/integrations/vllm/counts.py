@@ -40,6 +40,11 @@ def layout_of(images: list[Image]) -> Layout:
     return Layout([Placeholders(mask, images)])
 
 
+def ranks_patches(strategy: Strategy) -> bool:
+    """Whether only tokens that show patches are ranked."""
+    return strategy.patches_only or bool(strategy.tower)
+
+
 def plan(strategy: Strategy, image: Image) -> Plan:
     """What stays of one picture or video.
 
@@ -49,7 +54,7 @@ def plan(strategy: Strategy, image: Image) -> Plan:
     layout = layout_of([image])
     if strategy.keeps_all(0):
         return Plan([], [], [], np.arange(len(image)))
-    units = layout.units(strategy.scope, bool(strategy.tower))
+    units = layout.units(strategy.scope, ranks_patches(strategy))
     frame, patch = layout.frame(0), layout.patch(0)
     counts, promised = [], []
     for unit in units:

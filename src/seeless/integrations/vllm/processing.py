@@ -1,18 +1,28 @@
 """What vLLM's processor of a model does differently: fewer placeholders, the budget in every hash, and passed on."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from seeless.core.relevance import read_question
 from seeless.errors import InputError
 from seeless.families import family_of
-from seeless.integrations.vllm.budgets import MODALITIES, as_numbers, budget_field, fingerprint, without
+from seeless.integrations.vllm.budgets import (
+    MODALITIES,
+    QUESTION,
+    as_bytes,
+    as_numbers,
+    budget_field,
+    fingerprint,
+    question_field,
+    without,
+)
 from seeless.integrations.vllm.counts import plan
 from seeless.integrations.vllm.layouts import Layouts
-from seeless.integrations.vllm.served import KEY, for_request, strategy_of
+from seeless.integrations.vllm.served import KEY, for_request, question_of, reads_the_prompt, strategy_of
 from seeless.strategy import Strategy
 
 if TYPE_CHECKING:
@@ -57,7 +67,28 @@ def reducing_processor(stock: type, layouts_of: Callable[[Any], Layouts]) -> typ
             return layouts_of(self.info.get_hf_config())
 
         def strategy_for(self, options: Mapping[str, Any]) -> Strategy:
-            return for_request(self.info.strategy, options.get(KEY))
+            return question_of(for_request(self.info.strategy, options.get(KEY)), options.get(QUESTION))
+
+        def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> Any:
+            dummy = super().get_dummy_inputs(*args, **kwargs)
+            return replace(dummy, hf_processor_mm_kwargs={QUESTION: "What is this?"})
+
+        def apply(self, inputs: Any, timing_ctx: Any) -> Any:
+            options = inputs.hf_processor_mm_kwargs
+            if QUESTION not in options and inputs.mm_data_items and reads_the_prompt(self.strategy_for(options)):
+                inputs = replace(inputs, hf_processor_mm_kwargs={**options, QUESTION: self.question(inputs.prompt)})
+            return super().apply(inputs, timing_ctx)
+
+        def question(self, ids: Sequence[int]) -> str:
+            """What a prompt asks about its pictures: the text behind the last of them up to where the answer begins."""
+            config = self.info.get_hf_config()
+            names = ("image_token_id", "image_token_index", "video_token_id", "video_token_index")
+            marks = {getattr(config, name, None) for name in names}
+            after = next((place for place, own in enumerate(reversed(ids)) if own in marks), len(ids))
+            text = read_question(self.info.model_id, list(ids[len(ids) - after :])).strip()
+            if not text:
+                raise InputError(f"{self.info.strategy.name} needs a question behind the last picture of a prompt")
+            return text
 
         def _get_mm_hashes(self, inputs: Any) -> Any:
             own = fingerprint(self.strategy_for(inputs.hf_processor_mm_kwargs))
@@ -67,7 +98,8 @@ def reducing_processor(stock: type, layouts_of: Callable[[Any], Layouts]) -> typ
 
         def _get_hf_mm_inputs(self, mm_items: Any, hf_kwargs: Mapping[str, Any]) -> Any:
             found = super()._get_hf_mm_inputs(mm_items, without(hf_kwargs))
-            keep = as_numbers(self.strategy_for(hf_kwargs).keep)  # type: ignore[arg-type]
+            strategy = self.strategy_for(hf_kwargs)
+            keep = as_numbers(strategy.keep)  # type: ignore[arg-type]
             for modality in MODALITIES:
                 if not (count := mm_items.get_count(modality, strict=False)):
                     continue
@@ -76,6 +108,9 @@ def reducing_processor(stock: type, layouts_of: Callable[[Any], Layouts]) -> typ
                         f"a {modality} came encoded already; give its pixels, of which tokens can be dropped"
                     )
                 found.passthrough_data[budget_field(modality)] = torch.tensor([keep] * count, dtype=torch.float64)
+                if reads_the_prompt(self.info.strategy):
+                    asked = as_bytes(strategy.question)  # type: ignore[attr-defined]
+                    found.passthrough_data[question_field(modality)] = [asked] * count
             return found
 
         def _call_hf_processor(self, hf_data: Any, hf_kwargs: Mapping[str, Any]) -> Any:
@@ -83,9 +118,10 @@ def reducing_processor(stock: type, layouts_of: Callable[[Any], Layouts]) -> typ
 
         def _get_mm_fields_config(self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, Any]) -> Any:
             own = {
-                budget_field(modality): MultiModalFieldConfig.batched(modality, keep_on_cpu=True)
+                name: MultiModalFieldConfig.batched(modality, keep_on_cpu=True)
                 for modality in MODALITIES
-                if budget_field(modality) in hf_inputs
+                for name in (budget_field(modality), question_field(modality))
+                if name in hf_inputs
             }
             return {**super()._get_mm_fields_config(hf_inputs, without(hf_processor_mm_kwargs)), **own}
 

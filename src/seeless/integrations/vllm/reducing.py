@@ -16,7 +16,7 @@ from seeless.core.vision_table import Vision
 from seeless.decision import Decision, Extend, Merge
 from seeless.errors import StrategyError
 from seeless.integrations.vllm.answers import Answers
-from seeless.integrations.vllm.counts import Plan, layout_of, plan
+from seeless.integrations.vllm.counts import Plan, layout_of, plan, ranks_patches
 from seeless.strategy import Strategy
 
 
@@ -96,7 +96,7 @@ def _groups(strategies: Sequence[Strategy], plans: Sequence[Plan], layout: Layou
     for row, (strategy, own) in enumerate(zip(strategies, plans, strict=True)):
         if not own.units:
             continue
-        units = [unit for unit in layout.units(strategy.scope, bool(strategy.tower)) if unit.row == row]
+        units = [unit for unit in layout.units(strategy.scope, ranks_patches(strategy)) if unit.row == row]
         for unit, count, promised in zip(units, own.counts, own.promised, strict=True):
             apart = (row, int(unit.tokens[0])) if strategy.one_by_one else None
             key = (repr(strategy), len(unit.tokens), unit.grid, count, promised, apart)

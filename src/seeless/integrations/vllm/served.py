@@ -21,6 +21,7 @@ SERVED = {  # vLLM's architecture, and the class of seeless for it
     "InternVLForConditionalGeneration": f"{MODULES}.internvl:SeelessInternVLForConditionalGeneration",
 }
 MODEL_TYPES = ("llava", "llava_next", "llava_onevision", "qwen2_5_vl", "qwen3_vl", "internvl")
+DEEP = 1024  # layers of a decoder in which any layer that a strategy names lies
 PER_REQUEST = ("keep",)  # what a request may set
 
 IN_THE_DECODER = (
@@ -39,7 +40,7 @@ TWO_PROMPTS = (
 MADE_OF_OTHERS = "{name} is made of other strategies, and vLLM serves one at a time; serve one of them"
 CONTENT_DECIDES = (
     "{name} lets the picture decide how many tokens stay, but vLLM must know before it sees the picture, to lay "
-    "out its prompt; give keep= a number of tokens or a share, and no threshold"
+    "out its prompt; give keep= a number of tokens or a share, and no threshold, to a method that keeps to it"
 )
 ACROSS_PICTURES = (
     "scope='row' ranks all pictures of a prompt together, but vLLM encodes each on its own and uses it again in other "
@@ -52,10 +53,6 @@ GAPS = (
 NO_GAPS = (
     "positions='renumber' has no meaning on a model with M-RoPE, whose positions are coordinates of time, height and "
     "width; leave positions out or use 'keep'"
-)
-READS_THE_PROMPT = (
-    "{name} compares the picture with the prompt's question, but vLLM encodes a picture once for all prompts; give the "
-    "text with question="
 )
 
 
@@ -76,15 +73,13 @@ def _reason(strategy: Strategy, mrope: bool) -> str | None:
         return IN_THE_TOWER
     if type(strategy).prepare is not Strategy.prepare:
         return TWO_PROMPTS
-    if isinstance(strategy, LayerStrategy) and strategy.layer not in (0, [0]):
+    if any(strategy.layers(DEEP)):
         return IN_THE_DECODER
     if strategy.scope == "row":
         return ACROSS_PICTURES
     if strategy.promised(1, [0], [0]) is None:
         return CONTENT_DECIDES
-    if hasattr(strategy, "question") and strategy.question is None:
-        return READS_THE_PROMPT
-    positions = strategy.positions or ("keep" if mrope else strategy.own_positions)
+    positions = strategy.positions or ("keep" if mrope else strategy.positions_at(0))
     if positions == "keep" and not mrope:
         return GAPS
     return NO_GAPS if positions == "renumber" and mrope else None
@@ -117,6 +112,19 @@ def reads_the_reader(strategy: Strategy) -> bool:
     """Whether a strategy may ask the layer of the tower that reads what the projector takes."""
     declared = type(strategy).tower
     return declared is None or any(signal.startswith("reader_") for signal in declared)
+
+
+def reads_the_prompt(strategy: Strategy) -> bool:
+    """Whether a strategy wants the question that stands in the prompt."""
+    return getattr(strategy, "question", "") is None
+
+
+def question_of(strategy: Strategy, text: str | None) -> Strategy:
+    """The same for a prompt with this question, if it wants any."""
+    if text is None or not reads_the_prompt(strategy):
+        return strategy
+    changed: dict[str, Any] = {"question": text}
+    return replace(strategy, **changed)
 
 
 def plain(strategy: Strategy) -> Strategy:

@@ -9,11 +9,12 @@ from seeless.core.images import Image
 from seeless.errors import InputError
 from seeless.families import family_of
 from seeless.integrations.vllm.batches import batches, taken
-from seeless.integrations.vllm.budgets import MODALITIES, budget_field, from_numbers
+from seeless.integrations.vllm.budgets import MODALITIES, as_text, budget_field, from_numbers, question_field
 from seeless.integrations.vllm.layouts import Layouts, through
 from seeless.integrations.vllm.reducing import Kept, reduce
-from seeless.integrations.vllm.served import KEY, for_request, reads, strategy_of
-from seeless.integrations.vllm.tower import Parts, TowerView, Watch
+from seeless.integrations.vllm.served import KEY, for_request, question_of, reads, strategy_of
+from seeless.integrations.vllm.tower import Parts, TowerView, Watch, Words
+from seeless.strategy import Strategy
 
 
 class Serving:
@@ -33,7 +34,8 @@ class Serving:
         self.layouts = self.layouts_of(config)
         self.at_once = vllm_config.scheduler_config.max_num_encoder_input_tokens
         self.width = config.get_text_config().hidden_size
-        self.watch = Watch(TowerView(config), self.parts() if reads(self.served) else None, self.served)
+        view = TowerView(config, Words(self.language_model))  # type: ignore[attr-defined]
+        self.watch = Watch(view, self.parts() if reads(self.served) else None, self.served)
 
     def parts(self) -> Parts:
         """Where the modules are that are read."""
@@ -52,19 +54,25 @@ class Serving:
         if (budgets := kwargs.get(budget_field(modality))) is None:
             return
         given = {key: value for key, value in kwargs.items() if not key.startswith(f"{KEY}_")}
-        keeps = [from_numbers(numbers) for numbers in torch.as_tensor(budgets).tolist()]
+        questions = kwargs.get(question_field(modality), [None] * len(budgets))
+        asked = [
+            question_of(for_request(self.served, {"keep": from_numbers(numbers)}), as_text(question))
+            for numbers, question in zip(torch.as_tensor(budgets).tolist(), questions, strict=True)
+        ]
         flat = self.flat(modality, given)
-        items = [taken(given, [number], flat) for number in range(len(keeps))]
+        items = [taken(given, [number], flat) for number in range(len(asked))]
         images = [self.layouts.of(modality, item) for item in items]
         for some in batches([len(image) for image in images], self.at_once):
-            kept = self._run(modality, taken(given, some, flat), [images[n] for n in some], [keeps[n] for n in some])
+            kept = self._run(modality, taken(given, some, flat), [images[n] for n in some], [asked[n] for n in some])
             yield from (self.told(modality, *each) for each in zip(kept, [items[n] for n in some], strict=True))
 
     def flat(self, modality: str, given: Mapping[str, Any]) -> Mapping[str, list[int]]:
         """How long the part of every item is in values that have the items one after the other."""
         return {}
 
-    def _run(self, modality: str, given: Mapping[str, Any], alone: Sequence[Image], keeps: Sequence) -> list[Kept]:
+    def _run(
+        self, modality: str, given: Mapping[str, Any], alone: Sequence[Image], asked: Sequence[Strategy]
+    ) -> list[Kept]:
         """One run of the tower."""
         images, grids = through(alone), self.layouts.grids(modality, given)
         with self.watch.run() as run:
@@ -76,8 +84,7 @@ class Serving:
             )
         entering = [own[:, : self.width] for own in embeds]  # without what is added after later layers
         tap = run.over(images, self.layouts.patches(images), grids, entering)
-        strategies = [for_request(self.served, {"keep": keep}) for keep in keeps]
-        return reduce(strategies, images, embeds, self.width, tap, self.project, 3 if self.family.mrope else 1)
+        return reduce(asked, images, embeds, self.width, tap, self.project, 3 if self.family.mrope else 1)
 
     def told(self, modality: str, kept: Kept, item: Mapping[str, Any]) -> torch.Tensor:
         """What vLLM is given for one picture."""

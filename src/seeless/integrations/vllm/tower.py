@@ -13,6 +13,7 @@ from torch import nn
 from seeless.core.capture import Call
 from seeless.core.family import Family
 from seeless.core.images import Image, Side
+from seeless.core.relevance import load_tokenizer
 from seeless.core.tower_attention import AttentionTap
 from seeless.core.tower_looks import Looks
 from seeless.core.vision import VisionTap
@@ -29,9 +30,11 @@ class TowerView:
 
     Args:
         config: of the model, as `transformers` has it.
+        words: the decoder's embeddings, of whom questions about text are asked.
     """
 
     config: Any
+    words: "Words | None" = field(default=None, repr=False)
     packed: dict = field(default_factory=dict, repr=False)
 
     @property
@@ -45,6 +48,46 @@ class TowerView:
     def tower(self, kind: str) -> Any:
         """A tower without the pooling head, which vLLM does not build."""
         return None
+
+    def tapped_layers(self, kind: str) -> list[int]:
+        """`vision_feature_layer`, one number for every layer whose output the projector takes."""
+        chosen = getattr(self.config, "vision_feature_layer", -1)
+        return [chosen] if isinstance(chosen, int) else list(chosen)
+
+    @property
+    def base(self) -> "TowerView":
+        """Whom the core asks for the table below."""
+        return self
+
+    def get_input_embeddings(self) -> "Words":
+        """The decoder's table of embeddings."""
+        assert self.words is not None
+        return self.words
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's own."""
+        undone, instead = "the text cannot be turned into tokens", "serve a checkpoint with its tokenizer"
+        return load_tokenizer(self.config._name_or_path, undone, instead)
+
+
+class Words:
+    """The embeddings of a decoder of vLLM, as one table.
+
+    Args:
+        decoder: with its `embed_input_ids`.
+    """
+
+    def __init__(self, decoder: Any) -> None:
+        self.decoder = decoder
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """Some weight, where the table is."""
+        return next(self.decoder.parameters())
+
+    def __call__(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.decoder.embed_input_ids(ids.to(self.weight.device))
 
 
 @dataclass(frozen=True)
