@@ -12,7 +12,7 @@ import test_model
 import test_training
 import test_windows
 from matrix import CASES, STRATEGIES, case_id, gap
-from plan import ALIKE, DIFFERENT, KINDS, MORE, backends_of, differs, methods
+from plan import DIFFERENT, KINDS, MORE, ONE_IN, backends_of, differs, methods
 from sparse import EVERY, Turns
 
 import seeless as sl
@@ -76,10 +76,10 @@ def test_kinds_are_what_methods_do():
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_every_method_meets_every_family_before_the_oracle(name):
+def test_every_method_meets_a_third_of_the_families_before_the_oracle(name):
     met = {case for case, own in rows(test_forward.test_oracle_prefill_and_decode) if own == name}
-    assert len(met) == len(CASES) if name not in ALIKE else {case for case in CASES if differs(case)} < met
-    for case in CASES:
+    assert len(met) >= len(CASES) // ONE_IN and {case for case in CASES if differs(case)} < met
+    for case in met:
         chosen = backends_of(case, name)
         assert chosen and set(chosen) <= set(BACKENDS)
         if works(case, name):

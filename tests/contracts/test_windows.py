@@ -109,7 +109,7 @@ def test_prefill_a_turn_of_text_and_steps(tiny, own, name, backend):
         for make in list(CACHES.values())[: 1 if rows is short else None]:
             with sl.apply(model, method(own, name)) as run:
                 out = model(**inputs, **{CACHE: make(model)})
-                later = go_on(model, own, inputs, ids, out[CACHE], prompt, [1, 1, 4, 1, 1, 5, *[1] * 22])
+                later = go_on(model, own, inputs, ids, out[CACHE], prompt, [1, 1, 4, 1, 1, 5, 9, 9, 1, 1, 1, 1])
             logits = torch.cat([out.logits, later], 1)
             if kept is None:
                 kept = run.report.stages[-1].kept

@@ -194,37 +194,34 @@ def test_a_killed_sweep_goes_on_without_repeating_or_losing_a_run(tiny, tmp_path
     assert rows[: len(before) - 1] == before[:-1]
 
 
-def spoiled(folder, **changes):
-    """The shipped tasks with one record of each spoiled."""
+FAULTS = {  # what is wrong with a record, and what is said of it
+    "UnidentifiedImageError": {"image": {"bytes": b"no picture", "path": None}},
+    "OSError": {"image": {"bytes": first_records(1)[0]["image"]["bytes"][:2000], "path": None}},
+    "has no image": {"image": None},
+    "has no question": {"question": None},
+    "has no answer, no choices": {"choices": [], "answer": None},
+    "the right option is number 9": {"label": 9},
+}
+
+
+def test_broken_records_are_named_and_counted(tiny, tmp_path):
+    folder = tmp_path / "tasks"
     shutil.copytree(tasks_path(), folder, ignore=shutil.ignore_patterns("__pycache__", "__init__.py"))
     for name in ("seeless_scenes", "seeless_scenes_choice"):
         text = (folder / f"{name}.yaml").read_text().replace(f"task: {name}", f"task: spoiled_{name}")
         (folder / f"{name}.yaml").write_text(text.replace("tag: seeless_offline", "tag: spoiled"))
     table = pq.read_table(folder / "scenes.parquet")
-    rows = table.to_pylist()[:5]
-    rows[3] |= changes
+    rows = table.to_pylist()[: len(FAULTS) + 2]
+    for number, changes in enumerate(FAULTS.values(), 1):
+        rows[number] |= changes
     pq.write_table(pa.Table.from_pylist(rows, table.schema), folder / "scenes.parquet")
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"image": {"bytes": b"no picture", "path": None}}, "document 3: UnidentifiedImageError"),
-        ({"image": {"bytes": first_records(1)[0]["image"]["bytes"][:2000], "path": None}}, "document 3: "),
-        ({"image": None}, "has no image"),
-        ({"question": None}, "has no question"),
-        ({"choices": [], "answer": None}, "has no answer, no choices"),
-        ({"label": 9}, "the right option is number 9"),
-    ],
-)
-def test_a_broken_record_is_named_and_counted(tiny, tmp_path, changes, reason):
-    folder = spoiled(tmp_path / "tasks", **changes)
     for name in ("spoiled_seeless_scenes", "spoiled_seeless_scenes_choice"):
         asked = Asked("tiny", [name], batch_size=4, include_path=(folder,))
-        with pytest.raises(sl.SeelessError, match="1 documents cannot be read") as error:
+        with pytest.raises(sl.SeelessError, match=f"{len(FAULTS)} documents cannot be read") as error:
             sweep(*tiny, plan(["pool"], [0.25]), asked, tmp_path / "sweep.jsonl")
-        assert f"{name}, document 3" in str(error.value) and reason in str(error.value)
+        for number, reason in enumerate(FAULTS, 1):
+            (line,) = (line for line in str(error.value).splitlines() if f"{name}, document {number}:" in line)
+            assert reason in line
         assert read_rows(tmp_path / "sweep.jsonl") == ([], [])
 
 
