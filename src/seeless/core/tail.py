@@ -86,9 +86,7 @@ def _draws(part: nn.Module) -> bool:
 
 def _is_plain(part: nn.Module) -> bool:
     """Whether a module runs as its class says, uncompiled, whole on this process, and with no hook of others."""
-    if part._compiled_call_impl is not None or any(
-        hasattr(part, name) for name in ("_orig_mod", "_fsdp_wrapped_module")
-    ):
+    if part._compiled_call_impl is not None or any(hasattr(part, name) for name in WRAPPING):
         return False
     if part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks:
         return False
