@@ -10,10 +10,14 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 import seeless as sl
 from seeless.checking.family import Check, build, check_family
+from seeless.core.host import TESTED, version
 from seeless.families import families, family_of
 from tinies import TINIES
 
-SUPPORTED = [name for name in families() if name in CLASSES]
+NEWEST = version().startswith(f"{TESTED[1]}.")
+# Older releases lack some, or err in them.
+HERE = families() if NEWEST else {tiny.config().model_type for tiny in TINIES}
+SUPPORTED = [name for name in families() if name in CLASSES and name in HERE]
 OTHERS = [name for name in CLASSES if name not in families()]
 METHODS = (sl.ToMe(keep=0.5), sl.FasterVLM(keep=5), sl.Uniform(keep=0.5), sl.FastV(keep=0.5), sl.PyramidDrop())
 # What sets each decoder apart is said in tests/core/test_decoder_attention.py.
@@ -77,7 +81,7 @@ def test_what_is_supported_equals_the_oracle(name):
     """Merging in the tower meets its oracle in the contracts; here it runs, or is refused."""
     family = family_of(name)
     check = Check(build(config_of(name), model_class(name), family.mrope), family)
-    outcomes = check.outcomes()
+    outcomes = [each for each in check.outcomes() if NEWEST or each.what != "videos"]  # which older ones do not take
     assert failures(outcomes) == []
     assert {outcome.what for outcome in outcomes if outcome.state == "holds"} >= {"a cut at the entry"}
 

@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
 import seeless as sl
 from seeless.checking.family import Check, build
 from seeless.checking.prompts import ROWS, Videos, make_prompts
+from seeless.core.host import TESTED, version
 from seeless.families import family_of
 from tinies import TINIES, VIDEO, make_inputs
 
@@ -21,8 +22,8 @@ PATCH = 4
 
 def of(name):
     found = [tiny for tiny in TINIES if tiny.name == name]
-    if not found:
-        pytest.skip(f"this release of transformers has no {name}")
+    if not found or (name == "kimi_k25" and not version().startswith(f"{TESTED[1]}.")):
+        pytest.skip(f"this release of transformers has no {name}, or none that takes videos")
     return found[0]
 
 

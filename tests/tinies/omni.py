@@ -4,6 +4,7 @@ import torch
 from transformers import (
     Qwen2_5OmniThinkerConfig,
     Qwen2_5OmniThinkerForConditionalGeneration,
+    Qwen2_5OmniThinkerModel,
     Qwen3OmniMoeThinkerConfig,
     Qwen3OmniMoeThinkerForConditionalGeneration,
 )
@@ -12,6 +13,7 @@ from .qwen2_5_vl import Qwen25VL
 from .qwen2_vl import MARKERS, Qwen2VL, qwen_text
 from .qwen3_vl import Qwen3VL, qwen3_text, qwen3_tower
 
+assert Qwen2_5OmniThinkerModel  # older releases have no base model inside the thinker
 SOUND = {
     "d_model": 32,
     "encoder_layers": 1,

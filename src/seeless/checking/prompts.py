@@ -64,6 +64,8 @@ class Pictures:
         self.base, self.family, self.config = base, family, model.config
         self.encode = getattr(base, f"get_{self.kind}_features", None)
         self.asked = set(inspect.signature(self.encode or base.get_image_features).parameters)
+        if (older := "pixel_values_images") in self.asked:  # Video-LLaVA's, before transformers 5.20
+            self.pixels = older
         self.form = self._known_form()
 
     def arguments(self, numbers: list[int]) -> dict[str, Any]:
@@ -189,7 +191,7 @@ class Pictures:
 
     def _pixels(self, numbers: list[int]) -> dict[str, Any]:
         side = self._side()
-        pixels = {"pixel_values": torch.cat([_noise((1, 3, side, side), number) for number in numbers])}
+        pixels = {self.pixels: torch.cat([_noise((1, 3, side, side), number) for number in numbers])}
         if "high_res_pixel_values" in self.asked:  # the same pictures, larger, for a second tower
             side = self.config.high_res_vision_config.image_size
             larger = [_noise((1, 3, side, side), 100 + number) for number in numbers]

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 import torch
 from torch import nn
 
+from seeless.core.host import TESTED, version
 from seeless.core.layer_kinds import LayerKinds
 from seeless.core.rotary import Rotary
 from seeless.core.tower_parts import TowerParts, follow
@@ -231,8 +232,8 @@ class ModelView(LayerKinds, TowerParts):
         part = follow(owner, path)
         if part is None:
             raise UnsupportedModel(
-                f"{type(owner).__name__} has no {path!r}, which every {self.family.title} model of the supported "
-                "transformers versions (5.18 to 5.24) has"
+                f"{type(owner).__name__} has no {path!r} in transformers {version()}; {self.family.title} models of "
+                f"transformers {TESTED[1]} have one"
             )
         return part
 

@@ -276,6 +276,8 @@ class Merging:
                 result[name] = self._mask(value, hidden)
             elif name == "position_embeddings":
                 result[name] = tuple(x[..., order[0].to(x.device), :] for x in value)
+            elif name == "position_ids":  # `[patches, 2]`, which Pixtral's layers get before transformers 5.20
+                result[name] = value[order[0].to(value.device)]
             elif name in ENDS:
                 places = order[0].sort().values.to(value.device)
                 ends = torch.searchsorted(places, value.to(places.dtype)).unique_consecutive()
