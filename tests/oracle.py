@@ -161,6 +161,26 @@ def pooled(turn, grids):
     return merge
 
 
+def averaged(turn, grids):
+    """What `vscan` makes of the tokens it keeps: the mean with all others of the crop that resemble them most."""
+
+    def merge(embeds):
+        result = embeds.clone()
+        for row, crops in enumerate(grids):
+            kept = set(turn.columns[row][turn.report.stages[0].kept[row]].tolist())
+            for columns, _, _ in crops:
+                stay = [column for column in columns if column in kept]
+                gone = [column for column in columns if column not in kept]
+                directions = torch.nn.functional.normalize(embeds[row].double(), dim=-1)
+                nearest = (directions[gone] @ directions[stay].T).argmax(1).tolist()
+                for number, column in enumerate(stay):
+                    members = [column, *(other for other, near in zip(gone, nearest, strict=True) if near == number)]
+                    result[row, column] = embeds[row, members].mean(0)
+        return result
+
+    return merge
+
+
 def merges_of(strategy, turn, grids, model=None, untouched=None, inputs=None):
     """`MaskOracle`'s arguments for a strategy that changes what it keeps; none for the others.
 
@@ -170,6 +190,8 @@ def merges_of(strategy, turn, grids, model=None, untouched=None, inputs=None):
         return summed(strategy, turn, model, untouched, inputs)
     if strategy.name in PLAIN:
         return merged_videos(strategy, turn, model, inputs)
+    if strategy.name == "vscan":
+        return {"merged": averaged(turn, grids)}
     if strategy.name == "pool":
         return {"merged": pooled(turn, grids)}
     if strategy.name == "sparsevlm" and strategy.version == "1.0":

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from seeless.strategies.fastervlm import FasterVLM
     from seeless.strategies.fastv import FastV
     from seeless.strategies.flashvid import FlashVID
+    from seeless.strategies.hiprune import HiPrune
     from seeless.strategies.holitom import HoliTom
     from seeless.strategies.holov import HoloV
     from seeless.strategies.pool import Pool
@@ -42,10 +43,12 @@ if TYPE_CHECKING:
     from seeless.strategies.scope import SCOPE
     from seeless.strategies.sparsevlm import SparseVLM
     from seeless.strategies.tome import ToMe
+    from seeless.strategies.tops import TOPS
     from seeless.strategies.uniform import Uniform
     from seeless.strategies.vidcom2 import VidCom2
     from seeless.strategies.visionzip import VisionZip
     from seeless.strategies.vispruner import VisPruner
+    from seeless.strategies.vscan import VScan
     from seeless.strategy import EntryStrategy, LayerStrategy, Strategy, TowerStrategy
     from seeless.two_stage import TwoStageStrategy
 else:  # with them come torch and transformers: seconds that `seeless --help` need not take
@@ -81,6 +84,7 @@ else:  # with them come torch and transformers: seconds that `seeless --help` ne
             "seeless.strategies.fastervlm": ("FasterVLM",),
             "seeless.strategies.fastv": ("FastV",),
             "seeless.strategies.flashvid": ("FlashVID",),
+            "seeless.strategies.hiprune": ("HiPrune",),
             "seeless.strategies.holitom": ("HoliTom",),
             "seeless.strategies.holov": ("HoloV",),
             "seeless.strategies.pool": ("Pool",),
@@ -93,10 +97,12 @@ else:  # with them come torch and transformers: seconds that `seeless --help` ne
             "seeless.strategies.scope": ("SCOPE",),
             "seeless.strategies.sparsevlm": ("SparseVLM",),
             "seeless.strategies.tome": ("ToMe",),
+            "seeless.strategies.tops": ("TOPS",),
             "seeless.strategies.uniform": ("Uniform",),
             "seeless.strategies.vidcom2": ("VidCom2",),
             "seeless.strategies.visionzip": ("VisionZip",),
             "seeless.strategies.vispruner": ("VisPruner",),
+            "seeless.strategies.vscan": ("VScan",),
             "seeless.strategy": ("EntryStrategy", "LayerStrategy", "Strategy", "TowerStrategy"),
             "seeless.two_stage": ("TwoStageStrategy",),
         },
@@ -119,6 +125,7 @@ __all__ = [  # noqa: RUF022 (plain order; ruff takes CLSE and EVS for constants)
     "FasterVLM",
     "FlashVID",
     "Handle",
+    "HiPrune",
     "HoliTom",
     "HoloV",
     "InputError",
@@ -143,12 +150,14 @@ __all__ = [  # noqa: RUF022 (plain order; ruff takes CLSE and EVS for constants)
     "StepReader",
     "Strategy",
     "StrategyError",
+    "TOPS",
     "ToMe",
     "TowerStrategy",
     "TwoStageStrategy",
     "Uniform",
     "UnknownStrategy",
     "UnsupportedModel",
+    "VScan",
     "VidCom2",
     "VisPruner",
     "VisionZip",

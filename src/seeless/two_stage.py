@@ -1,7 +1,7 @@
 """Strategies that act at the entry and once more between layers, by one budget."""
 
 from dataclasses import field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from seeless.budget import Budget
 from seeless.errors import BudgetError
@@ -26,6 +26,7 @@ class TwoStageStrategy(Strategy):
     adaptive: ClassVar[bool] = True
     own_positions: ClassVar[Positions | tuple[Positions, ...]] = ("renumber", "keep")
     depth_share: ClassVar[tuple[int, int]] = (1, 2)
+    only_scope: ClassVar[Literal["image", "crop"]] = "image"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -35,8 +36,9 @@ class TwoStageStrategy(Strategy):
             raise BudgetError(f"{self.name} shares one budget between its stages by its own rule; give keep=")
         if self.threshold is not None:
             raise BudgetError(f"{self.name} keeps a number of tokens, so it takes no threshold")
-        if self.scope != "image":
-            raise BudgetError(f"{self.name} takes videos whole; scope={self.scope!r} is not possible, use 'image'")
+        if self.scope != (only := type(self).only_scope):
+            whole = {"image": "videos", "crop": "crops"}[only]
+            raise BudgetError(f"{self.name} takes {whole} whole; scope={self.scope!r} is not possible, use {only!r}")
         if self.layer is not None and self.layer < 1:
             raise BudgetError(
                 f"layer={self.layer} is not possible: {self.name} acts at the entry, then before layer 1 or later"

@@ -41,6 +41,9 @@ STRATEGIES = {
     "flashvid": sl.FlashVID(keep=0.3, segments=2),
     "holitom": sl.HoliTom(keep=0.4),
     "scope": sl.SCOPE(keep=0.4),
+    "tops": sl.TOPS(keep=[0.6, 0.4, 0.2], layer=[0, 2, 4]),
+    "hiprune": sl.HiPrune(keep=0.5, alpha=0.8, layer=0),
+    "vscan": sl.VScan(keep=0.4, layer=3),
 }
 EVERYTHING = {
     "random": sl.Random(keep=1.0),
@@ -69,18 +72,25 @@ EVERYTHING = {
     "flashvid": sl.FlashVID(keep=1.0),
     "holitom": sl.HoliTom(keep=1.0),
     "scope": sl.SCOPE(keep=1.0),
+    "tops": sl.TOPS(keep=1.0),
+    "hiprune": sl.HiPrune(keep=1.0),
+    "vscan": sl.VScan(keep=1.0),
 }
 NULL_TOKEN = ("priortr", "priortr_2f")  # read the first token after the image
 LEAVES_STILLS_ALONE = ("dycoke", "evs")
 READ_THE_TOWER = (  # its attention
     *("fastervlm", "flashvid", "holitom", "holov", "prumerge", "prumerge_plus", "tome", "visionzip", "vispruner"),
-    *("scope",),
+    *("scope", "tops", "hiprune", "vscan"),
 )
-FINDS_ITS_COUNT = ("flashvid", "holitom")  # in what the pictures show
-NEEDS_TEXT = (*NULL_TOKEN, "sparsevlm")  # after the last image
+FINDS_ITS_COUNT = ("flashvid", "holitom", "vscan")  # in what the pictures show
+NEEDS_TEXT = (*NULL_TOKEN, "sparsevlm", "tops")  # after the last image
 READS_THE_FIRST_LAYER = ("clse", "sparsevlm")  # with their own layers
+REACH_LATE_LAYERS = ("pyramiddrop", "clse", "router", "flashvid", "holitom", "tops", "vscan")
 FIRST_LAYER_RECURRENT = ("qwen3_5", "lfm", "minicpm")  # beginnings of names
-FLOORED = ("priortr", "pyramiddrop", "clse", "dart", "holov", "sparsevlm", "evs", "vidcom2", "priortr_2f", "scope")
+FLOORED = (
+    *("priortr", "pyramiddrop", "clse", "dart", "holov", "sparsevlm", "evs", "vidcom2", "priortr_2f"),
+    *("scope", "tops"),
+)
 CUT_AFTER_THE_TOWER = ("llava_next", "llava_onevision")  # beginnings of names: padding of tiles leaves, or shrinks
 CASES = [(tiny, kind) for tiny in TINIES for kind in tiny.kinds]
 PLACEHOLDERS = [IMAGE, VIDEO]
@@ -120,7 +130,15 @@ def gap(tiny, name, backend):
         return "takes the outputs of several tower layers"
     if name == "tome" and tiny.name.startswith("gemma4"):
         return "padding behind them in the tower"
-    if tiny.name == "gemma4-small" and name in ("pyramiddrop", "clse", "router", "flashvid", "holitom"):
+    if tiny.name == "gemma4-small" and name in (
+        "pyramiddrop",
+        "clse",
+        "router",
+        "flashvid",
+        "holitom",
+        "tops",
+        "vscan",
+    ):
         return "take keys and values of earlier ones"
     if backend == "fused" and (tiny.name == "gemma4" or tiny.name.startswith(("gemma3", "paligemma"))):
         return "see each other both ways"

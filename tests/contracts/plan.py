@@ -18,12 +18,12 @@ KINDS = {
     "entry": (
         *("random", "uniform", "fastervlm", "vispruner", "divprune", "holov"),
         *("evs", "vidcom2", "cdpruner", "dycoke"),
-        *("scope",),
+        *("scope", "hiprune"),
     ),
     "merge": ("pool", "visionzip", "prumerge", "prumerge_plus"),
     "one layer": ("fastv", "priortr", "dart"),
-    "several layers": ("pyramiddrop", "clse", "router"),
-    "merge in layers": ("sparsevlm", "flashvid", "holitom"),
+    "several layers": ("pyramiddrop", "clse", "router", "tops"),
+    "merge in layers": ("sparsevlm", "flashvid", "holitom", "vscan"),
     "second forward": ("priortr_2f",),
 }
 # A class token and one grid on 1-D positions; tiles and newlines; M-RoPE, windows in the tower, images and videos.

@@ -108,8 +108,9 @@ def test_a_forward_that_ends_early_leaves_the_kernels_alone(tiny):
 
 SIGNALS = {
     "features": ("cdpruner",),
-    "attention": ("fastervlm", "holov"),
+    "attention": ("fastervlm", "holov", "tops"),
     "attention features": ("vispruner", "scope"),
+    "layers": ("hiprune", "vscan"),
     "attention keys features class_token": ("visionzip",),
     "features reader_attention reader_keys": ("prumerge", "prumerge_plus"),
 }
