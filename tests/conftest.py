@@ -38,7 +38,7 @@ class _Deprecated(logging.Handler):
 
 
 logging.getLogger("transformers").addHandler(_Deprecated())
-collect_ignore = ["conftest.py", "cli/conftest.py"]  # nothing to collect, and two modules of one name
+collect_ignore = ["conftest.py", "cli/conftest.py", "contracts/conftest.py"]  # nothing in them, and of one name
 
 
 def pytest_addoption(parser):

@@ -163,9 +163,9 @@ def pooled(turn, grids):
 
 def averaged(turn, grids):
     """What `vscan` makes of the tokens it keeps: the mean with all others of the crop that resemble them most."""
+    groups = []  # as embeddings have it; features that are added later follow
 
-    def merge(embeds):
-        result = embeds.clone()
+    def find(embeds):
         for row, crops in enumerate(grids):
             kept = set(turn.columns[row][turn.report.stages[0].kept[row]].tolist())
             for columns, _, _ in crops:
@@ -175,7 +175,14 @@ def averaged(turn, grids):
                 nearest = (directions[gone] @ directions[stay].T).argmax(1).tolist()
                 for number, column in enumerate(stay):
                     members = [column, *(other for other, near in zip(gone, nearest, strict=True) if near == number)]
-                    result[row, column] = embeds[row, members].mean(0)
+                    groups.append((row, column, members))
+
+    def merge(embeds):
+        if not groups:
+            find(embeds)
+        result = embeds.clone()
+        for row, column, members in groups:
+            result[row, column] = embeds[row, members].mean(0)
         return result
 
     return merge

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from seeless.registry import available, from_dict, get, register
     from seeless.report import Report, StageReport
     from seeless.step import Step, StepReader
+    from seeless.strategies.anchorprune import AnchorPrune
     from seeless.strategies.cdpruner import CDPruner
     from seeless.strategies.clse import CLSE
     from seeless.strategies.dart import Dart
     from seeless.strategies.divprune import DivPrune
     from seeless.strategies.dycoke import DyCoke
+    from seeless.strategies.eadp import EADP
     from seeless.strategies.evs import EVS
     from seeless.strategies.fastervlm import FasterVLM
     from seeless.strategies.fastv import FastV
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from seeless.strategies.hiprune import HiPrune
     from seeless.strategies.holitom import HoliTom
     from seeless.strategies.holov import HoloV
+    from seeless.strategies.mmtok import MMTok
     from seeless.strategies.pool import Pool
     from seeless.strategies.priortr import PriorTR
     from seeless.strategies.priortr_2f import PriorTR2F
@@ -75,11 +78,13 @@ else:  # with them come torch and transformers: seconds that `seeless --help` ne
             "seeless.registry": ("available", "from_dict", "get", "register"),
             "seeless.report": ("Report", "StageReport"),
             "seeless.step": ("Step", "StepReader"),
+            "seeless.strategies.anchorprune": ("AnchorPrune",),
             "seeless.strategies.cdpruner": ("CDPruner",),
             "seeless.strategies.clse": ("CLSE",),
             "seeless.strategies.dart": ("Dart",),
             "seeless.strategies.divprune": ("DivPrune",),
             "seeless.strategies.dycoke": ("DyCoke",),
+            "seeless.strategies.eadp": ("EADP",),
             "seeless.strategies.evs": ("EVS",),
             "seeless.strategies.fastervlm": ("FasterVLM",),
             "seeless.strategies.fastv": ("FastV",),
@@ -87,6 +92,7 @@ else:  # with them come torch and transformers: seconds that `seeless --help` ne
             "seeless.strategies.hiprune": ("HiPrune",),
             "seeless.strategies.holitom": ("HoliTom",),
             "seeless.strategies.holov": ("HoloV",),
+            "seeless.strategies.mmtok": ("MMTok",),
             "seeless.strategies.pool": ("Pool",),
             "seeless.strategies.priortr": ("PriorTR",),
             "seeless.strategies.priortr_2f": ("PriorTR2F",),
@@ -110,6 +116,7 @@ else:  # with them come torch and transformers: seconds that `seeless --help` ne
 
 __all__ = [  # noqa: RUF022 (plain order; ruff takes CLSE and EVS for constants)
     "AlreadyApplied",
+    "AnchorPrune",
     "BudgetError",
     "CDPruner",
     "CLSE",
@@ -118,6 +125,7 @@ __all__ = [  # noqa: RUF022 (plain order; ruff takes CLSE and EVS for constants)
     "Decision",
     "DivPrune",
     "DyCoke",
+    "EADP",
     "EVS",
     "EntryStrategy",
     "Family",
@@ -131,6 +139,7 @@ __all__ = [  # noqa: RUF022 (plain order; ruff takes CLSE and EVS for constants)
     "InputError",
     "Keep",
     "LayerStrategy",
+    "MMTok",
     "Merge",
     "MissingExtra",
     "Pool",

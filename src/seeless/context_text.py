@@ -66,7 +66,7 @@ class TextContext:
         return self.sources.in_clip_space(clip)
 
     @shaped("visual", "clip_dim")
-    def clip_patches(self, clip: str) -> torch.Tensor:
+    def clip_patches(self, clip: str | None) -> torch.Tensor:
         """Patches in the common space of CLIP: `vision_features` through that CLIP's last norm and projection.
 
         Args:
@@ -76,18 +76,18 @@ class TextContext:
             `[units, visual, dim]`, float32, not normalised.
 
         Raises:
-            UnsupportedModel: the tower is no CLIP, or another one's.
+            UnsupportedModel: the tower is no CLIP, or another one's, or none is named.
         """
         return self.sources.clip_patches(clip)
 
     @shaped("segments", "clip_dim")
-    def clip_text(self, clip: str, text: str) -> torch.Tensor:
+    def clip_text(self, clip: str | None, text: str) -> torch.Tensor:
         """A text there, `[units, segments, dim]`: CLIP's pooled vector of each segment, as many tokens long as its text
         tower takes. Errors as for `clip_patches`."""
         return self.sources.clip_text(clip, text)
 
     @shaped("text", "clip_dim")
-    def clip_tokens(self, clip: str, text: str, padding: bool = False) -> torch.Tensor:
+    def clip_tokens(self, clip: str | None, text: str, padding: bool = False) -> torch.Tensor:
         """Its tokens there, `[units, words, dim]`, the first and the last token included. Errors as for `clip_patches`.
 
         Args:

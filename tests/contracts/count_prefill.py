@@ -130,8 +130,8 @@ def strategy_of(name: str, clip: str) -> sl.Strategy:
     """The method with `KEEP` tokens an image; `clip` is a folder with a CLIP model."""
     if name == "router":
         return sl.Router({2: sl.FastV(keep=KEEP), LAYERS // 2: sl.PyramidDrop(keep=KEEP // 2, layer=LAYERS // 2)})
-    if name == "cdpruner":
-        return sl.CDPruner(keep=KEEP, clip=clip, question="how many digit are there ?")
+    if name in ("anchorprune", "cdpruner", "eadp"):
+        return sl.get(name, keep=KEEP, clip=clip, question="how many digit are there ?")
     try:
         return sl.get(name, keep=KEEP)
     except sl.SeelessError:

@@ -44,6 +44,9 @@ STRATEGIES = {
     "tops": sl.TOPS(keep=[0.6, 0.4, 0.2], layer=[0, 2, 4]),
     "hiprune": sl.HiPrune(keep=0.5, alpha=0.8, layer=0),
     "vscan": sl.VScan(keep=0.4, layer=3),
+    "mmtok": sl.MMTok(keep=0.4, question="how many digit are there ?"),
+    "anchorprune": sl.AnchorPrune(keep=0.4, clip=CLIP, question="how many digit are there ?"),
+    "eadp": sl.EADP(keep=0.4, clip=CLIP, question="how many digit are there ?"),
 }
 EVERYTHING = {
     "random": sl.Random(keep=1.0),
@@ -75,13 +78,17 @@ EVERYTHING = {
     "tops": sl.TOPS(keep=1.0),
     "hiprune": sl.HiPrune(keep=1.0),
     "vscan": sl.VScan(keep=1.0),
+    "mmtok": sl.MMTok(keep=1.0),
+    "anchorprune": sl.AnchorPrune(keep=1.0),
+    "eadp": sl.EADP(keep=1.0),
 }
 NULL_TOKEN = ("priortr", "priortr_2f")  # read the first token after the image
 LEAVES_STILLS_ALONE = ("dycoke", "evs")
 READ_THE_TOWER = (  # its attention
     *("fastervlm", "flashvid", "holitom", "holov", "prumerge", "prumerge_plus", "tome", "visionzip", "vispruner"),
-    *("scope", "tops", "hiprune", "vscan"),
+    *("scope", "tops", "hiprune", "vscan", "mmtok", "anchorprune"),
 )
+BY_CLIP = ("cdpruner", "anchorprune", "eadp")
 FINDS_ITS_COUNT = ("flashvid", "holitom", "vscan")  # in what the pictures show
 NEEDS_TEXT = (*NULL_TOKEN, "sparsevlm", "tops")  # after the last image
 READS_THE_FIRST_LAYER = ("clse", "sparsevlm")  # with their own layers
@@ -89,7 +96,7 @@ REACH_LATE_LAYERS = ("pyramiddrop", "clse", "router", "flashvid", "holitom", "to
 FIRST_LAYER_RECURRENT = ("qwen3_5", "lfm", "minicpm")  # beginnings of names
 FLOORED = (
     *("priortr", "pyramiddrop", "clse", "dart", "holov", "sparsevlm", "evs", "vidcom2", "priortr_2f"),
-    *("scope", "tops"),
+    *("scope", "tops", "mmtok", "anchorprune", "eadp"),
 )
 CUT_AFTER_THE_TOWER = ("llava_next", "llava_onevision")  # beginnings of names: padding of tiles leaves, or shrinks
 CASES = [(tiny, kind) for tiny in TINIES for kind in tiny.kinds]
@@ -122,11 +129,11 @@ def gap(tiny, name, backend):
         return "convolve over the grid of patches"
     if name in NULL_TOKEN and tiny.name.startswith("paligemma"):
         return "blind to the question"
-    if name == "cdpruner" and not tiny.name.startswith(CLIP_TOWERS):
-        return "is no CLIP"
     if tiny.unread and name in READ_THE_TOWER:
         return "shows no attention that could be read"
-    if tiny.name == "vipllava" and name in ("tome", "cdpruner"):  # several layers of the tower, side by side
+    if name in BY_CLIP and not tiny.name.startswith(CLIP_TOWERS):
+        return "is no CLIP"
+    if tiny.name == "vipllava" and name in ("tome", *BY_CLIP):  # several layers of the tower, side by side
         return "takes the outputs of several tower layers"
     if name == "tome" and tiny.name.startswith("gemma4"):
         return "padding behind them in the tower"

@@ -18,7 +18,7 @@ KINDS = {
     "entry": (
         *("random", "uniform", "fastervlm", "vispruner", "divprune", "holov"),
         *("evs", "vidcom2", "cdpruner", "dycoke"),
-        *("scope", "hiprune"),
+        *("scope", "hiprune", "mmtok", "anchorprune", "eadp"),
     ),
     "merge": ("pool", "visionzip", "prumerge", "prumerge_plus"),
     "one layer": ("fastv", "priortr", "dart"),
@@ -30,7 +30,7 @@ KINDS = {
 DIFFERENT = (("llava-llama-mha", "image"), ("llava_next-mistral-gqa", "image"), ("qwen2_5_vl", "video"))
 # Methods that need videos, or the tower of a CLIP, meet three families that differ with these.
 MORE = (("video_llava", "video"), ("llava_onevision", "video"))
-DEMANDING = ("evs", "vidcom2", "cdpruner", "dycoke", "flashvid", "holitom")
+DEMANDING = ("evs", "vidcom2", "cdpruner", "anchorprune", "eadp", "dycoke", "flashvid", "holitom")
 ONE_IN = 3  # of the pairs that no other contract meets, the oracle meets one in so many
 
 

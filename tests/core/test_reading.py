@@ -107,13 +107,14 @@ def test_a_forward_that_ends_early_leaves_the_kernels_alone(tiny):
 
 
 SIGNALS = {
-    "features": ("cdpruner",),
-    "attention": ("fastervlm", "holov", "tops"),
-    "attention features": ("vispruner", "scope"),
-    "layers": ("hiprune", "vscan"),
+    "features": ("cdpruner", "eadp"),
+    "attention": ("fastervlm", "flashvid", "holitom", "holov", "tops"),
+    "attention features": ("vispruner", "scope", "anchorprune"),
+    "layers": ("hiprune", "mmtok", "vscan"),
     "attention keys features class_token": ("visionzip",),
     "features reader_attention reader_keys": ("prumerge", "prumerge_plus"),
 }
+BY_CLIP = ("anchorprune", "cdpruner", "eadp")
 READS = {name: set(signals.split()) for signals, names in SIGNALS.items() for name in names}
 
 
@@ -130,14 +131,17 @@ def test_strategies_declare_what_they_read_of_the_tower_and_no_more(name, monkey
     cls = registry.strategy_class(name)
     if cls.parts is not sl.Strategy.parts:
         pytest.skip("made of other strategies")
-    options = {"clip": save_clip(tmp_path), "question": "how many ?"} if name == "cdpruner" else {}
+    folder = save_clip(tmp_path)  # with a tokenizer
+    options = {"clip": folder, "question": "how many ?"} if name in BY_CLIP else {}
+    options |= {"question": "how many ?"} if name == "mmtok" else {}
     for family in ("llava-llama-mha", "qwen2_vl"):
-        if name == "cdpruner" and family == "qwen2_vl":
+        if name in BY_CLIP and family == "qwen2_vl":
             continue
         model = NAMES[family].build("sdpa")
+        model.config._name_or_path = folder
         given = tinies.make_inputs(model, NAMES[family], [[5, "image:0", 9]])
         try:
-            strategy = sl.get(name, keep=0.6, **options)
+            strategy = sl.get(name, keep=0.3 if name == "tops" else 0.6, **options)
         except sl.BudgetError:
             strategy = sl.get(name, **options)
         with sl.apply(model, strategy):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from matrix import READ_THE_TOWER
+from matrix import BY_CLIP, READ_THE_TOWER
 
 import seeless as sl
 from seeless.models import describe
@@ -15,7 +15,7 @@ UNREAD = [own for own in TINIES if own.unread]
 def test_info_says_which_methods_work(own):
     description = describe(own.build())
     refused = {name for name, reason in description.strategies.items() if reason is not None}
-    assert refused >= set(READ_THE_TOWER) and refused - set(READ_THE_TOWER) <= {"cdpruner"}
+    assert refused >= set(READ_THE_TOWER) and refused - set(READ_THE_TOWER) <= set(BY_CLIP)
     for name in READ_THE_TOWER:
         assert "shows no attention that could be read" in description.strategies[name]
     assert description.visual_tokens is None and "not read" in description.vision_signal

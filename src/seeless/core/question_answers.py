@@ -71,17 +71,17 @@ class QuestionAnswers(TowerAnswers):
             )
         return load_clip(named)
 
-    def clip_patches(self, clip: str) -> torch.Tensor:
+    def clip_patches(self, clip: str | None) -> torch.Tensor:
         return clip_patches(self._clip(clip)[0], self.vision_features())
 
     def _of_text(self, vectors: torch.Tensor) -> torch.Tensor:
         return vectors.expand(len(self.group.units), *vectors.shape)
 
-    def clip_text(self, clip: str, text: str) -> torch.Tensor:
+    def clip_text(self, clip: str | None, text: str) -> torch.Tensor:
         model, tokenizer = self._clip(clip)
         return self._of_text(clip_pooled(model, tokenizer, text, self.group.rows.device))
 
-    def clip_tokens(self, clip: str, text: str, padding: bool) -> torch.Tensor:
+    def clip_tokens(self, clip: str | None, text: str, padding: bool) -> torch.Tensor:
         model, tokenizer = self._clip(clip)
         return self._of_text(clip_tokens(model, tokenizer, text, self.group.rows.device, padding))
 

@@ -50,3 +50,26 @@ def windows(grid: tuple[int, int, int], side: int) -> list[int]:
     inside = [column * across // width for column in range(width)]
     per_frame = [a + b for a in first for b in inside]
     return [frame * down * across + own for frame in range(frames) for own in per_frame]
+
+
+def smoothed(values: torch.Tensor, grid: tuple[int, int, int]) -> torch.Tensor:
+    """Values through a Gaussian of 3 x 3 (sigma 1) on the grid of each frame; what lies outside mirrors what is inside,
+    the edge itself not repeated (a side of one is its own mirror).
+
+    Args:
+        values: `[units, visual]`.
+        grid: (frames, height, width).
+
+    Returns:
+        `[units, visual]`.
+    """
+    weight = torch.exp(-(torch.arange(-1.0, 2.0, device=values.device, dtype=values.dtype) ** 2) / 2)
+    weight = weight / weight.sum()
+    full = values.unflatten(1, grid)
+    for dim in (2, 3):
+        size = full.shape[dim]
+        inner = 1 if size > 1 else 0
+        before = torch.cat([full.narrow(dim, inner, 1), full.narrow(dim, 0, size - 1)], dim)
+        after = torch.cat([full.narrow(dim, 1, size - 1), full.narrow(dim, size - 1 - inner, 1)], dim)
+        full = weight[0] * before + weight[1] * full + weight[2] * after
+    return full.flatten(1)
