@@ -69,6 +69,7 @@ class FakeSources:
     of_clip_text: torch.Tensor | None = None
     of_clip_tokens: torch.Tensor | None = None
     of_question: str = ""
+    of_entering: dict | None = None  # `[units, visual, dim]` by layer
     of_vision_features: torch.Tensor | None = None
     of_vision_keys: torch.Tensor | None = None
     of_tower_groups: torch.Tensor | None = None
@@ -144,6 +145,9 @@ class FakeSources:
 
     def text_similarity(self, clip, question):
         return self.of_text_similarity
+
+    def entering(self, layer):
+        return self.of_entering[layer]
 
     def question(self, text):
         return self.of_question if text is None else text

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import seeless as sl
-from fake_context import fake_context, unit_of
+from fake_context import fake_context, top, unit_of
 from seeless.core.host import CACHE
 from seeless.ops.spectral import low_pass, spectral_energy, spectral_evolution
-from tiny_models import RAGGED, VARIANTS, make_inputs
+from tiny_models import IMAGE, RAGGED, VARIANTS, make_inputs
 
 
 def energies(features, grid, ratio):
@@ -46,10 +46,15 @@ def energies(features, grid, ratio):
     return found
 
 
-def evolution(before, now, grid, ratio, temperature):
+def intensity(before, now, grid, ratio):
+    """Equations 11 and 12."""
     reference, current = energies(before, grid, ratio), energies(now, grid, ratio)
     mean = sum(reference) / len(reference)
-    change = [min(1, abs(c - r) / (mean + r + 1e-6)) for r, c in zip(reference, current, strict=True)]
+    return [min(1, abs(c - r) / (mean + r + 1e-6)) for r, c in zip(reference, current, strict=True)]
+
+
+def evolution(before, now, grid, ratio, temperature):
+    change = intensity(before, now, grid, ratio)
     middle = sum(change) / len(change)
     deviation = math.sqrt(sum((g - middle) ** 2 for g in change) / (len(change) - 1))
     return [1 / (1 + math.exp(-(g - middle) / (deviation + 1e-6) / temperature)) for g in change]
@@ -291,3 +296,50 @@ def test_stages_and_caches_on_a_model(tiny, variant):
     assert len({layer.keys.shape[2] for layer in cache.layers}) == 1  # trimmed
     with sl.apply(model, sl.CLSE(keep=1.0)) as run:
         assert torch.equal(model(**inputs).logits, plain)
+
+
+@settings(max_examples=12, deadline=None)
+@given(grids, st.integers(1, 2), st.sampled_from([0.0, 0.1, 0.5]), st.integers(0, 9999))
+def test_intensity_alone(grid, units, ratio, seed):
+    visual = math.prod(grid)
+    seen = tensors(units, visual, seed)
+    strategy = sl.CLSE(keep=0.5, variant="intensity", cutoff_ratio=ratio)
+    context = fake_context(2, units, visual, layer=2, grid=grid, visual=seen["visual"], entering={1: seen["embeds"]})
+    got = strategy.score(context)
+    for unit in range(units):
+        want = intensity(seen["embeds"][unit].tolist(), seen["visual"][unit].tolist(), grid, ratio)
+        assert got[unit].tolist() == pytest.approx(want, abs=1e-6)
+
+
+@torch.no_grad()
+def test_intensity_on_a_model(tiny):
+    """Between what the first and the second layer give, before the third."""
+    variant = VARIANTS[0]
+    model, untouched = tiny(variant, "sdpa"), tiny(variant, "untouched")
+    inputs = make_inputs(model, variant, RAGGED[:1])
+    with sl.apply(model, sl.CLSE(keep=5, variant="intensity")) as run:
+        model(**inputs)
+    states = untouched(**inputs, output_hidden_states=True).hidden_states
+    columns = (inputs["input_ids"][0] == IMAGE).nonzero()[:, 0]
+    side = round(len(columns) ** 0.5)
+    before, now = (states[layer][0, columns].double().tolist() for layer in (1, 2))
+    scores = intensity(before, now, (1, side, side), 0.1)
+    assert run.report.stages[0].layer == 2 and run.report.stages[0].n_after == [5]
+    assert run.report.stages[0].scores[0].tolist() == pytest.approx(scores, abs=1e-4)
+    assert run.report.stages[0].kept[0].tolist() == top(scores, 5)
+
+
+@pytest.mark.parametrize("knobs", [{"keep": [0.5, 0.4, 0.3]}, {"keep": 0.5, "layer": [2, 4]}], ids=str)
+def test_intensity_has_one_stage(knobs):
+    with pytest.raises(sl.BudgetError, match="variant='intensity' has one stage"):
+        sl.CLSE(variant="intensity", **knobs)
+    assert sl.CLSE(keep=64, variant="intensity", layer=3).layers(8) == [3]
+    assert [sl.CLSE(keep=64, variant="intensity").count(0, 576), *sl.CLSE(keep=9, variant="intensity").watches(8)] == [
+        64,
+        1,
+    ]
+
+
+def test_intensity_needs_a_grid():
+    with pytest.raises(sl.InputError, match="these tokens fill none of at least 2 x 2"):
+        sl.CLSE(keep=0.5, variant="intensity").score(fake_context(2, 1, 9, layer=2, visual=torch.ones(1, 9, 3)))

@@ -32,14 +32,15 @@ def spread(features):
     return [sum((s - sum(row) / others) ** 2 for s in row) / others for row in likeness]
 
 
-def chunk_scores(attention, features, chunks, weight, attention_weight):
+def token_scores(attention, features, chunks, weight, attention_weight):
+    """Per chunk, the score of each token."""
     scores = []
     for part in parts_of(len(attention), chunks):
         looked_at = [attention_weight * attention[i] for i in part]
         uneven = spread([features[i] for i in part])
         size = sum(map(abs, uneven)) / len(part)
         scale = sum(map(abs, looked_at)) / len(part) / size if size else 0.0
-        scores.append(sum(a + weight * scale * v for a, v in zip(looked_at, uneven, strict=True)) / len(part))
+        scores.append([a + weight * scale * v for a, v in zip(looked_at, uneven, strict=True)])
     return scores
 
 
@@ -63,12 +64,14 @@ def released(scores, sizes, count):
     return [min(quota, size) for quota, size in zip(found, sizes, strict=True)]
 
 
-def chosen(attention, features, count, chunks, weight=0.09, attention_weight=1000.0):
+def chosen(attention, features, count, chunks, weight=0.09, attention_weight=1000.0, within="attention"):
     parts = parts_of(len(attention), chunks)
-    scores = chunk_scores(attention, features, chunks, weight, attention_weight)
+    scores = token_scores(attention, features, chunks, weight, attention_weight)
+    shares = quotas([sum(own) / len(own) for own in scores], list(map(len, parts)), count)
+    deciding = attention if within == "attention" else [s for own in scores for s in own]
     found = []
-    for part, quota in zip(parts, quotas(scores, list(map(len, parts)), count), strict=True):
-        found += sorted(part, key=lambda i: (-attention[i], i))[:quota]
+    for part, quota in zip(parts, shares, strict=True):
+        found += sorted(part, key=lambda i: (-deciding[i], i))[:quota]
     return sorted(found)
 
 
@@ -92,12 +95,14 @@ def test_any_size(units, visual, chunks, sharp, seed, data):
     count = data.draw(st.integers(1, visual))
     weight = data.draw(st.sampled_from([0.0, 0.09, 3.0]))
     seen = tensors(units, visual, seed, sharp=sharp + 0.1)
-    strategy = sl.HoloV(keep=count, chunks=chunks, weight=weight)
+    within = data.draw(st.sampled_from(["attention", "score"]))
+    strategy = sl.HoloV(keep=count, chunks=chunks, weight=weight, within=within)
     decision = strategy.reduce(fake_context(count, units, visual, layer=0, **seen))
     for unit in range(units):
         attention = seen["vision_attention"][unit].mean(0)
         assert torch.equal(decision.scores[unit], attention)
-        assert kept(decision)[unit] == chosen(attention.tolist(), seen["embeds"][unit].tolist(), count, chunks, weight)
+        args = attention.tolist(), seen["embeds"][unit].tolist(), count, chunks, weight
+        assert kept(decision)[unit] == chosen(*args, within=within)
         assert len(kept(decision)[unit]) == count
         alone = strategy.reduce(fake_context(count, 1, visual, layer=0, **unit_of(seen, unit)))
         assert kept(alone) == [kept(decision)[unit]]
@@ -167,6 +172,7 @@ def test_low_precision_is_computed_in_float32(dtype):
         ({"weight": "much"}, "weight='much' is not possible"),
         ({"attention_weight": math.inf}, "attention_weight=inf is not possible"),
         ({"attention_weight": math.nan}, "attention_weight=nan is not possible"),
+        ({"within": "both"}, "within='both'"),
         ({"threshold": 0.5}, "takes no threshold"),
     ],
     ids=str,

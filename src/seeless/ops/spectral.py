@@ -44,6 +44,21 @@ def spectral_energy(
     return passed.abs().mean(-1).flatten(1)
 
 
+def spectral_intensity(
+    before: torch.Tensor, now: torch.Tensor, grid: tuple[int, int, int], cutoff_ratio: float, softening: float = 0.0
+) -> torch.Tensor:
+    """How much each token's spectral energy s changed, `[units, visual]`, in 0..1.
+
+    min(1, |s(now) - s(before)| / (mean s(before) + s(before) + e)), e = 1e-6 (CLSE, equations 11 and 12).
+
+    Args:
+        before, now: `[units, visual, dim]`.
+    """
+    energy = spectral_energy(before, grid, cutoff_ratio, softening)
+    change = (spectral_energy(now, grid, cutoff_ratio, softening) - energy).abs()
+    return (change / (energy.mean(1, keepdim=True) + energy + EPSILON)).clamp(max=1)
+
+
 def spectral_evolution(
     before: torch.Tensor,
     now: torch.Tensor,
@@ -54,9 +69,8 @@ def spectral_evolution(
 ) -> torch.Tensor:
     """How strongly each token's spectral energy changed, against the other tokens of its unit, in 0..1.
 
-    g = min(1, |s(now) - s(before)| / (mean s(before) + s(before) + e)), evolution = sigmoid((g - mean g) / (std g + e)
-    / temperature), e = 1e-6, std the sample deviation over all tokens of the unit (CLSE, arXiv 2606.24165). The grid
-    must be at least 2 x 2.
+    evolution = sigmoid((g - mean g) / (std g + e) / temperature), g the `spectral_intensity`, e = 1e-6, std the sample
+    deviation over all tokens of the unit (CLSE, arXiv 2606.24165). The grid must be at least 2 x 2.
 
     Args:
         before, now: `[units, visual, dim]`.
@@ -64,8 +78,6 @@ def spectral_evolution(
     Returns:
         `[units, visual]`.
     """
-    energy = spectral_energy(before, grid, cutoff_ratio, softening)
-    change = (spectral_energy(now, grid, cutoff_ratio, softening) - energy).abs()
-    change = (change / (energy.mean(1, keepdim=True) + energy + EPSILON)).clamp(max=1)
+    change = spectral_intensity(before, now, grid, cutoff_ratio, softening)
     deviation = change.std(1, keepdim=True) + EPSILON
     return ((change - change.mean(1, keepdim=True)) / deviation / temperature).sigmoid()

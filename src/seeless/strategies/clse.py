@@ -2,13 +2,14 @@
 
 import math
 from dataclasses import field
+from typing import Literal
 
 import torch
 
 from seeless.budget import Budget
 from seeless.context import Context
-from seeless.errors import BudgetError
-from seeless.ops.spectral import spectral_evolution
+from seeless.errors import BudgetError, InputError
+from seeless.ops.spectral import spectral_evolution, spectral_intensity
 from seeless.registry import register
 from seeless.strategy import LayerStrategy, Past, Scope, Strategy
 
@@ -24,17 +25,22 @@ class CLSE(LayerStrategy):
 
     Formula: score = evolution * attention at the first stage, score = attention later. attention_j = mean over heads of
     A[last, j] in the layer before the stage; evolution in 0..1 says how much of a token's high-pass energy on the image
-    grid changes between the embeddings and the stage, against the other tokens (`ops.spectral`).
+    grid changes between the embeddings and the stage, against the other tokens (`ops.spectral`). With
+    variant="intensity", the paper's own method, there is one stage and no attention: score = that change as it is,
+    between what enters the layer before the stage and what enters the stage's.
     Signal: attention of the last prompt token, embeddings and hidden states on the image grid.
     Paper: "Spectral Evolution-Guided Token Pruning in Multimodal Large Language Models", ECCV 2026, arXiv 2606.24165,
-    section 3.2, equations 7 to 13 for the evolution; the released score is the hybrid of its figure 5b.
+    section 3.2: equations 7 (Fourier transform), 8 (high-pass), 9 and 10 (residual), 11 and 12 (intensity), 13
+    (choice); theory in 3.3. The released score is the hybrid of its figure 5b, by which this is called unless `variant`
+    is given.
     Original: zjubinchen/CLSE, Apache-2.0 by its README, without a licence file.
 
     A number n stands for the budgets int(1.72 n), int(1.09 n), int(0.32 n) of the three stages, 192, 128 and 64 for the
     authors' own (330, 210, 62 for 192); a share r for r * (1.72, 1.09, 0.32) of the original tokens, at most all,
     floored, and 0.334, 0.223 and 0.112 for the authors' own. So the last layers see less than the number says and the
     layer average is more (208 for 192 on 32 layers). 1.0 keeps everything. One budget per stage, or one stage alone, is
-    taken as it stands. Tokens keep their positions; the caches of earlier layers are trimmed.
+    taken as it stands. variant="intensity" takes one budget. Tokens keep their positions; the caches of earlier layers
+    are trimmed.
 
     Deviations: each image is ranked on its own; the original knows a single one, for which that is the same. Where its
     tokens fill no grid of at least 2 x 2 (the tiles and newlines of LLaVA-NeXT in the scope "image"), attention decides
@@ -42,14 +48,16 @@ class CLSE(LayerStrategy):
 
     Args:
         layer: one layer per stage; by default [1, 11, 21] of 32, [1, 10, 19] of 28, [1, 13, 24] of 36 layers, else
-            the first, 36 % and 67 % of the depth.
+            the first, 36 % and 67 % of the depth; for variant="intensity" 2.
         cutoff_ratio: width of the high-pass as a share of the half grid; 0 lets everything pass.
         temperature: of the sigmoid in `evolution`; lower is closer to yes or no.
+        variant: "hybrid" as released, "intensity" as in the paper's section 3.2.
     """
 
     layer: int | list[int] | None = None  # type: ignore[assignment]
     cutoff_ratio: float = 0.1
     temperature: float = 0.1
+    variant: Literal["hybrid", "intensity"] = "hybrid"
     scope: Scope = field(default="image", kw_only=True)
     past: Past = field(default="trim", kw_only=True)
     paper = "arXiv 2606.24165"
@@ -59,7 +67,10 @@ class CLSE(LayerStrategy):
         Strategy.__post_init__(self)  # from here on all numbers are Python's own
         given: dict[str, object] = {"keep": self.keep, "layer": self.layer}
         budgets = self._budgets()
-        if self.layer is None and len(budgets) != 3:
+        alone = self.variant == "intensity"
+        if alone and (isinstance(self.keep, list) or isinstance(self.layer, list)):
+            raise BudgetError("variant='intensity' has one stage; give one keep= and one layer=, no lists")
+        if self.layer is None and not alone and len(budgets) != 3:
             raise BudgetError(f"keep={self.keep} gives {len(budgets)} budgets; name as many layers with layer=")
         stages = len(self.layer) if isinstance(self.layer, list) else 1
         if not isinstance(self.keep, list) and self.layer is not None and stages not in (1, 3):
@@ -68,7 +79,8 @@ class CLSE(LayerStrategy):
                 "give keep= one budget per layer"
             )
         # The base class checks one budget per layer; by default the real layers depend on the model.
-        checked: dict[str, object] = {"keep": budgets, "layer": [1, 2, 3] if self.layer is None else self.layer}
+        layers: int | list[int] = ([2] if alone else [1, 2, 3]) if self.layer is None else self.layer
+        checked: dict[str, object] = {"keep": budgets, "layer": layers}
         for name, value in checked.items():
             object.__setattr__(self, name, value)
         super().__post_init__()
@@ -82,10 +94,17 @@ class CLSE(LayerStrategy):
     def layers(self, depth: int) -> list[int]:
         if self.layer is not None:
             return super().layers(depth)
+        if self.variant == "intensity":
+            if depth < 3:
+                raise BudgetError(f"a decoder of {depth} layers has no layer 2; name another with layer=")
+            return [2]
         layers = list(LAYERS.get(depth, (1, max(1, round(0.36 * depth)), max(1, round(0.67 * depth)))))
         if layers != sorted(set(layers)) or layers[-1] >= depth:
             raise BudgetError(f"a decoder of {depth} layers has no room for three stages; name them with layer=")
         return layers
+
+    def watches(self, depth: int) -> list[int]:
+        return [self.layers(depth)[0] - 1] if self.variant == "intensity" else []
 
     def budget(self, stage_index: int) -> Budget:
         return self._budgets()[stage_index]
@@ -94,6 +113,8 @@ class CLSE(LayerStrategy):
         """One per stage."""
         if isinstance(self.keep, list):
             return self.keep
+        if self.variant == "intensity":
+            return [self.keep]
         if isinstance(self.layer, int) or (isinstance(self.layer, list) and len(self.layer) == 1):
             return [self.keep]
         if isinstance(self.keep, int):
@@ -103,9 +124,20 @@ class CLSE(LayerStrategy):
         return list(RATIOS.get(self.keep, [min(1.0, self.keep * share) for share in SHARES]))
 
     def score(self, ctx: Context) -> torch.Tensor:
+        if self.variant == "intensity":
+            return self._intensity(ctx)
         attention = ctx.attention(queries="last").mean((1, 2))
         if ctx.stage_index > 0 or ctx.grid is None or min(ctx.grid[1:]) < 2:
             return attention
         now = ctx.visual
         evolution = spectral_evolution(ctx.embeds.to(now.device), now, ctx.grid, self.cutoff_ratio, self.temperature)
         return evolution.to(attention.device) * attention
+
+    def _intensity(self, ctx: Context) -> torch.Tensor:
+        if ctx.grid is None or min(ctx.grid[1:]) < 2:
+            raise InputError(
+                "clse with variant='intensity' has nothing but the grid of the picture to rank by, and these tokens "
+                "fill none of at least 2 x 2; use scope='crop', or variant='hybrid'"
+            )
+        now = ctx.visual
+        return spectral_intensity(ctx.entering(ctx.layer - 1).to(now.device), now, ctx.grid, self.cutoff_ratio)

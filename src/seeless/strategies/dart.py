@@ -21,7 +21,8 @@ class Dart(LayerStrategy):
     `layer` through the decoder's final norm. Text pivots only guide.
     Signal: keys and hidden states of the decoder; no attention is read.
     Paper: Wen et al., "Stop Looking for Important Tokens in Multimodal Language Models: Duplication Matters More",
-    EMNLP 2025, arXiv 2502.11494, section 3.3; pivots and layer: section 5 and the caption of table 1.
+    EMNLP 2025, arXiv 2502.11494, section 3.3 (definition 1: pivots, definition 2: duplicates), theory in 3.4; pivots:
+    section 5.2, layer and their number: section 5.3 and the caption of table 1.
     Original: ZichenWen1/DART, Apache-2.0 by its README; known here from two other implementations.
 
     A share is floored. Tokens keep their positions, earlier layers their full cache. The L1 norm of a rotated key

@@ -16,7 +16,7 @@ class DivPrune(EntryStrategy):
     score_j = min over the chosen i of 1 - cos(x_i, x_j), x the projected embeddings (`ops.farthest`).
     Signal: the projected embeddings alone, neither the question nor any attention, so it works with every tower.
     Paper: Alvar et al., "DivPrune: Diversity-based Visual Token Pruning for Large Multimodal Models", CVPR 2025, arXiv
-    2503.02175, section 3.3, equations 3 and 4, algorithm 1.
+    2503.02175, problem: section 3.2, equation 2; choice: section 3.3, equations 3 and 4, algorithm 1.
     Original: vbdi/divprune, CC BY-NC 4.0.
 
     A share is rounded half to even. Positions are contiguous. All tokens of an image are candidates, LLaVA-NeXT's

@@ -23,8 +23,8 @@ class VidCom2(EntryStrategy):
     g_t that of the frame. A frame's uniqueness u_t is the mean of -cos(x, g_v) over its tokens, sigma = softmax(u /
     temperature) over the T frames, and its share of tokens is R (1 + sigma_t - 1 / T), R the share kept of the video.
     Signal: the embeddings x that enter the language model, of all frames.
-    Paper: Liu et al., "Video Compression Commander", EMNLP 2025, arXiv 2505.14454, section 3.3, equations 3 to 6, and
-    section 3.4, equations 7 to 10.
+    Paper: Liu et al., "Video Compression Commander", EMNLP 2025, arXiv 2505.14454, section 3.3, equations 3 to 6,
+    section 3.4, equations 7 to 10, and the algorithm of appendix E.
     Original: xuyang-liu16/VidCom2, no licence found; not used.
 
     Frames may have unequal numbers of tokens: a class token belongs to its frame, a newline that closes the video to
