@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from seeless.strategies.priortr import PriorTR
     from seeless.strategies.priortr_2f import PriorTR2F
     from seeless.strategies.prumerge import PruMerge, PruMergePlus
+    from seeless.strategies.prunesid import PruneSID
     from seeless.strategies.pyramiddrop import PyramidDrop
     from seeless.strategies.random import Random
     from seeless.strategies.router import Router
@@ -97,6 +98,7 @@ else:  # with them come torch and transformers: seconds that `seeless --help` ne
             "seeless.strategies.priortr": ("PriorTR",),
             "seeless.strategies.priortr_2f": ("PriorTR2F",),
             "seeless.strategies.prumerge": ("PruMerge", "PruMergePlus"),
+            "seeless.strategies.prunesid": ("PruneSID",),
             "seeless.strategies.pyramiddrop": ("PyramidDrop",),
             "seeless.strategies.random": ("Random",),
             "seeless.strategies.router": ("Router",),
@@ -147,6 +149,7 @@ __all__ = [  # noqa: RUF022 (plain order; ruff takes CLSE and EVS for constants)
     "PriorTR2F",
     "PruMerge",
     "PruMergePlus",
+    "PruneSID",
     "PyramidDrop",
     "Random",
     "Report",

@@ -47,6 +47,7 @@ STRATEGIES = {
     "mmtok": sl.MMTok(keep=0.4, question="how many digit are there ?"),
     "anchorprune": sl.AnchorPrune(keep=0.4, clip=CLIP, question="how many digit are there ?"),
     "eadp": sl.EADP(keep=0.4, clip=CLIP, question="how many digit are there ?"),
+    "prunesid": sl.PruneSID(keep=0.5),
 }
 EVERYTHING = {
     "random": sl.Random(keep=1.0),
@@ -81,12 +82,13 @@ EVERYTHING = {
     "mmtok": sl.MMTok(keep=1.0),
     "anchorprune": sl.AnchorPrune(keep=1.0),
     "eadp": sl.EADP(keep=1.0),
+    "prunesid": sl.PruneSID(keep=1.0),
 }
 NULL_TOKEN = ("priortr", "priortr_2f")  # read the first token after the image
 LEAVES_STILLS_ALONE = ("dycoke", "evs")
 READ_THE_TOWER = (  # its attention
     *("fastervlm", "flashvid", "holitom", "holov", "prumerge", "prumerge_plus", "tome", "visionzip", "vispruner"),
-    *("scope", "tops", "hiprune", "vscan", "mmtok", "anchorprune"),
+    *("scope", "tops", "hiprune", "vscan", "mmtok", "anchorprune", "prunesid"),
 )
 BY_CLIP = ("cdpruner", "anchorprune", "eadp")
 FINDS_ITS_COUNT = ("flashvid", "holitom", "vscan")  # in what the pictures show
@@ -96,7 +98,7 @@ REACH_LATE_LAYERS = ("pyramiddrop", "clse", "router", "flashvid", "holitom", "to
 FIRST_LAYER_RECURRENT = ("qwen3_5", "lfm", "minicpm")  # beginnings of names
 FLOORED = (
     *("priortr", "pyramiddrop", "clse", "dart", "holov", "sparsevlm", "evs", "vidcom2", "priortr_2f"),
-    *("scope", "tops", "mmtok", "anchorprune", "eadp"),
+    *("scope", "tops", "mmtok", "anchorprune", "eadp", "prunesid"),
 )
 CUT_AFTER_THE_TOWER = ("llava_next", "llava_onevision")  # beginnings of names: padding of tiles leaves, or shrinks
 CASES = [(tiny, kind) for tiny in TINIES for kind in tiny.kinds]

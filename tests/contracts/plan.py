@@ -18,7 +18,7 @@ KINDS = {
     "entry": (
         *("random", "uniform", "fastervlm", "vispruner", "divprune", "holov"),
         *("evs", "vidcom2", "cdpruner", "dycoke"),
-        *("scope", "hiprune", "mmtok", "anchorprune", "eadp"),
+        *("scope", "hiprune", "mmtok", "anchorprune", "eadp", "prunesid"),
     ),
     "merge": ("pool", "visionzip", "prumerge", "prumerge_plus"),
     "one layer": ("fastv", "priortr", "dart"),

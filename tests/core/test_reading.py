@@ -109,7 +109,7 @@ def test_a_forward_that_ends_early_leaves_the_kernels_alone(tiny):
 SIGNALS = {
     "features": ("cdpruner", "eadp"),
     "attention": ("fastervlm", "flashvid", "holitom", "holov", "tops"),
-    "attention features": ("vispruner", "scope", "anchorprune"),
+    "attention features": ("vispruner", "scope", "anchorprune", "prunesid"),
     "layers": ("hiprune", "mmtok", "vscan"),
     "attention keys features class_token": ("visionzip",),
     "features reader_attention reader_keys": ("prumerge", "prumerge_plus"),

@@ -46,6 +46,7 @@ PAPERS = {
     "prumerge": "2403.15388",
     "prumerge_plus": "2403.15388",
     "cdpruner": "2506.10967",
+    "prunesid": "2603.09480",
     "eadp": "EADP, ECCV 2026",
     "anchorprune": "2607.07033",
     "mmtok": "2508.18264",
