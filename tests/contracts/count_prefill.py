@@ -40,6 +40,7 @@ from tiny_clip import save_clip
 import seeless as sl
 
 IMAGE, LAYERS, KEEP = 999, 32, 64
+QUESTION = "how many digit are there ?"
 TEXT = {"vocab_size": 1000, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": LAYERS}
 TEXT |= {"num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 16384}
 TEXT |= {"bos_token_id": 1, "eos_token_id": None}
@@ -131,7 +132,9 @@ def strategy_of(name: str, clip: str) -> sl.Strategy:
     if name == "router":
         return sl.Router({2: sl.FastV(keep=KEEP), LAYERS // 2: sl.PyramidDrop(keep=KEEP // 2, layer=LAYERS // 2)})
     if name in ("anchorprune", "cdpruner", "eadp"):
-        return sl.get(name, keep=KEEP, clip=clip, question="how many digit are there ?")
+        return sl.get(name, keep=KEEP, clip=clip, question=QUESTION)
+    if name == "mmtok":
+        return sl.MMTok(keep=KEEP, question=QUESTION)
     try:
         return sl.get(name, keep=KEEP)
     except sl.SeelessError:

@@ -94,7 +94,7 @@ BY_CLIP = ("cdpruner", "anchorprune", "eadp")
 FINDS_ITS_COUNT = ("flashvid", "holitom", "vscan")  # in what the pictures show
 NEEDS_TEXT = (*NULL_TOKEN, "sparsevlm", "tops")  # after the last image
 READS_THE_FIRST_LAYER = ("clse", "sparsevlm")  # with their own layers
-REACH_LATE_LAYERS = ("pyramiddrop", "clse", "router", "flashvid", "holitom", "tops", "vscan")
+REACH_LATE_LAYERS = ("pyramiddrop", "clse", "router", "flashvid", "holitom", "tops")
 FIRST_LAYER_RECURRENT = ("qwen3_5", "lfm", "minicpm")  # beginnings of names
 FLOORED = (
     *("priortr", "pyramiddrop", "clse", "dart", "holov", "sparsevlm", "evs", "vidcom2", "priortr_2f"),
@@ -139,15 +139,7 @@ def gap(tiny, name, backend):
         return "takes the outputs of several tower layers"
     if name == "tome" and tiny.name.startswith("gemma4"):
         return "padding behind them in the tower"
-    if tiny.name == "gemma4-small" and name in (
-        "pyramiddrop",
-        "clse",
-        "router",
-        "flashvid",
-        "holitom",
-        "tops",
-        "vscan",
-    ):
+    if tiny.name == "gemma4-small" and name in REACH_LATE_LAYERS:
         return "take keys and values of earlier ones"
     if backend == "fused" and (tiny.name == "gemma4" or tiny.name.startswith(("gemma3", "paligemma"))):
         return "see each other both ways"
