@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from seeless.strategies.evs import EVS
     from seeless.strategies.fastervlm import FasterVLM
     from seeless.strategies.fastv import FastV
+    from seeless.strategies.fastvid import FastVID
     from seeless.strategies.flashvid import FlashVID
     from seeless.strategies.holitom import HoliTom
     from seeless.strategies.holov import HoloV
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from seeless.strategies.priortr import PriorTR
     from seeless.strategies.priortr_2f import PriorTR2F
     from seeless.strategies.prumerge import PruMerge, PruMergePlus
+    from seeless.strategies.prunevid import PruneVid
     from seeless.strategies.pyramiddrop import PyramidDrop
     from seeless.strategies.random import Random
     from seeless.strategies.router import Router
@@ -80,6 +82,7 @@ else:  # with them come torch and transformers: seconds that `seeless --help` ne
             "seeless.strategies.evs": ("EVS",),
             "seeless.strategies.fastervlm": ("FasterVLM",),
             "seeless.strategies.fastv": ("FastV",),
+            "seeless.strategies.fastvid": ("FastVID",),
             "seeless.strategies.flashvid": ("FlashVID",),
             "seeless.strategies.holitom": ("HoliTom",),
             "seeless.strategies.holov": ("HoloV",),
@@ -87,6 +90,7 @@ else:  # with them come torch and transformers: seconds that `seeless --help` ne
             "seeless.strategies.priortr": ("PriorTR",),
             "seeless.strategies.priortr_2f": ("PriorTR2F",),
             "seeless.strategies.prumerge": ("PruMerge", "PruMergePlus"),
+            "seeless.strategies.prunevid": ("PruneVid",),
             "seeless.strategies.pyramiddrop": ("PyramidDrop",),
             "seeless.strategies.random": ("Random",),
             "seeless.strategies.router": ("Router",),
@@ -116,6 +120,7 @@ __all__ = [  # noqa: RUF022 (plain order; ruff takes CLSE and EVS for constants)
     "EntryStrategy",
     "Family",
     "FastV",
+    "FastVID",
     "FasterVLM",
     "FlashVID",
     "Handle",
@@ -131,6 +136,7 @@ __all__ = [  # noqa: RUF022 (plain order; ruff takes CLSE and EVS for constants)
     "PriorTR2F",
     "PruMerge",
     "PruMergePlus",
+    "PruneVid",
     "PyramidDrop",
     "Random",
     "Report",

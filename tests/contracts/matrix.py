@@ -40,6 +40,8 @@ STRATEGIES = {
     "dycoke": sl.DyCoke(drop=0.6),
     "flashvid": sl.FlashVID(keep=0.3, segments=2),
     "holitom": sl.HoliTom(keep=0.4),
+    "fastvid": sl.FastVID(keep=0.4, segments=2, step=2),
+    "prunevid": sl.PruneVid(similarity=0.6),
     "scope": sl.SCOPE(keep=0.4),
 }
 EVERYTHING = {
@@ -68,16 +70,18 @@ EVERYTHING = {
     "dycoke": sl.DyCoke(keep=1.0),
     "flashvid": sl.FlashVID(keep=1.0),
     "holitom": sl.HoliTom(keep=1.0),
+    "fastvid": sl.FastVID(keep=1.0),
+    "prunevid": sl.PruneVid(keep=1.0),
     "scope": sl.SCOPE(keep=1.0),
 }
 NULL_TOKEN = ("priortr", "priortr_2f")  # read the first token after the image
 LEAVES_STILLS_ALONE = ("dycoke", "evs")
 READ_THE_TOWER = (  # its attention
-    *("fastervlm", "flashvid", "holitom", "holov", "prumerge", "prumerge_plus", "tome", "visionzip", "vispruner"),
-    *("scope",),
+    *("fastervlm", "fastvid", "flashvid", "holitom", "holov", "prumerge", "prumerge_plus"),
+    *("scope", "tome", "visionzip", "vispruner"),
 )
-FINDS_ITS_COUNT = ("flashvid", "holitom")  # in what the pictures show
-NEEDS_TEXT = (*NULL_TOKEN, "sparsevlm")  # after the last image
+FINDS_ITS_COUNT = ("fastvid", "flashvid", "holitom", "prunevid")  # in what the pictures show
+NEEDS_TEXT = (*NULL_TOKEN, "sparsevlm", "prunevid")  # after the last image
 READS_THE_FIRST_LAYER = ("clse", "sparsevlm")  # with their own layers
 FIRST_LAYER_RECURRENT = ("qwen3_5", "lfm", "minicpm")  # beginnings of names
 FLOORED = ("priortr", "pyramiddrop", "clse", "dart", "holov", "sparsevlm", "evs", "vidcom2", "priortr_2f", "scope")
