@@ -193,3 +193,114 @@ def plain_folding(states, kept):
         most = max(kept, key=lambda i: (cosine(states[j], states[i]), -i))
         sums[most] = {place: weight / 2 for place, weight in sums[most].items()} | {j: 0.5}
     return sums
+
+
+def plain_fastvid(strategy, frames, importance, vectors=None):
+    """methods-2.md 24.1; `importance`: a list of numbers per frame; `vectors` of frames, their means unless given."""
+    size, visual = len(frames[0]), len(frames) * len(frames[0])
+    share = strategy.keep if isinstance(strategy.keep, float) else min(1.0, strategy.keep / visual)
+    budget = max(1, int(size * share))
+    if budget == size:
+        return whole(frames)
+    context = int(budget * strategy.context)
+    vectors = vectors or [mean(frame) for frame in frames]
+    likeness = [cosine(a, b) for a, b in zip(vectors, vectors[1:], strict=False)]
+    result = {}
+    for own in plain_segments(likeness, strategy.segment_similarity, strategy.segments):
+        rest = {}
+        for f in own:
+            ranked = sorted(range(size), key=lambda j: (-importance[f][j], j))
+            result.update({f * size + j: {f * size + j: 1.0} for j in ranked[: budget - context]})
+            rest[f] = sorted(ranked[budget - context :])
+        anchor_frames = own[::-1][:: strategy.step]
+        for f in anchor_frames:
+            quota = min(context * len(own) // len(anchor_frames), len(rest[f]))
+            anchors = [rest[f][i] for i in plain_peaks([frames[f][j] for j in rest[f]], quota, 4)]
+            came = {j: [] for j in anchors}
+            for g in own if anchors else []:
+                for j in rest[g]:
+                    came[max(anchors, key=lambda i: (cosine(frames[g][j], frames[f][i]), -i))].append(g * size + j)
+            for j, others in came.items():
+                weight = max(strategy.beta, 1 / (len(others) + 1))
+                sums = {f * size + j: weight}
+                for place in others:
+                    sums[place] = sums.get(place, 0.0) + (1 - weight) / len(others)
+                result[f * size + j] = sums
+    return result
+
+
+def plain_runs(labels):
+    """Windows of frames `(first, last)` from the labels of their clusters, methods-2.md 26.1 step 2."""
+
+    def runs(values):
+        found = []
+        for i, value in enumerate(values):
+            if found and values[found[-1][-1]] == value:
+                found[-1].append(i)
+            else:
+                found.append([i])
+        return found
+
+    longest = {}
+    for run in runs(labels):
+        longest[labels[run[0]]] = max(longest.get(labels[run[0]], 0), len(run))
+    now = [None] * len(labels)
+    for run in runs(labels):
+        if len(run) == longest[labels[run[0]]] > 1:
+            for i in run:
+                now[i] = labels[i]
+    for stretch in [run for run in runs([value is None for value in now]) if now[run[0]] is None]:
+        beside = [i for i in (stretch[0] - 1, stretch[-1] + 1) if 0 <= i < len(now)]
+        around = [next(run for run in runs(now) if i in run) for i in beside]
+        sides = [(len(run), now[run[0]]) for run in around]
+        label = max(sides, key=lambda side: side[0])[1] if sides else 0  # the first of equals
+        for i in stretch:
+            now[i] = label
+    return [(run[0], run[-1]) for run in runs(now)]
+
+
+def plain_prunevid(strategy, frames, importance=None):
+    """methods-2.md 26.1."""
+    return prunevid_groups(strategy, frames)[0]
+
+
+def prunevid_groups(strategy, frames):
+    """What stays and becomes what, and which groups of places the second stage chooses in."""
+    size = len(frames[0])
+    peaks = plain_peaks([mean(frame) for frame in frames], max(1, int(len(frames) * strategy.windows)), 7)
+    labels = [next(c for c, members in peaks.items() if f in members) for f in range(len(frames))]
+    result, groups = {}, []
+
+    def cluster(tokens):  # of (place, weights)
+        count = int(len(tokens) * strategy.clusters) if len(tokens) > 14 else len(tokens)
+        values = [weighted(frames, weights, size) for _, weights in tokens]
+        found = plain_peaks(values, count, 7)
+        groups.append([tokens[c][0] for c in found])
+        for c, members in found.items():
+            sums = {}
+            for i in members:
+                for place, weight in tokens[i][1].items():
+                    sums[place] = weight / len(members)
+            result[tokens[c][0]] = sums
+
+    for a, b in plain_runs(labels):
+        own = range(a, b + 1)
+        pairs = [(f, g) for f in own for g in own if f != g]
+        static = [
+            j
+            for j in range(size)
+            if pairs and sum(cosine(frames[f][j], frames[g][j]) for f, g in pairs) / len(pairs) > strategy.similarity
+        ]
+        cluster([(a * size + j, {f * size + j: 1 / len(own) for f in own}) for j in static])
+        for f in own:
+            cluster([(f * size + j, {f * size + j: 1.0}) for j in range(size) if j not in static])
+    return result, groups
+
+
+def plain_asked_for(strategy, groups, scores):
+    """Which of the places in some groups stay; `scores` by place."""
+    kept = []
+    for group in groups:
+        kept += sorted(group, key=lambda place: (-scores[place], place))[: int(len(group) * strategy.later)]
+    best = min((place for group in groups for place in group), key=lambda place: (-scores[place], place))
+    return sorted(kept or [best])

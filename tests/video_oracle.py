@@ -1,7 +1,7 @@
 """What methods about videos put in place of the tokens they keep, for the oracles: worked out again by plain lists."""
 
 import torch
-from plain_videos import plain_flashvid, plain_folding, plain_holitom
+from plain_videos import plain_fastvid, plain_flashvid, plain_folding, plain_holitom, plain_prunevid
 
 import seeless as sl
 
@@ -26,7 +26,12 @@ def units_of(strategy, model, inputs):
     return seen
 
 
-PLAIN = {"flashvid": plain_flashvid, "holitom": plain_holitom}
+PLAIN = {
+    "fastvid": plain_fastvid,
+    "flashvid": plain_flashvid,
+    "holitom": plain_holitom,
+    "prunevid": plain_prunevid,
+}
 
 
 def merged_videos(strategy, turn, model, inputs):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from seeless.strategies.evs import EVS
     from seeless.strategies.fastervlm import FasterVLM
     from seeless.strategies.fastv import FastV
+    from seeless.strategies.fastvid import FastVID
     from seeless.strategies.flashvid import FlashVID
     from seeless.strategies.hiprune import HiPrune
     from seeless.strategies.holitom import HoliTom
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from seeless.strategies.priortr_2f import PriorTR2F
     from seeless.strategies.prumerge import PruMerge, PruMergePlus
     from seeless.strategies.prunesid import PruneSID
+    from seeless.strategies.prunevid import PruneVid
     from seeless.strategies.pyramiddrop import PyramidDrop
     from seeless.strategies.random import Random
     from seeless.strategies.router import Router
@@ -89,6 +91,7 @@ else:  # with them come torch and transformers: seconds that `seeless --help` ne
             "seeless.strategies.evs": ("EVS",),
             "seeless.strategies.fastervlm": ("FasterVLM",),
             "seeless.strategies.fastv": ("FastV",),
+            "seeless.strategies.fastvid": ("FastVID",),
             "seeless.strategies.flashvid": ("FlashVID",),
             "seeless.strategies.hiprune": ("HiPrune",),
             "seeless.strategies.holitom": ("HoliTom",),
@@ -99,6 +102,7 @@ else:  # with them come torch and transformers: seconds that `seeless --help` ne
             "seeless.strategies.priortr_2f": ("PriorTR2F",),
             "seeless.strategies.prumerge": ("PruMerge", "PruMergePlus"),
             "seeless.strategies.prunesid": ("PruneSID",),
+            "seeless.strategies.prunevid": ("PruneVid",),
             "seeless.strategies.pyramiddrop": ("PyramidDrop",),
             "seeless.strategies.random": ("Random",),
             "seeless.strategies.router": ("Router",),
@@ -132,6 +136,7 @@ __all__ = [  # noqa: RUF022 (plain order; ruff takes CLSE and EVS for constants)
     "EntryStrategy",
     "Family",
     "FastV",
+    "FastVID",
     "FasterVLM",
     "FlashVID",
     "Handle",
@@ -150,6 +155,7 @@ __all__ = [  # noqa: RUF022 (plain order; ruff takes CLSE and EVS for constants)
     "PruMerge",
     "PruMergePlus",
     "PruneSID",
+    "PruneVid",
     "PyramidDrop",
     "Random",
     "Report",

@@ -115,9 +115,11 @@ def test_rows_have_everything(capsys, tmp_path):
 
 def test_a_table_and_a_picture(capsys, tmp_path):
     file, picture = tmp_path / "rows.jsonl", tmp_path / "bench.png"
-    code, out, err = rows_of(capsys, "--quick", "--strategies", "uniform,evs", "--output", str(file))
+    code, out, err = rows_of(capsys, "--quick", "--strategies", "uniform,tome,evs", "--output", str(file))
     assert code == 0 and "144 visual tokens a request" in out and "uniform" in out and "efficiency" in out
     assert "evs" in out + err
+    tome = next(row for row in map(json.loads, file.read_text().splitlines()) if row["strategy"] == "tome")
+    assert tome["seconds"]["parts"]["selection"]["median"] > 0  # what it decides inside the tower
     with pytest.raises(SystemExit) as ended:
         main(["plot", str(file), "--output", str(picture)])
     assert ended.value.code == 0 and picture.stat().st_size > 5000

@@ -40,6 +40,8 @@ STRATEGIES = {
     "dycoke": sl.DyCoke(drop=0.6),
     "flashvid": sl.FlashVID(keep=0.3, segments=2),
     "holitom": sl.HoliTom(keep=0.4),
+    "fastvid": sl.FastVID(keep=0.4, segments=2, step=2),
+    "prunevid": sl.PruneVid(similarity=0.6),
     "scope": sl.SCOPE(keep=0.4),
     "tops": sl.TOPS(keep=[0.6, 0.4, 0.2], layer=[0, 2, 4]),
     "hiprune": sl.HiPrune(keep=0.5, alpha=0.8, layer=0),
@@ -75,6 +77,8 @@ EVERYTHING = {
     "dycoke": sl.DyCoke(keep=1.0),
     "flashvid": sl.FlashVID(keep=1.0),
     "holitom": sl.HoliTom(keep=1.0),
+    "fastvid": sl.FastVID(keep=1.0),
+    "prunevid": sl.PruneVid(keep=1.0),
     "scope": sl.SCOPE(keep=1.0),
     "tops": sl.TOPS(keep=1.0),
     "hiprune": sl.HiPrune(keep=1.0),
@@ -87,12 +91,13 @@ EVERYTHING = {
 NULL_TOKEN = ("priortr", "priortr_2f")  # read the first token after the image
 LEAVES_STILLS_ALONE = ("dycoke", "evs")
 READ_THE_TOWER = (  # its attention
-    *("fastervlm", "flashvid", "holitom", "holov", "prumerge", "prumerge_plus", "tome", "visionzip", "vispruner"),
-    *("scope", "tops", "hiprune", "vscan", "mmtok", "anchorprune", "prunesid"),
+    *("fastervlm", "fastvid", "flashvid", "holitom", "holov", "prumerge", "prumerge_plus"),
+    *("scope", "tome", "visionzip", "vispruner"),
+    *("tops", "hiprune", "vscan", "mmtok", "anchorprune", "prunesid"),
 )
 BY_CLIP = ("cdpruner", "anchorprune", "eadp")
-FINDS_ITS_COUNT = ("flashvid", "holitom", "vscan")  # in what the pictures show
-NEEDS_TEXT = (*NULL_TOKEN, "sparsevlm", "tops")  # after the last image
+FINDS_ITS_COUNT = ("fastvid", "flashvid", "holitom", "prunevid", "vscan")  # in what the pictures show
+NEEDS_TEXT = (*NULL_TOKEN, "sparsevlm", "prunevid", "tops")  # after the last image
 READS_THE_FIRST_LAYER = ("clse", "sparsevlm")  # with their own layers
 REACH_LATE_LAYERS = ("pyramiddrop", "clse", "router", "flashvid", "holitom", "tops")
 FIRST_LAYER_RECURRENT = ("qwen3_5", "lfm", "minicpm")  # beginnings of names

@@ -20,17 +20,20 @@ KINDS = {
         *("evs", "vidcom2", "cdpruner", "dycoke"),
         *("scope", "hiprune", "mmtok", "anchorprune", "eadp", "prunesid"),
     ),
-    "merge": ("pool", "visionzip", "prumerge", "prumerge_plus"),
+    "merge": ("pool", "visionzip", "prumerge", "prumerge_plus", "fastvid"),
     "one layer": ("fastv", "priortr", "dart"),
     "several layers": ("pyramiddrop", "clse", "router", "tops"),
-    "merge in layers": ("sparsevlm", "flashvid", "holitom", "vscan"),
+    "merge in layers": ("sparsevlm", "flashvid", "holitom", "prunevid", "vscan"),
     "second forward": ("priortr_2f",),
 }
 # A class token and one grid on 1-D positions; tiles and newlines; M-RoPE, windows in the tower, images and videos.
 DIFFERENT = (("llava-llama-mha", "image"), ("llava_next-mistral-gqa", "image"), ("qwen2_5_vl", "video"))
 # Methods that need videos, or the tower of a CLIP, meet three families that differ with these.
 MORE = (("video_llava", "video"), ("llava_onevision", "video"))
-DEMANDING = ("evs", "vidcom2", "cdpruner", "anchorprune", "eadp", "dycoke", "flashvid", "holitom")
+DEMANDING = (
+    *("evs", "vidcom2", "cdpruner", "anchorprune", "eadp"),
+    *("dycoke", "flashvid", "holitom", "fastvid", "prunevid"),
+)
 ONE_IN = 3  # of the pairs that no other contract meets, the oracle meets one in so many
 
 

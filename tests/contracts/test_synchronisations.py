@@ -14,7 +14,7 @@ from tiny_clip import save_clip
 
 import seeless as sl
 
-CONTENT = {"evs": 1}  # stages whose number of tokens depends on what the pictures show: one more each
+CONTENT = {"evs": 1, "prunevid": 1}  # stages whose number of tokens depends on what the pictures show: one more each
 OWN = {"cdpruner": 2, "anchorprune": 2, "eadp": 4}  # waits of a model that the method itself runs, CLIP's text tower
 PLAIN = ("uniform", "fastervlm", "fastv")
 COLUMNS = ("b1", "b8 equal", "b8 ragged", "NeXT b4 ragged", "Qwen b4 ragged")

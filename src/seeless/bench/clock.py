@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import wraps
 from statistics import median
 from typing import Any
 
@@ -109,11 +110,14 @@ def split_prefill(model: Any, inputs: Any, strategies: list[Any], clock: Clock) 
         return timed
 
     with ExitStack() as undo:
-        for part, modules in models.parts(model).items():
-            for module in modules:
-                had = vars(module).get("forward")
-                undo.callback(_put_back, module, had)
-                vars(module)["forward"] = around(module.forward, part)
+        parts = models.parts(model)
+        for module in parts.pop("decoder"):  # around all that a handle does ahead of its forward
+            undo.callback(_put_back, module, vars(module).get("forward"))
+            vars(module)["forward"] = around(module.forward, "decoder")
+        for part, modules in parts.items():  # in the class: layers of towers that somebody watches are not left out
+            for kind in {type(module) for module in modules}:
+                undo.callback(_put_back, kind, vars(kind).get("forward"))
+                kind.forward = _timed(kind.forward, split, part, {id(module) for module in modules})
         for strategy in strategies:
             name = "merge" if isinstance(strategy, sl.TowerStrategy) else "reduce"
             object.__setattr__(strategy, name, around(getattr(strategy, name), "selection"))  # on this one object
@@ -123,8 +127,21 @@ def split_prefill(model: Any, inputs: Any, strategies: list[Any], clock: Clock) 
     return split.seconds
 
 
-def _put_back(module: Any, had: Any) -> None:
+def _timed(forward: Any, split: Split, part: str, own: set[int]) -> Any:
+    """A class's `forward` that counts what passes in some of its modules for `part`."""
+
+    @wraps(forward)
+    def timed(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if id(self) not in own:
+            return forward(self, *args, **kwargs)
+        with split.within(part):
+            return forward(self, *args, **kwargs)
+
+    return timed
+
+
+def _put_back(owner: Any, had: Any) -> None:
     if had is None:
-        del vars(module)["forward"]
+        del owner.forward
     else:
-        vars(module)["forward"] = had
+        owner.forward = had

@@ -26,15 +26,15 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 import seeless as sl
-from seeless.bench.prefill import IMAGE, build_model
 from seeless.jsonl import encode
 from seeless.outputs import check_file, replace_file
 from seeless.provenance import provenance
 from seeless.train.metrics import peak_memory
 
-VISUAL, TEXT_BEFORE, VOCABULARY = 576, 35, 900
+IMAGE, VISUAL, TEXT_BEFORE, VOCABULARY = 999, 576, 35, 900
 BACKWARD = 3  # a trained part's operations, as multiples of its forward
 SETTINGS: dict[str, sl.Strategy | None] = {"untouched": None, "pyramiddrop": sl.PyramidDrop()}
 
@@ -47,6 +47,25 @@ class Size:
     hidden: int = 768
     batch: int = 2
     length: int = 700
+
+
+def build_model(layers: int, hidden: int) -> LlavaForConditionalGeneration:
+    """A random LLaVA-1.5 with 576 visual tokens, a small tower and a decoder of `layers` x `hidden`."""
+    torch.manual_seed(0)
+    text = LlamaConfig(
+        vocab_size=1000,
+        hidden_size=hidden,
+        intermediate_size=hidden * 11 // 4,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // 64,
+        num_key_value_heads=hidden // 64,
+        eos_token_id=None,
+    )
+    tower = CLIPVisionConfig(
+        hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, image_size=336, patch_size=14
+    )
+    config = LlavaConfig(text_config=text, vision_config=tower, image_token_index=IMAGE, vision_feature_layer=-2)
+    return LlavaForConditionalGeneration(config).eval()
 
 
 def training_batch(size: Size) -> dict[str, torch.Tensor]:

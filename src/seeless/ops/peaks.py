@@ -4,7 +4,9 @@ import torch
 
 from seeless.ops.ties import first_of_best, ranking
 
-DISTANCES_AT_ONCE = 16_777_216
+DISTANCES_AT_ONCE = 4_194_304
+MOST_NEIGHBOURS = 7
+NOTHING = 1e-13  # of the squares, what float64 makes of a difference of equal tokens
 
 
 def peak_clusters(
@@ -22,8 +24,8 @@ def peak_clusters(
         features: `[sets, tokens, dim]`.
         present: `[sets, tokens]` bool, which tokens are in the set.
         count: `[sets]`, centres to choose, at most as many as are present.
-        neighbours: `[sets]` or one number for all, how many smallest distances make a density, at least 1; all where
-            there are fewer tokens.
+        neighbours: `[sets]` or one number for all, how many smallest distances make a density, 1 to 7; all where there
+            are fewer tokens.
 
     Returns:
         `centre` `[sets, tokens]` bool, and `nearest` `[sets, tokens]`, the place of each token's nearest centre, of a
@@ -46,10 +48,11 @@ def _of_some(
     features: torch.Tensor, present: torch.Tensor, count: torch.Tensor, neighbours: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     tokens, dim = features.shape[1:]
-    distance = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist") / dim**0.5
-    near = distance.masked_fill(~present[:, None], torch.inf).sort(dim=2).values
+    distance = _distances(features) / dim**0.5
+    near = distance.masked_fill(~present[:, None], torch.inf)
+    near = near.topk(min(MOST_NEIGHBOURS, tokens), dim=2, largest=False).values
     place = torch.arange(tokens, device=features.device)
-    counted = (place < neighbours[:, None, None]) & near.isfinite()
+    counted = (place[: near.shape[2]] < neighbours[:, None, None]) & near.isfinite()
     squares = near.masked_fill(~counted, 0).square().sum(2) / counted.sum(2).clamp(min=1)
     density = (-squares.double()).exp()
     denser = (density[:, None] > density[..., None]) | (
@@ -62,3 +65,13 @@ def _of_some(
     centre = (ranking(score).argsort(dim=1) < count[:, None]) & present
     nearest = first_of_best(-distance.masked_fill(~centre[:, None], torch.inf), 0.0)[..., 0]
     return centre, torch.where(centre, place, nearest)
+
+
+def _distances(features: torch.Tensor) -> torch.Tensor:
+    """Euclidean, `[sets, tokens, tokens]`, float32, from one product in float64: those of equal tokens are equal."""
+    wide = features.double()
+    product = wide @ wide.transpose(1, 2)
+    square = product.diagonal(dim1=1, dim2=2)
+    sizes = square[:, :, None] + square[:, None]
+    apart = sizes - 2 * product
+    return torch.where(apart > NOTHING * sizes, apart, 0).sqrt().float()

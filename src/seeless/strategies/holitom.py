@@ -75,10 +75,13 @@ class HoliTom(TwoStageStrategy):
     def reduce(self, ctx: Context) -> Decision:
         return self._fold(ctx) if ctx.stage_index == 1 else self._merge(ctx)
 
-    def _merge(self, ctx: Context) -> Merge:
+    def _merge(self, ctx: Context) -> Decision:
         frames, size = ctx.whole_frames()
         units, visual = ctx.index.shape
         scores = ctx.vision_attention().mean(1)
+        if frames == 1:
+            count = math.ceil(visual * (self.share(visual) * visual / visual))
+            return Keep(top_mask(scores, count), scores, count)
         x = ctx.embeds.to(torch.promote_types(ctx.embeds.dtype, torch.float32)).view(units, frames, size, -1)
         above = F.cosine_similarity(x[:, :-1], x[:, 1:], dim=-1) > self.similarity
         first, saved = static_windows(above, LONGEST)
@@ -113,8 +116,7 @@ class HoliTom(TwoStageStrategy):
         others = torch.zeros_like(scores).scatter_add(1, slot, once.to(scores)).gather(1, slot)
         of_centre = torch.where(itself, torch.where(others > 0, self.beta, 1.0), (1 - self.beta) / others.clamp(min=1))
         weight = torch.where(chosen, of_centre / long.expand_as(static).flatten(1), dynamic.flatten(1).to(scores))
-        count = math.ceil(visual * (self.share(visual) * visual / visual)) if frames == 1 else None
-        return Merge(centre | dynamic.flatten(1), own, slot, weight, scores, count=count)
+        return Merge(centre | dynamic.flatten(1), own, slot, weight, scores)
 
     def _fold(self, ctx: Context) -> Decision:
         units, visual = ctx.index.shape
