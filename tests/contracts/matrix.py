@@ -44,7 +44,7 @@ STRATEGIES = {
     "prunevid": sl.PruneVid(similarity=0.6),
     "scope": sl.SCOPE(keep=0.4),
     "tops": sl.TOPS(keep=[0.6, 0.4, 0.2], layer=[0, 2, 4]),
-    "hiprune": sl.HiPrune(keep=0.5, alpha=0.8, layer=0),
+    "hiprune": sl.HiPrune(keep=0.5, alpha=0.8),
     "vscan": sl.VScan(keep=0.4, layer=3),
     "mmtok": sl.MMTok(keep=0.4, question="how many digit are there ?"),
     "anchorprune": sl.AnchorPrune(keep=0.4, clip=CLIP, question="how many digit are there ?"),
