@@ -17,6 +17,7 @@ from matrix import CASES, STRATEGIES, gap, rows_of
 from method_facts import methods_list
 from model_types import model_types_summary, model_types_table, newest
 from PIL import Image, ImageDraw
+from speed_tables import PICTURES, before_table, efficiency_tables, long_table, memory_table, overhead_table
 
 import seeless as sl
 import seeless.tiny
@@ -40,6 +41,7 @@ SWEEP = ROOT / "results" / "sweep.jsonl"
 SWEEP_PICTURE = ROOT / "docs" / "sweep.png"
 SCENES = "seeless_scenes"
 SELECTORS = ROOT / "results" / "selectors.json"
+SPEED_PAGE = ROOT / "docs" / "speed.md"
 TRAINING = ROOT / "docs" / "train.md"
 TRAIN_STEP = ROOT / "results" / "train_step.json"
 FINETUNE = ROOT / "results" / "finetune.jsonl"
@@ -326,6 +328,13 @@ PAGES: dict[Path, dict[str, Callable[[], str]]] = {
     GUESTS: {"backbones": backbones_table},
     MODELS: {},
     METHODS: {"methods": methods_list},
+    SPEED_PAGE: {
+        "efficiency": efficiency_tables,
+        "overhead": overhead_table,
+        "memory": memory_table,
+        "before": before_table,
+        "long": long_table,
+    },
     TRAINING: {"step": train_step_table, "finetune": finetune_table},
 }
 if newest():  # other releases of transformers have other types of models
@@ -341,13 +350,16 @@ def main() -> None:
             fresh[page] = fill(fresh[page], name, table())
     if "--check" in sys.argv:
         stale = [str(page.relative_to(ROOT)) for page in PAGES if fresh[page] != texts[page]]
-        drawn = drawn_from(SWEEP_PICTURE) if SWEEP_PICTURE.is_file() else None
-        stale += [] if drawn == fingerprint([SWEEP]) else [str(SWEEP_PICTURE.relative_to(ROOT))]
+        for drawn, source in {SWEEP_PICTURE: SWEEP, **{own: made_of for own, (made_of, _) in PICTURES.items()}}.items():
+            if not drawn.is_file() or drawn_from(drawn) != fingerprint([source]):
+                stale.append(str(drawn.relative_to(ROOT)))
         sys.exit(f"{', '.join(stale)} stale: run make tables" if stale else 0)
     for page, text in fresh.items():
         page.write_text(text)
     picture().save(ROOT / "docs" / "kept.png")
     plot(sweep_rows(), SWEEP_PICTURE, made_of=fingerprint([SWEEP]))
+    for _, draw in PICTURES.values():
+        draw()
 
 
 if __name__ == "__main__":

@@ -167,6 +167,14 @@ class Context(TowerContext, TextContext):
         """
         return self.sources.attention(queries, self.layer - 1 if layer is None else layer, average, onto, causal)
 
+    @shaped("queries", "visual")
+    def visible(self, queries: Queries = "last", layer: int | None = None) -> torch.Tensor:
+        """Which visual tokens the model lets some rows attend to, `[units, queries, visual]` bool.
+
+        Causality, attention windows, and images that see themselves both ways. Arguments and errors as for `attention`.
+        """
+        return self.sources.visible(queries, self.layer - 1 if layer is None else layer)
+
     @shaped("layers", "heads", "visual")
     def second(
         self, before: Sequence[int], between: Sequence[int], after: Sequence[int], layers: Sequence[int]

@@ -241,6 +241,23 @@ def _check_part(view: ModelView, strategy: Strategy, tokens: int) -> None:
             return
 
 
+def readable_layers(model: nn.Module) -> list[int]:
+    """The decoder layers whose attention a strategy can read: all that have any, but for those behind the last layer
+    before which tokens can leave."""
+    view = _view(model)
+    return [i for i in range(view.depth) if view.attends(i) and min(i + 1, view.depth - 1) <= view.last_cut]
+
+
+def decoder_depth(model: nn.Module) -> int:
+    """How many layers the decoder has."""
+    return _view(model).depth
+
+
+def reads_tower(model: nn.Module) -> bool:
+    """Whether the attention of the vision tower can be read."""
+    return bool(_view(model).family.tower_layers)
+
+
 def describe(model: nn.Module) -> ModelDescription:
     """What a model looks like and which strategies work on it.
 

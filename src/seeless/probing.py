@@ -20,7 +20,7 @@ from seeless.tower import Tower
 
 PROBE_TEXT = 8
 WHOLE_NUMBERS = ("places", "patch", "frame", "tower_groups")
-OF_A_LAYER = ("attention", "keys", "rope_bias")  # of the decoder
+OF_A_LAYER = ("attention", "visible", "keys", "rope_bias")  # of the decoder
 OF_LAYERS = ("vision_attention", "vision_hidden", "pooling_attention", "pooled")  # of the tower
 SHOWN_BY_PATCHES = ("crop_attention", "vision_features", "vision_keys", *OF_LAYERS)
 OF_THE_TOWER = ("crop_attention", "vision_keys", "reader_attention", "reader_keys", "tower_groups", *OF_LAYERS)

@@ -5,14 +5,18 @@ wait twice more than the untouched model: once for what the plan needs, once for
 """
 
 import tempfile
+from contextlib import nullcontext
 from functools import cache
 
 import count_prefill
 import pytest
 import torch
+from counting import Counting
+from matrix import STRATEGIES
 from tiny_clip import save_clip
 
 import seeless as sl
+from tinies import RAGGED_VIDEO, TINIES, make_inputs
 
 CONTENT = {"evs": 1, "prunevid": 1}  # stages whose number of tokens depends on what the pictures show: one more each
 OWN = {"cdpruner": 2, "anchorprune": 2, "eadp": 4}  # waits of a model that the method itself runs, CLIP's text tower
@@ -88,3 +92,23 @@ def test_a_step_of_decoding(name, column):
     found = added(name, column)["decode"]
     assert found["waits"] <= 0 and found["hooks"] <= 0
     assert found["operations"] <= (0 if name in ENTRY or column == "b1" else 40), found["operations_at"]
+
+
+ABOUT_VIDEOS = {"dycoke": 0, "fastvid": 1, "flashvid": 1, "holitom": 1, "prunevid": 2}  # stages that find their count
+
+
+@pytest.mark.parametrize("name", ABOUT_VIDEOS)
+@torch.no_grad()
+def test_videos_wait_for_their_count_alone(tiny, name):
+    """Once for every stage whose number of tokens depends on them, however many videos there are, and of what size."""
+    own = next(tiny for tiny in TINIES if str(tiny) == "qwen2_5_vl")
+    model = tiny(own, "sdpa")
+    inputs = make_inputs(model, own, RAGGED_VIDEO)
+    found = []
+    for handle in (nullcontext, lambda: sl.apply(model, STRATEGIES[name])):
+        with handle():
+            model(**inputs)
+            with Counting() as counted:
+                model(**inputs)
+        found.append(counted.waits)
+    assert found[1] - found[0] <= 2 + ABOUT_VIDEOS[name], counted.where

@@ -17,6 +17,11 @@ METHODS = {
     "prumerge_plus": lambda keep, clip: sl.PruMergePlus(keep=keep, scope="row"),
     "evs": lambda keep, clip: sl.EVS(keep=keep),
     "vidcom2": lambda keep, clip: sl.VidCom2(keep=keep),
+    "dycoke": lambda keep, clip: sl.DyCoke(drop=1 - keep),
+    "fastvid": lambda keep, clip: sl.FastVID(keep=keep),
+    "flashvid": lambda keep, clip: sl.FlashVID(keep=keep),
+    "holitom": lambda keep, clip: sl.HoliTom(keep=keep),
+    "prunevid": lambda keep, clip: sl.PruneVid(clusters=keep),
 }
 STILLS = [[5, "image:0", 4, "image:0", 9], [3, "image:1", 4, "image:2", 6], [14], [2, "image:3", 3, "image:3", 2]]
 VIDEOS = [[5, "video:0", 4, "video:0", 9], [3, "video:1", 4, "video:2", 6], [14], [2, "video:3", 3]]
@@ -43,12 +48,17 @@ def prompts(model, tiny, rows):
     return inputs
 
 
+ABOUT_VIDEOS = ("dycoke", "fastvid", "flashvid", "holitom", "prunevid")
+
+
 @pytest.mark.parametrize("name", METHODS)
 @torch.no_grad()
 def test_a_row_keeps_the_same_of_equal_tokens_alone_and_in_a_batch(model_and_tiny, name, clip):
     (model, tiny), rows = model_and_tiny, CASES[str(model_and_tiny[1])]
     if name == "cdpruner" and tiny.name == "internvl":
         pytest.skip("it compares with the question in the space of CLIP, and this tower is no CLIP")
+    if name in ABOUT_VIDEOS and rows is STILLS:
+        pytest.skip("it is asked about videos")
     together = prompts(model, tiny, rows)
     alone = [prompts(model, tiny, [row]) for row in rows]
     for keep in (0.1, 0.3, 0.45, 0.6, 0.75, 0.9):

@@ -52,7 +52,7 @@ def engine(folder: Path, strategy: dict | None, **options: Any) -> Any:
     overrides = {} if strategy is None else {"hf_overrides": {"seeless": strategy}}
     return LLM(
         str(folder),
-        dtype="float32",
+        dtype=options.pop("dtype", "float32"),
         enforce_eager=options.pop("enforce_eager", True),
         max_model_len=options.pop("max_model_len", 1024),
         limit_mm_per_prompt={"image": 3, "video": 2},
@@ -98,9 +98,16 @@ def ids(outputs: list[Any]) -> list[list[int]]:
 
 def reference(folder: Path, strategy: dict | None, requests: list[Request]) -> list[tuple[list[int], torch.Tensor]]:
     """The ids of transformers with the same strategy applied, one request after the other, and their logits."""
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoModelForImageTextToText
 
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    return answers_of(model, folder, strategy, requests)
+
+
+def answers_of(model: Any, folder: Path, strategy: dict | None, requests: list[Request]) -> list[tuple]:
+    """The same of a model that is loaded already."""
+    from transformers import AutoProcessor
+
     processor = AutoProcessor.from_pretrained(folder)
     settings = {"max_new_tokens": NEW, "min_new_tokens": NEW, "do_sample": False, "eos_token_id": None}
     settings |= {"output_logits": True, "return_dict_in_generate": True}
@@ -134,6 +141,16 @@ def differing(own: list[list[int]], truth: list[tuple[list[int], torch.Tensor]])
                 if gap >= TIE:
                     found.append((number, step, gap))
                 break
+    return found
+
+
+def drift(outputs: list[Any], truth: list[tuple[list[int], torch.Tensor]]) -> float:
+    """By how much the likeliest first ids' log-probabilities differ from those of transformers, at most."""
+    found = 0.0
+    for output, (_, logits) in zip(outputs, truth, strict=True):
+        expected = torch.log_softmax(logits[0].float(), -1)
+        for token, own in output.outputs[0].logprobs[0].items():
+            found = max(found, abs(own.logprob - float(expected[token])))
     return found
 
 

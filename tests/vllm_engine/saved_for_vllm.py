@@ -266,7 +266,13 @@ def save_qwen(kind: str, folder: Path) -> Path:
         config = transformers.Qwen3VLConfig(text_config=text, vision_config=tower, **marks)
         model = transformers.Qwen3VLForConditionalGeneration(config)
     else:
-        raise ValueError(kind)
+        tower |= {"num_position_embeddings": 64}
+        heads = {"linear_num_key_heads": 2, "linear_num_value_heads": 2}
+        heads |= {"linear_key_head_dim": 64, "linear_value_head_dim": 64}
+        own = {"mrope_section": [8, 4, 4], "mrope_interleaved": True, "partial_rotary_factor": 0.5}
+        text |= {**heads, "num_hidden_layers": 4, "rope_parameters": {**rope, **own}}
+        config = transformers.Qwen3_5Config(text_config=text, vision_config=tower, **marks)
+        model = transformers.Qwen3_5ForConditionalGeneration(config)
     spread(model, tokenizer)
     return write(model, processor, folder)
 
@@ -315,6 +321,7 @@ SAVED: dict[str, Callable[[Path], Path]] = {
     "llava_onevision": save_llava_onevision,
     "qwen2_5_vl": partial(save_qwen, "qwen2_5_vl"),
     "qwen3_vl": partial(save_qwen, "qwen3_vl"),
+    "qwen3_5": partial(save_qwen, "qwen3_5"),
     "internvl": save_internvl,
 }
 

@@ -4,7 +4,7 @@ import gc
 
 import pytest
 
-from both import Request, differing, engine, ids, reference, served
+from both import Request, differing, drift, engine, ids, reference, served
 from requests_of import requests_of
 from saved_for_vllm import save
 
@@ -19,7 +19,7 @@ TIGHT = {**SMALL, "num_gpu_blocks_override": 7, "max_model_len": 128}  # request
 CASES = [
     *(("llava", strategy, {}) for strategy in LLAVA),
     ("llava", {"strategy": "prumerge", "keep": 16}, SMALL),
-    ("llava", {"strategy": "divprune", "keep": 16}, {"max_num_encoder_input_tokens": 64}),
+    ("llava", {"strategy": "divprune", "keep": 16}, {"max_num_batched_tokens": 64, "max_num_seqs": 8}),
     ("llava_siglip", {"strategy": "visionzip", "keep": 16}, {}),
     ("llava_next", {"strategy": "fastervlm", "keep": 16}, SMALL),
     ("llava_next", {"strategy": "divprune", "keep": 0.25}, {}),
@@ -27,6 +27,7 @@ CASES = [
     ("qwen2_5_vl", {"strategy": "vispruner", "keep": 0.25}, SMALL),
     *(("qwen2_5_vl", strategy, SMALL) for strategy in VIDEO),
     ("qwen3_vl", {"strategy": "prumerge", "keep": 0.25}, SMALL),
+    ("qwen3_vl", {"strategy": "pool", "keep": 0.25}, {}),
     *(("qwen3_vl", strategy, SMALL) for strategy in VIDEO),
     ("qwen2_5_vl", {"strategy": "divprune", "keep": 0.25}, TIGHT),
     ("qwen2_5_vl", {"strategy": "cdpruner", "keep": 0.25}, {}),
@@ -57,12 +58,21 @@ def _free():
 def test_answers_are_those_of_transformers(folder, kind, strategy, options):
     asked = requests_of(kind)
     llm = engine(folder(kind), strategy, **options)
-    first, again = served(llm, asked), served(llm, asked)
+    first, again = served(llm, asked, logprobs=5), served(llm, asked, logprobs=5)
     truth = reference(folder(kind), strategy, asked)
     assert differing(ids(first), truth) == [] and differing(ids(again), truth) == []
+    assert max(drift(first, truth), drift(again, truth)) < 1e-3
     assert len({tuple(own) for own in ids(first)}) > len(asked) // 2  # the requests do tell each other apart
     if options == SMALL:
         assert sum(output.num_cached_tokens for output in again) > 0
+
+
+def test_qwen3_5_begins_as_on_transformers(folder):
+    """Its linear attention is computed in bfloat16 alone on CPUs, which only the first ids survive."""
+    asked, strategy = requests_of("qwen3_5"), {"strategy": "vispruner", "keep": 0.25}
+    answers = ids(served(engine(folder("qwen3_5"), strategy, dtype="bfloat16"), asked))
+    truth = reference(folder("qwen3_5"), strategy, asked)
+    assert [own[0] for own in answers] == [expected[0] for expected, _ in truth]
 
 
 def test_prompts_are_as_long_as_the_budget_says(folder):

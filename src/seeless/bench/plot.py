@@ -36,8 +36,8 @@ def read_bench(file: Path) -> list[Row]:
     return rows
 
 
-def plot_bench(rows: Sequence[Row], output: Path) -> None:
-    """Draw a row of panels per model, machine and workload; bars are quartiles.
+def plot_bench(rows: Sequence[Row], output: Path, made_of: str = "") -> None:
+    """Draw a row of panels per model, machine and workload; bars are quartiles. `made_of` as for `save`.
 
     Raises:
         InvalidRequest: there is nothing to draw, or the kind of file is unknown.
@@ -61,7 +61,7 @@ def plot_bench(rows: Sequence[Row], output: Path) -> None:
         left.set_title(plain(_title(own[0])), loc="left", color=INK)
     handles, names = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right center", frameon=False, fontsize=9, handlelength=4)
-    save(figure, output)
+    save(figure, output, made_of)
 
 
 def _panel_of(row: Row) -> str:

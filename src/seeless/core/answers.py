@@ -176,24 +176,19 @@ class Answers(QuestionAnswers):
         )
         return self._slots_of(self.group.host(padded)), share / share.sum(1, keepdim=True)
 
-    def attention(
-        self, queries: Queries, layer: int, average: bool, onto: Onto = "visual", causal: bool = True
-    ) -> torch.Tensor:
-        tap, session, group = self._tap(layer), self.session, self.group
-        slots, share = self._queries(queries, average)
-        device, past = tap.device, tap.past
-        rows, slots = group.rows.to(device), slots.to(device)
+    def _sight(self, tap: LayerTap, causal: bool = True) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Tells which keys `[units, queries, keys]` rows at some slots `[units, queries]` see in a layer."""
+        session, device, past = self.session, tap.device, tap.past
+        rows = self.group.rows.to(device)
         valid, blocks = session.mask(tap.layer, session.row), session.blocks_of(session.row)
         blocks = blocks if session.view.sees_both_ways(tap.layer) else None
         window = session.view.window if session.beyond and session.view.slides(tap.layer) else None
         places = None if window is None else session.places(tap.layer, session.row)
         keys = past + tap.slots  # the last of what the layer has counted
         valid, places = (None if x is None else x[:, -keys:].to(device)[rows] for x in (valid, places))
-        columns = past + (group.slots if onto == "visual" else self._row_slots).to(device)
         key_index = torch.arange(keys, device=device)
-        parts = []
-        for start in range(0, slots.shape[1], ROWS_AT_ONCE):
-            some = slots[:, start : start + ROWS_AT_ONCE]
+
+        def seen_from(some: torch.Tensor) -> torch.Tensor:
             visible = key_index <= past + some[..., None] if causal else torch.ones_like(key_index <= some[..., None])
             if blocks is not None:
                 block = blocks.to(device)[rows]
@@ -204,8 +199,28 @@ class Answers(QuestionAnswers):
                 visible = visible & (places[:, None] > places.gather(1, past + some)[..., None] - window)
                 if blocks is not None and session.view.family.prefix:
                     visible[..., past:] |= together
-            if valid is not None:
-                visible = visible & valid[:, None]
+            return visible if valid is None else visible & valid[:, None]
+
+        return seen_from
+
+    def visible(self, queries: Queries, layer: int) -> torch.Tensor:
+        tap, group = self._tap(layer), self.group
+        slots, _ = self._queries(queries, False)
+        seen = self._sight(tap)(slots.to(tap.device))
+        return seen.gather(2, (tap.past + group.slots.to(tap.device))[:, None].expand(-1, seen.shape[1], -1))
+
+    def attention(
+        self, queries: Queries, layer: int, average: bool, onto: Onto = "visual", causal: bool = True
+    ) -> torch.Tensor:
+        tap, group = self._tap(layer), self.group
+        slots, share = self._queries(queries, average)
+        rows, slots = group.rows.to(tap.device), slots.to(tap.device)
+        columns = tap.past + (group.slots if onto == "visual" else self._row_slots).to(tap.device)
+        seen_from = self._sight(tap, causal)
+        parts = []
+        for start in range(0, slots.shape[1], ROWS_AT_ONCE):
+            some = slots[:, start : start + ROWS_AT_ONCE]
+            visible = seen_from(some)
             part = tap.attention(rows, some, visible, columns, group.together, check=causal)
             if average and share is not None:
                 part = (part * share[:, None, start : start + ROWS_AT_ONCE, None].to(part)).sum(2, keepdim=True)

@@ -12,7 +12,8 @@ def greedy_map(kernel: torch.Tensor, count: int) -> torch.Tensor:
     2018, arXiv 1709.05135, algorithm 1; CDPruner, arXiv 2506.10967): j = argmax g, g at first the diagonal;
     e = (K_j - sum_i c_ij c_i) / sqrt(g_j); g = g - e^2. No token is chosen twice. All in float64,
     since differences are divided by what may be almost nothing; what float32 could not tell from 0 beside the diagonal
-    counts as 0, and a token of g = 0 leaves g as it is. Ties, which differ by no more, go to the lower index.
+    counts as 0, and a token of g = 0 leaves g as it is. Ties, which differ by no more, go to the lower index. The
+    choices come one after the other, each of which takes visual operations for every one before.
 
     Args:
         kernel: `[units, visual, visual]`, positive semidefinite.

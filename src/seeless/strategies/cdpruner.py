@@ -30,6 +30,7 @@ class CDPruner(EntryStrategy):
     Patches are what the projector takes in, through the CLIP model's last norm and its projection. The question is cut
     into segments of 77 tokens. "Answer the question using a single word or phrase." at its end does not count. The
     budget holds for every crop; a share is rounded. Positions are contiguous. Reported scores are the above.
+    Of N tokens the T choices come one after the other, each of which takes N operations for every one before: N T^2.
 
     Without CLIP: that x is what enters the decoder, and that the sign is turned round for CLIP alone, is what the
     authors answered to questions about Qwen2.5-VL, for which they have released no code; that cosines are averaged over

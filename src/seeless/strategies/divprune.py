@@ -20,7 +20,8 @@ class DivPrune(EntryStrategy):
     Original: vbdi/divprune, CC BY-NC 4.0.
 
     A share is rounded half to even. Positions are contiguous. All tokens of an image are candidates, LLaVA-NeXT's
-    newlines too.
+    newlines too. Of N tokens all N^2 distances are computed once; T choices follow, one after the other, each of which
+    looks at N.
 
     Deviations: the released code may choose a token twice where several are equal; here exactly the budget is kept.
     """

@@ -88,7 +88,8 @@ class FastVID(EntryStrategy):
         frames, size = ctx.whole_frames()
         units, visual = ctx.index.shape
         head = self.frames == "head"
-        scores = (ctx.pooling_attention(self.siglip) if head else ctx.vision_attention()).mean(1)
+        attention = ctx.pooling_attention(self.siglip) if head else ctx.vision_attention()
+        scores = attention.mean(1).to(ctx.embeds.device)
         keep = self.budget(0)
         budget = max(1, int(size * (keep if isinstance(keep, float) else min(1.0, keep / visual))))
         if budget == size:

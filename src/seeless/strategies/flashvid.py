@@ -95,7 +95,7 @@ class FlashVID(TwoStageStrategy):
         frames, size = ctx.whole_frames()
         units, visual = ctx.index.shape
         budget = min(size, math.ceil(size * self.share(visual) * self.expansion))
-        importance = ctx.vision_attention().mean(1)
+        importance = ctx.vision_attention().mean(1).to(ctx.embeds.device)
         if budget == size:
             return Keep(torch.ones_like(ctx.index, dtype=torch.bool), importance, visual)
         x = ctx.embeds.to(torch.promote_types(ctx.embeds.dtype, torch.float32)).view(units, frames, size, -1)

@@ -78,7 +78,7 @@ class HoliTom(TwoStageStrategy):
     def _merge(self, ctx: Context) -> Decision:
         frames, size = ctx.whole_frames()
         units, visual = ctx.index.shape
-        scores = ctx.vision_attention().mean(1)
+        scores = ctx.vision_attention().mean(1).to(ctx.embeds.device)
         if frames == 1:
             count = math.ceil(visual * (self.share(visual) * visual / visual))
             return Keep(top_mask(scores, count), scores, count)

@@ -117,7 +117,7 @@ class PruneVid(TwoStageStrategy):
 
     def _asked_for(self, ctx: Context) -> Keep:
         scores = ctx.attention("text").amax((1, 2))
-        group = ctx.memory["group"].gather(1, ctx.index).to(scores.device)
+        group = ctx.memory["group"].to(scores.device).gather(1, ctx.index.to(scores.device))
         there = torch.zeros(len(group), 2 * ctx.n_original, dtype=torch.long, device=group.device)
         there = there.scatter_add(1, group, torch.ones_like(group)).gather(1, group)
         stays = ranks_within(scores, group) < (there.double() * self.later).floor()

@@ -30,7 +30,8 @@ class SCOPE(EntryStrategy):
     Original: kinredon/SCOPE, without a licence file; written from a description of its behaviour.
 
     The budget holds for every crop; a share is floored. Positions are contiguous. Reported scores are a. Dissimilar
-    patches (negative cosines) never cover each other.
+    patches (negative cosines) never cover each other. Of N patches the T choices come one after the other, each of
+    which looks at all N^2 cosines.
 
     Deviations: none known on LLaVA. Where the projector takes in several patches at once, features are what it gives,
     and attention is the mean over the patches of a token.

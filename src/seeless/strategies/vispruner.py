@@ -27,7 +27,7 @@ class VisPruner(EntryStrategy):
     Original: Theia-4869/VisPruner, Apache-2.0.
 
     The budget holds for every crop; a share is rounded. Positions are contiguous (kept on M-RoPE). Reported scores are
-    the attention.
+    the attention. Of N tokens N - T leave by thinning, in (N - T) / 8 turns, one after the other.
 
     Deviations: none known on LLaVA. On M-RoPE positions are kept, where the original knows only contiguous ones.
 

@@ -74,14 +74,14 @@ def reduce(
     for asked in _groups(strategies, plans, layout):
         decision = _decide(asked, layout, entering, Vision([tap], asked.strategy), axes)
         wrong.append((decision.mask.sum(1) != asked.promised).any())
-        values = _values(decision, asked, layout, entering, Vision([tap], asked.strategy), project)
+        values = _values(decision, asked, layout, embeds, Vision([tap], asked.strategy), project)
         order = decision.mask.byte().argsort(dim=1, descending=True, stable=True)[:, : asked.promised]
         for number, unit in enumerate(asked.units):
             tokens = torch.from_numpy(unit.tokens).to(device)
             place = tokens[order[number].to(device)]
             stays[unit.row].append(place)
             if values is not None:
-                rows[unit.row][place, :width] = values[number, order[number]].to(rows[unit.row])
+                rows[unit.row][place] = values[number, order[number]].to(rows[unit.row])
     if wrong and bool(torch.stack(wrong).any()):
         raise StrategyError(
             f"{strategies[0].name} kept another number of tokens than its budget says; the prompt has room for exactly "
@@ -146,17 +146,17 @@ def _values(
     decision: Decision,
     asked: _Asked,
     layout: Layout,
-    embeds: list[torch.Tensor],
+    embeds: Sequence[torch.Tensor],
     vision: Vision,
     project: Callable[[torch.Tensor], torch.Tensor],
 ) -> torch.Tensor | None:
-    """New values of the tokens, `[units, visual, dim]`; None if they keep theirs."""
+    """New values of the tokens, `[units, visual, dim]`; None if they keep theirs. What is added to them after later
+    layers is merged with the same weights."""
     if not isinstance(decision, Merge):
         return None
-    answers = Answers(layout, asked.units, embeds, vision)
+    answers = Answers(layout, asked.units, list(embeds), vision)
     old = answers.embeds()
-    if decision.features == "hidden":
+    if decision.features == "hidden" or not vision.taps[0].view.family.projected:
         return decision.values(old)
-    merged = answers.merged_features(decision)
-    new = project(merged) if vision.taps[0].view.family.projected else merged
+    new = project(answers.merged_features(decision))
     return torch.where(decision.receives[..., None], new.to(old.dtype), old)

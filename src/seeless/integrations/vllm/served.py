@@ -18,9 +18,10 @@ SERVED = {  # vLLM's architecture, and the class of seeless for it
     "LlavaOnevisionForConditionalGeneration": f"{MODULES}.llava_onevision:SeelessOnevisionForConditionalGeneration",
     "Qwen2_5_VLForConditionalGeneration": f"{MODULES}.qwen2_5_vl:SeelessQwen25VLForConditionalGeneration",
     "Qwen3VLForConditionalGeneration": f"{MODULES}.qwen3_vl:SeelessQwen3VLForConditionalGeneration",
+    "Qwen3_5ForConditionalGeneration": f"{MODULES}.qwen3_5:SeelessQwen35ForConditionalGeneration",
     "InternVLForConditionalGeneration": f"{MODULES}.internvl:SeelessInternVLForConditionalGeneration",
 }
-MODEL_TYPES = ("llava", "llava_next", "llava_onevision", "qwen2_5_vl", "qwen3_vl", "internvl")
+MODEL_TYPES = ("llava", "llava_next", "llava_onevision", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "internvl")
 DEEP = 1024  # layers of a decoder in which any layer that a strategy names lies
 PER_REQUEST = ("keep",)  # what a request may set
 

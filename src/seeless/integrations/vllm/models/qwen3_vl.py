@@ -55,13 +55,12 @@ class Processor(reducing_processor(Qwen3VLMultiModalProcessor, GridLayouts)):  #
         return PromptUpdateDetails.select_token_id(full, placeholder)
 
 
-@MULTIMODAL_REGISTRY.register_processor(
-    Processor, info=reducing_info(Qwen3VLProcessingInfo), dummy_inputs=Qwen3VLDummyInputsBuilder
-)
-class SeelessQwen3VLForConditionalGeneration(OnQwenTower, Qwen3VLForConditionalGeneration):
-    """Qwen3-VL of which only the kept tokens enter the decoder, and later layers add only their features."""
+class WithTimestamps(OnQwenTower):
+    """Text between the frames of a video, which travels with its tokens."""
 
-    layouts_of = GridLayouts
+    config: Any
+    language_model: Any
+    _tokenizer: Any
 
     def _run_ids(self, modality: str, data: Mapping[str, Any]) -> tuple[list[int], int, int]:
         """The ids that stand for a whole picture, and where its tokens begin and end among them."""
@@ -93,3 +92,12 @@ class SeelessQwen3VLForConditionalGeneration(OnQwenTower, Qwen3VLForConditionalG
         tokens[row] = kept.tokens
         offsets = self.offsets(modality, item).to(run.device)
         return torch.cat([tokens, as_digits(offsets).to(tokens)], 1)[stays]
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    Processor, info=reducing_info(Qwen3VLProcessingInfo), dummy_inputs=Qwen3VLDummyInputsBuilder
+)
+class SeelessQwen3VLForConditionalGeneration(WithTimestamps, Qwen3VLForConditionalGeneration):
+    """Qwen3-VL of which only the kept tokens enter the decoder, and later layers add only their features."""
+
+    layouts_of = GridLayouts

@@ -1,0 +1,140 @@
+"""Figures of the studies."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seeless.analysis.dispersion import histogram, kinds
+from seeless.analysis.gathering import Gathered
+from seeless.eval.drawing import COLOURS, INK, plain_axis, save
+
+TITLES = {
+    "full": "all rows",
+    "image": "rows of visual tokens",
+    "text": "rows of text",
+    "last": "the last token's row",
+    "tower": "the vision tower",
+}
+COLOUR_OF = dict(zip(("tower", "full", "image", "text", "last"), COLOURS, strict=False))
+
+
+def draw_shift(gathered: Gathered, folder: Path, ending: str) -> list[Path]:
+    """How attention leans, layer by layer, in one picture, and one picture per layer and of the tower: attention by
+    place, and where the tokens form a grid, as a map."""
+    from matplotlib.figure import Figure
+
+    files = [folder / f"shift{ending}"]
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axis = figure.subplots()
+    _leaning(axis, gathered)
+    save(figure, files[0])
+    for number, layer in enumerate(gathered.facts["shift layers"]):
+        rows = {kind: gathered.mean(f"shift/{kind}")[number] for kind in ("full", "image", "text", "last")}
+        files.append(folder / "shift" / f"layer_{layer:02d}{ending}")
+        _by_place(rows, gathered, f"decoder layer {layer}", files[-1])
+    if "shift/tower" in gathered.sums:
+        files.append(folder / "shift" / f"tower{ending}")
+        _by_place({"tower": gathered.mean("shift/tower")}, gathered, "", files[-1])
+    return files
+
+
+def _leaning(axis: Any, gathered: Gathered) -> None:
+    """The share of the last quarter of the tokens, per layer."""
+    from matplotlib.ticker import MaxNLocator
+
+    from seeless.analysis.shift import KINDS, last_quarter
+
+    plain_axis(axis)
+    layers = gathered.facts["shift layers"]
+    axis.axhline(25, color=INK, linewidth=1, linestyle=(0, (5, 3)), label="even: 25 %")
+    for kind in KINDS:
+        shares = [100 * last_quarter(row) for row in gathered.mean(f"shift/{kind}")]
+        axis.plot(layers, shares, color=COLOUR_OF[kind], marker="o", markersize=4, label=TITLES[kind])
+    if "shift/tower" in gathered.sums:
+        share = 100 * last_quarter(gathered.mean("shift/tower"))
+        axis.axhline(share, color=COLOUR_OF["tower"], linewidth=1.3, label=TITLES["tower"])
+    axis.set_xlabel("decoder layer")
+    axis.set_ylabel("attention to the last quarter of the visual tokens, %")
+    axis.set_ylim(bottom=0)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_title(f"attention shift, mean of {gathered.samples} pictures", loc="left", color=INK)
+    axis.legend(frameon=False, fontsize=9)
+
+
+def _by_place(rows: dict[str, np.ndarray], gathered: Gathered, what: str, file: Path) -> None:
+    from matplotlib.figure import Figure
+
+    grid = gathered.facts["grid"]
+    lines = 1 if grid is None else 2
+    figure = Figure(figsize=(3.6 * len(rows) + 0.6, 3.4 * lines), layout="constrained")
+    axes = figure.subplots(lines, len(rows), squeeze=False)
+    for column, (kind, row) in enumerate(rows.items()):
+        axis = axes[0][column]
+        plain_axis(axis)
+        axis.stairs(row, np.arange(len(row) + 1) + 0.5, fill=True, color=COLOUR_OF[kind])
+        axis.set_xlim(0.5, len(row) + 0.5)
+        axis.set_ylim(bottom=0)
+        axis.set_title(", ".join(filter(None, (TITLES[kind], what))), loc="left", color=INK, fontsize=9)
+        axis.set_xlabel("place of the visual token")
+        axis.yaxis.set_major_formatter("{x:.2g}")
+        if grid is not None:
+            image = axes[1][column].imshow(row.reshape(grid), cmap="viridis")
+            axes[1][column].set_axis_off()
+            figure.colorbar(image, ax=axes[1][column], shrink=0.8, format="%.2g")
+    save(figure, file)
+
+
+def draw_dispersion(gathered: Gathered, folder: Path, ending: str) -> list[Path]:
+    """The curve of what the most attended tokens get, and the histograms."""
+    from matplotlib.figure import Figure
+
+    file = folder / f"dispersion{ending}"
+    found = kinds(gathered)
+    figure = Figure(figsize=(4.6 * (1 + len(found)), 4.2), layout="constrained")
+    axes = figure.subplots(1, 1 + len(found))
+    plain_axis(axes[0])
+    titles = {**TITLES, "last": f"the last token's row, decoder layer {gathered.facts['dispersion layer']}"}
+    for kind in found:
+        curve = 100 * np.cumsum(gathered.mean(f"dispersion/{kind}"))
+        axes[0].plot(100 * np.arange(len(curve)) / len(curve), curve, color=COLOUR_OF[kind], label=titles[kind])
+    axes[0].plot([0, 100], [0, 100], color=INK, linewidth=1, linestyle=(0, (5, 3)), label="even")
+    axes[0].set_xlabel("most attended visual tokens, %")
+    axes[0].set_ylabel("their attention, %")
+    axes[0].set_ylim(0, 102)
+    axes[0].set_title(f"mean of {gathered.samples} pictures", loc="left", color=INK)
+    axes[0].legend(frameon=False, fontsize=9, loc="lower right")
+    for axis, kind in zip(axes[1:], found, strict=True):
+        edges, share = histogram(gathered.values(f"dispersion/{kind}"))
+        plain_axis(axis)
+        axis.stairs(share, edges, fill=True, color=COLOUR_OF[kind])
+        axis.set_yscale("log")
+        axis.set_ylim(share[share > 0].min() / 2, 1)
+        axis.set_xlim(0, 1)
+        axis.set_xlabel("attention, as a share of the largest")
+        axis.set_ylabel("share of all values")
+        axis.set_title(titles[kind], loc="left", color=INK, fontsize=9)
+    save(figure, file)
+    return [file]
+
+
+def draw_share(gathered: Gathered, folder: Path, ending: str) -> list[Path]:
+    """Attention to visual tokens, layer by layer."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(8, 4.4), layout="constrained")
+    axis = figure.subplots()
+    plain_axis(axis)
+    for kind in ("text", "last"):
+        share = 100 * gathered.mean(f"share/{kind}")
+        layers = gathered.facts["share layers"]
+        axis.plot(layers, share, color=COLOUR_OF[kind], marker="o", markersize=4, label=TITLES[kind])
+    axis.set_xlabel("decoder layer")
+    axis.set_ylabel("attention to visual tokens, %")
+    axis.set_ylim(0, 100)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_title(f"mean of {gathered.samples} pictures", loc="left", color=INK)
+    axis.legend(frameon=False, fontsize=9)
+    save(figure, file := folder / f"share{ending}")
+    return [file]

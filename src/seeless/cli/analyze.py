@@ -1,0 +1,175 @@
+"""`seeless analyze`: studies of where a model looks."""
+
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from seeless.cli.console import notice, print_json, print_table, say
+from seeless.cli.options import items
+from seeless.errors import brief, did_you_mean
+from seeless.jsonl import encode
+from seeless.named.checkpoints import load_config, load_embedded, load_model, resolve_name
+from seeless.outputs import claimed_folder, make_folder, replace_file
+
+if TYPE_CHECKING:
+    from seeless.analysis import Gathered, Sample, Study
+
+SCENES = 50
+QUESTION = "What is shown in this picture?"
+ENDINGS = (".png", ".svg", ".pdf")
+
+
+def analyze(
+    data: Annotated[
+        Path | None,
+        typer.Argument(metavar="FOLDER_OR_JSON", help="Pictures, or records of a picture and a question; else scenes."),
+    ] = None,
+    study: Annotated[
+        str, typer.Option(metavar="A,B", help="shift, dispersion (FasterVLM's studies), share.")
+    ] = "shift,dispersion",
+    model: Annotated[
+        str | None, typer.Option(metavar="ID_OR_PATH", help="Checkpoint; the embedded model unless told.")
+    ] = None,
+    ask: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="The question to every picture, in place of the records' own.")
+    ] = None,
+    image_folder: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="What the records' paths are relative to.")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help=f"How many pictures, from the first on; all, or {SCENES} scenes.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="WxH", help="Bring all pictures to one size first: 448x448.")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where figures and numbers go; a stopped run goes on from there.")
+    ] = Path("seeless-analysis"),
+    ending: Annotated[str, typer.Option("--format", metavar="KIND", help="Of the figures: png, svg or pdf.")] = "png",
+    as_json: Annotated[bool, typer.Option("--json", help="The numbers as one JSON object on stdout.")] = False,
+) -> None:
+    """Where a model looks, over many pictures: numbers as JSON, and figures.
+
+    shift: does text look more at later visual tokens than at earlier ones, whatever they show? dispersion: is text's
+    attention spread over more tokens than the vision tower's? share: how much of text's attention do visual tokens get,
+    layer by layer? Nothing is dropped, and every attention kernel will do.
+
+    Records are {"image": ..., "question": ...} or LLaVA's with "conversations", whose first question is asked.
+    """
+    from seeless.analysis import STUDIES
+    from seeless.eval.drawing import check_picture
+
+    names = items(study)
+    for name in names:
+        if name not in STUDIES:
+            guess = did_you_mean(name, STUDIES) or f"there are {', '.join(STUDIES)}"
+            raise typer.BadParameter(f"no study is called {brief(name)}; {guess}")
+    chosen = [STUDIES[name]() for name in names]
+    if f".{ending}" not in ENDINGS:
+        raise typer.BadParameter(f"--format {brief(ending)}: figures are png, svg or pdf")
+    wanted = None if size is None else _size(size)
+    asked = _samples(data, image_folder, ask, samples)
+    make_folder(output)
+    check_picture(output / f"{names[0]}.{ending}")
+    name = resolve_name(model)
+    load_config(name)
+    with claimed_folder(output):
+        gathered = _gather(model, name, asked, chosen, wanted, output)
+        told = _numbers(name, gathered, chosen)
+        replace_file(output / "numbers.json", encode(told, indent=1) + b"\n")
+        if "shift" in names:
+            make_folder(output / "shift")
+        drawn = [file for each in chosen for file in each.draw(gathered, output, f".{ending}")]
+    for picture, reason in gathered.left_out:
+        notice(f"left out: {picture}: {reason}")
+    if as_json:
+        print_json(told)
+        return
+    _print(told, chosen)
+    say(f"\n{gathered.samples} pictures; {output / 'numbers.json'} and {len(drawn)} figures, {drawn[0]} for one")
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, x, height = text.partition("x")
+    if not (x and width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise typer.BadParameter(f"--size {brief(text)}: give width and height in pixels, 448x448")
+    return int(width), int(height)
+
+
+def _samples(data: Path | None, folder: Path | None, ask: str | None, count: int | None) -> "list[Sample]":
+    from seeless.analysis import Sample, folder_samples, record_samples, scene_samples
+
+    if data is None:
+        scenes = scene_samples(SCENES if count is None else count)
+        return scenes if ask is None else [Sample(scene.name, ask, scene.load) for scene in scenes]
+    found = folder_samples(data, ask or QUESTION) if data.is_dir() else record_samples(data, folder, ask)
+    return found[:count]
+
+
+def _gather(
+    model: str | None,
+    name: str,
+    samples: "list[Sample]",
+    studies: "list[Study]",
+    size: tuple[int, int] | None,
+    output: Path,
+) -> "Gathered":
+    from seeless.analysis import analyze as run
+    from seeless.cli.asking import build_inputs
+
+    loaded = load_embedded() if model is None else load_model(name)
+    settings = {"model": name, "dtype": str(loaded.model.dtype).removeprefix("torch.")}
+
+    def build(image: Any, sample: "Sample") -> Any:
+        return build_inputs(loaded, [image], [sample.name], sample.question)
+
+    state = output / "gathered.npz"
+    try:
+        with _progress(len(samples)) as tell:
+            return run(loaded.model, samples, build, studies, file=state, settings=settings, size=size, tell=tell)
+    except KeyboardInterrupt:
+        notice(f"stopped; what was gathered is in {state}, and the same command goes on from there")
+        raise SystemExit(130) from None
+
+
+@contextmanager
+def _progress(total: int) -> "Iterator[Callable[[Gathered], None]]":
+    """A bar on stderr, where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda gathered: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("pictures", total=total)
+        yield lambda gathered: bar.update(task, completed=gathered.done)
+
+
+def _numbers(name: str, gathered: "Gathered", studies: "list[Study]") -> dict[str, Any]:
+    from seeless.provenance import provenance
+
+    return {
+        "command": shlex.join(["seeless", *sys.argv[1:]]),
+        "model": name,
+        "pictures": gathered.samples,
+        "left_out": [list(each) for each in gathered.left_out],
+        "visual_tokens": gathered.facts["visual tokens"],
+        "grid": gathered.facts["grid"],
+        "studies": {study.name: study.numbers(gathered) for study in studies},
+        **provenance(),
+    }
+
+
+def _print(told: dict[str, Any], studies: "list[Study]") -> None:
+    """The few numbers that answer each study's question."""
+    for number, study in enumerate(studies):
+        if number:
+            say()
+        print_table(*study.table(told["studies"][study.name]))

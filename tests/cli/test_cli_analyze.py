@@ -1,0 +1,90 @@
+"""`seeless analyze`: stopped and continued, what it takes in, and what it refuses."""
+
+import json
+import signal
+
+import numpy as np
+import pytest
+
+from seeless.analysis import AttentionShift, running
+from seeless.tiny import draw_scene
+
+PICTURES = 5
+
+
+@pytest.fixture
+def records(tmp_path):
+    """Scenes as files, with questions in both formats that are taken."""
+    lines = []
+    for seed in range(PICTURES):
+        scene = draw_scene(seed)
+        scene.image.save(tmp_path / f"{seed}.png")
+        asked = scene.questions[0].text
+        turns = [{"from": "human", "value": f"<image>\n{asked}"}, {"from": "gpt", "value": "x"}]
+        lines.append({"image": f"{seed}.png", **({"question": asked} if seed % 2 else {"conversations": turns})})
+    file = tmp_path / "records.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return file
+
+
+def studies(folder):
+    return json.loads((folder / "numbers.json").read_text())["studies"]
+
+
+def test_stopped_by_ctrl_c_and_continued_it_gives_what_it_would_have_given(seeless, records, tmp_path, monkeypatch):
+    monkeypatch.setattr(running, "SAVE_EVERY", 0)
+    read, calls = running.read_attention, []
+
+    def interrupted(*args):
+        calls.append(args)
+        if len(calls) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return read(*args)
+
+    arguments = ("analyze", records, "--study", "shift,dispersion,share", "--format", "svg")
+    with monkeypatch.context() as patched:
+        patched.setattr(running, "read_attention", interrupted)
+        stopped = seeless(*arguments, "--output", "stopped")
+    assert stopped.code == 130 and "the same command goes on from there" in stopped.err
+    assert not (tmp_path / "stopped" / "numbers.json").exists()
+    with np.load(tmp_path / "stopped" / "gathered.npz") as saved:
+        assert json.loads(str(saved["head"]))["samples"] == 2
+    monkeypatch.setattr(running, "read_attention", lambda *args: (calls.append(args), read(*args))[1])
+    calls.clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(AttentionShift, "draw", lambda *args: [])  # drawing is the other run's
+        continued = seeless(*arguments, "--output", "stopped")
+    assert continued.code == 0 and len(calls) == PICTURES - 2
+    assert seeless(*arguments, "--output", "whole").code == 0
+    assert studies(tmp_path / "stopped") == studies(tmp_path / "whole")
+    told = json.loads((tmp_path / "whole" / "numbers.json").read_text())
+    assert (told["pictures"], told["left_out"], told["grid"]) == (PICTURES, [], [12, 12])
+    assert told["command"].startswith("seeless") and {"versions", "commit", "model"} <= set(told)
+    drawn = {str(file.relative_to(tmp_path / "whole")) for file in (tmp_path / "whole").rglob("*.svg")}
+    layers = {f"shift/layer_{layer:02d}.svg" for layer in range(8)}
+    assert drawn == {"shift.svg", "dispersion.svg", "share.svg", "shift/tower.svg"} | layers
+    other = seeless(*arguments, "--output", "whole", "--ask", "how many digits are there?")
+    assert other.code == 2 and "give another --output" in other.err
+
+
+def test_a_folder_with_a_broken_picture(seeless, records, tmp_path):
+    (tmp_path / "0.png").write_bytes(b"no picture")
+    asked = ("--ask", "how many digits are there?", "--samples", 2, "--study", "dispersion", "--json")
+    done = seeless("analyze", tmp_path, *asked)
+    told = json.loads(done.out)
+    assert done.code == 0 and told["pictures"] == 1 and told["left_out"][0][0] == "0.png"
+    assert "left out: 0.png" in done.err and told["studies"]["dispersion"]["layer"] == 1
+
+
+def test_what_cannot_be_asked_for(seeless, tmp_path):
+    assert "did you mean shift" in seeless("analyze", "--study", "shifts").err
+    assert "448x448" in seeless("analyze", "--size", "448").err
+    assert "png, svg or pdf" in seeless("analyze", "--format", "gif").err
+    (tmp_path / "empty").mkdir()
+    nothing = seeless("analyze", tmp_path / "empty")
+    assert nothing.code == 2 and "no pictures" in nothing.err
+    file = tmp_path / "data.json"
+    for record, reason in (({"image": ["a"], "question": "b"}, "one picture per record"), ({"image": "a"}, "--ask")):
+        file.write_text(json.dumps([record]))
+        refused = seeless("analyze", file)
+        assert refused.code == 2 and reason in refused.err and "record 1" in refused.err
