@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         UnsupportedModel,
     )
     from seeless.families import register_family
+    from seeless.patches import PatchContext, PatchStrategy
     from seeless.registry import available, from_dict, get, register
     from seeless.report import Report, StageReport
     from seeless.step import Step, StepReader
@@ -71,6 +72,7 @@ else:  # with them come torch and transformers: seconds that `seeless --help` ne
                 "UnsupportedModel",
             ),
             "seeless.families": ("register_family",),
+            "seeless.patches": ("PatchContext", "PatchStrategy"),
             "seeless.registry": ("available", "from_dict", "get", "register"),
             "seeless.report": ("Report", "StageReport"),
             "seeless.step": ("Step", "StepReader"),
@@ -131,6 +133,8 @@ __all__ = [  # noqa: RUF022 (plain order; ruff takes CLSE and EVS for constants)
     "LayerStrategy",
     "Merge",
     "MissingExtra",
+    "PatchContext",
+    "PatchStrategy",
     "Pool",
     "PriorTR",
     "PriorTR2F",
