@@ -32,8 +32,11 @@ if TYPE_CHECKING:
     from seeless.strategies.fastv import FastV
     from seeless.strategies.fastvid import FastVID
     from seeless.strategies.flashvid import FlashVID
+    from seeless.strategies.flowcut import FlowCut
     from seeless.strategies.holitom import HoliTom
     from seeless.strategies.holov import HoloV
+    from seeless.strategies.mustdrop import MustDrop
+    from seeless.strategies.pixelprune import PixelPrune
     from seeless.strategies.pool import Pool
     from seeless.strategies.priortr import PriorTR
     from seeless.strategies.priortr_2f import PriorTR2F
@@ -86,8 +89,11 @@ else:  # with them come torch and transformers: seconds that `seeless --help` ne
             "seeless.strategies.fastv": ("FastV",),
             "seeless.strategies.fastvid": ("FastVID",),
             "seeless.strategies.flashvid": ("FlashVID",),
+            "seeless.strategies.flowcut": ("FlowCut",),
             "seeless.strategies.holitom": ("HoliTom",),
             "seeless.strategies.holov": ("HoloV",),
+            "seeless.strategies.mustdrop": ("MustDrop",),
+            "seeless.strategies.pixelprune": ("PixelPrune",),
             "seeless.strategies.pool": ("Pool",),
             "seeless.strategies.priortr": ("PriorTR",),
             "seeless.strategies.priortr_2f": ("PriorTR2F",),
@@ -125,6 +131,7 @@ __all__ = [  # noqa: RUF022 (plain order; ruff takes CLSE and EVS for constants)
     "FastVID",
     "FasterVLM",
     "FlashVID",
+    "FlowCut",
     "Handle",
     "HoliTom",
     "HoloV",
@@ -133,8 +140,10 @@ __all__ = [  # noqa: RUF022 (plain order; ruff takes CLSE and EVS for constants)
     "LayerStrategy",
     "Merge",
     "MissingExtra",
+    "MustDrop",
     "PatchContext",
     "PatchStrategy",
+    "PixelPrune",
     "Pool",
     "PriorTR",
     "PriorTR2F",

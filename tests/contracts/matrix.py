@@ -43,6 +43,9 @@ STRATEGIES = {
     "fastvid": sl.FastVID(keep=0.4, segments=2, step=2),
     "prunevid": sl.PruneVid(similarity=0.6),
     "scope": sl.SCOPE(keep=0.4),
+    "flowcut": sl.FlowCut(keep=0.5),
+    "mustdrop": sl.MustDrop(window=2, flat=-1.0, total=0.05, largest=0.05),
+    "pixelprune": sl.PixelPrune(tolerance=0.9, deviation=0.2),
 }
 EVERYTHING = {
     "random": sl.Random(keep=1.0),
@@ -73,16 +76,21 @@ EVERYTHING = {
     "fastvid": sl.FastVID(keep=1.0),
     "prunevid": sl.PruneVid(keep=1.0),
     "scope": sl.SCOPE(keep=1.0),
+    "flowcut": sl.FlowCut(keep=1.0),
+    "mustdrop": sl.MustDrop(flat=2.0, total=0.0, newlines=True),
+    "pixelprune": sl.PixelPrune(newlines=True),
 }
 NULL_TOKEN = ("priortr", "priortr_2f")  # read the first token after the image
 LEAVES_STILLS_ALONE = ("dycoke", "evs")
+LEAVES_THE_TOWER = ("flowcut", "mustdrop", "pixelprune")
+INSIDE = (*LEAVES_THE_TOWER, "tome")  # the tower
 READ_THE_TOWER = (  # its attention
     *("fastervlm", "fastvid", "flashvid", "holitom", "holov", "prumerge", "prumerge_plus"),
     *("scope", "tome", "visionzip", "vispruner"),
 )
-FINDS_ITS_COUNT = ("fastvid", "flashvid", "holitom", "prunevid")  # in what the pictures show
-NEEDS_TEXT = (*NULL_TOKEN, "sparsevlm", "prunevid")  # after the last image
-READS_THE_FIRST_LAYER = ("clse", "sparsevlm")  # with their own layers
+FINDS_ITS_COUNT = ("fastvid", "flashvid", "holitom", "prunevid", "mustdrop", "pixelprune")  # in what the pictures show
+NEEDS_TEXT = (*NULL_TOKEN, "mustdrop", "sparsevlm", "prunevid")  # after the last image
+READS_THE_FIRST_LAYER = ("clse", "mustdrop", "sparsevlm")  # with their own layers
 FIRST_LAYER_RECURRENT = ("qwen3_5", "lfm", "minicpm")  # beginnings of names
 FLOORED = ("priortr", "pyramiddrop", "clse", "dart", "holov", "sparsevlm", "evs", "vidcom2", "priortr_2f", "scope")
 CUT_AFTER_THE_TOWER = ("llava_next", "llava_onevision")  # beginnings of names: padding of tiles leaves, or shrinks
@@ -90,6 +98,7 @@ CASES = [(tiny, kind) for tiny in TINIES for kind in tiny.kinds]
 PLACEHOLDERS = [IMAGE, VIDEO]
 NEW_TOKENS = 4  # the first from the prefill, one from its cache, two from what decoding added to that
 CLIP_TOWERS = ("llava-llama", "llava-mistral", "llava-qwen2", "llava_next", "video_llava", "vipllava")
+CLASS_TOKENS = (*CLIP_TOWERS, "internvl")
 EVERY_CROP_AN_IMAGE = (
     *("smolvlm", "idefics3", "gemma3", "aya_vision", "cohere2_vision"),
     *("lfm2_vl", "minicpmv4_6", "minicpmv4_7"),
@@ -106,14 +115,10 @@ def rows_of(kind):
 
 def gap(tiny, name, backend):
     """Why a pair cannot work: a piece of the sentence it is refused with; None if it must work."""
+    if name in INSIDE and (reason := gap_inside(tiny, name)) is not None:
+        return reason
     if name in READS_THE_FIRST_LAYER and tiny.name.startswith(FIRST_LAYER_RECURRENT):
         return "the first layer with attention"
-    if name == "tome" and tiny.name == "lfm2_vl":
-        return "filled up to equally many patches"
-    if name == "tome" and tiny.name.startswith("minicpm"):
-        return "makes one patch of four by itself"
-    if name == "tome" and tiny.name == "lfm3_vl":
-        return "convolve over the grid of patches"
     if name in NULL_TOKEN and tiny.name.startswith("paligemma"):
         return "blind to the question"
     if name == "cdpruner" and not tiny.name.startswith(CLIP_TOWERS):
@@ -122,12 +127,29 @@ def gap(tiny, name, backend):
         return "shows no attention that could be read"
     if tiny.name == "vipllava" and name in ("tome", "cdpruner"):  # several layers of the tower, side by side
         return "takes the outputs of several tower layers"
-    if name == "tome" and tiny.name.startswith("gemma4"):
-        return "padding behind them in the tower"
     if tiny.name == "gemma4-small" and name in ("pyramiddrop", "clse", "router", "flashvid", "holitom"):
         return "take keys and values of earlier ones"
     if backend == "fused" and (tiny.name == "gemma4" or tiny.name.startswith(("gemma3", "paligemma"))):
         return "see each other both ways"
+    return None
+
+
+def gap_inside(tiny, name):
+    """As `gap`, for what acting inside the tower asks of it."""
+    if tiny.unread:
+        return "shows no attention that could be read"
+    if tiny.name == "lfm2_vl":
+        return "filled up to equally many patches"
+    if tiny.name.startswith("minicpm"):
+        return "makes one patch of four by itself"
+    if tiny.name == "lfm3_vl":
+        return "convolve over the grid of patches"
+    if tiny.name.startswith("gemma4"):
+        return "padding behind them in the tower"
+    if name in LEAVES_THE_TOWER and tiny.name == "llava_onevision":
+        return "resampled after the tower"
+    if name == "flowcut" and not tiny.name.startswith(CLASS_TOKENS):
+        return "the class token makes of them"
     return None
 
 

@@ -14,7 +14,7 @@ from tiny_models import BACKENDS, SOME, VARIANTS
 FULL = pytest.mark.full
 # What a method does to the flow of a forward: methods of one kind take the same way through the core.
 KINDS = {
-    "tower": ("tome",),
+    "tower": ("tome", "flowcut", "mustdrop", "pixelprune"),
     "entry": (
         *("random", "uniform", "fastervlm", "vispruner", "divprune", "holov"),
         *("evs", "vidcom2", "cdpruner", "dycoke"),
@@ -30,7 +30,7 @@ KINDS = {
 DIFFERENT = (("llava-llama-mha", "image"), ("llava_next-mistral-gqa", "image"), ("qwen2_5_vl", "video"))
 # Methods that need videos, or the tower of a CLIP, meet three families that differ with these.
 MORE = (("video_llava", "video"), ("llava_onevision", "video"))
-DEMANDING = ("evs", "vidcom2", "cdpruner", "dycoke", "flashvid", "holitom", "fastvid", "prunevid")
+DEMANDING = ("evs", "vidcom2", "cdpruner", "dycoke", "flashvid", "holitom", "fastvid", "prunevid", "flowcut")
 ONE_IN = 3  # of the pairs that no other contract meets, the oracle meets one in so many
 
 

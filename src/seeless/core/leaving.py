@@ -55,7 +55,7 @@ def leaving_layers(
         )
     if set(strategy.inside) & {"class_attention", "values"} and not view.has_class_token:
         raise UnsupportedModel(
-            f"{strategy.name} ranks patches by what the class token makes of them, and the tower of {title} has none; "
+            f"{strategy.name} ranks patches by what the class token makes of them, and this vision tower has none; "
             "use a strategy that reads no class token"
         )
     return strategy.tower_layers(made)
