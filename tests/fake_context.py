@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from seeless.context import Context
+from seeless.patches import PatchContext
 from seeless.tower import Tower
 
 X8 = torch.tensor(  # vectors, importances and relevances on which formulas have been worked out
@@ -41,6 +42,7 @@ class FakeSources:
         of_tower: the `Tower`.
         of_token_embeds, of_clip_patches, of_clip_text, of_clip_tokens: `[units, tokens, dim]`; of_question: a text.
         of_patch, of_frame, of_tower_groups: `[units, visual]`.
+        of_tower_stays: `[units, visual]` bool.
         of_class_token: `[units, dim]` or None.
         of_reader_attention, of_text_similarity: `[units, visual]`; of_reader_keys: `[units, visual, width]`.
     """
@@ -73,6 +75,7 @@ class FakeSources:
     of_vision_features: torch.Tensor | None = None
     of_vision_keys: torch.Tensor | None = None
     of_tower_groups: torch.Tensor | None = None
+    of_tower_stays: torch.Tensor | None = None
     of_class_token: torch.Tensor | None = None
     of_reader_attention: torch.Tensor | None = None
     of_reader_keys: torch.Tensor | None = None
@@ -171,6 +174,9 @@ class FakeSources:
     def tower_groups(self):
         return self.of_tower_groups
 
+    def tower_stays(self):
+        return self.of_tower_stays
+
     def frame(self):
         return self.of_frame
 
@@ -197,6 +203,53 @@ def fake_context(
         axes=axes,
         prepared=prepared,
         sources=FakeSources(**{f"of_{name}": tensor for name, tensor in tensors.items()}),
+    )
+
+
+@dataclass(eq=False)
+class FakePatches:
+    """Answers a `PatchContext` with these tensors.
+
+    Args:
+        of_pixels: `[pictures, tokens, patches, channels, frames, height, width]`; of_hidden: `[pictures, tokens, dim]`.
+        of_class_attention: `[pictures, heads, tokens]`; of_values: `[pictures, heads, tokens, dim]`; of_class_value:
+            `[pictures, heads, dim]`.
+    """
+
+    of_pixels: torch.Tensor | None = None
+    of_hidden: torch.Tensor | None = None
+    of_class_attention: torch.Tensor | None = None
+    of_values: torch.Tensor | None = None
+    of_class_value: torch.Tensor | None = None
+
+    def pixels(self):
+        return self.of_pixels
+
+    def hidden(self):
+        return self.of_hidden
+
+    def class_attention(self):
+        return self.of_class_attention
+
+    def values(self):
+        return self.of_values
+
+    def class_value(self):
+        return self.of_class_value
+
+
+def fake_patches(n_keep, pictures, grid, /, *, layer=0, made=22, scores=None, index=None, video=False, **tensors):
+    """The `PatchContext` of pictures, complete unless `index` says which tokens are left; `tensors` without `of_`."""
+    every = torch.arange(grid[0] * grid[1]).expand(pictures, -1)
+    return PatchContext(
+        layer=layer,
+        made=made,
+        n_keep=n_keep,
+        index=every if index is None else index,
+        grid=grid,
+        video=video,
+        scores=scores,
+        sources=FakePatches(**{f"of_{name}": tensor for name, tensor in tensors.items()}),
     )
 
 

@@ -10,9 +10,8 @@ import contextlib
 import inspect
 
 import torch
+from patch_oracle import inside_oracle
 from transformers.modeling_outputs import MoeModelOutputWithPast
-
-from tower_oracle import TowerOracle
 
 RECURRENT = ("linear_attention", "conv")
 
@@ -45,7 +44,7 @@ class LayerLoop:
     """
 
     def __init__(self, model, strategies, turns, attention_mask, merged=None, at_layers=None, tower=None, watches=()):
-        self.tower = None if tower is None else TowerOracle(model, tower)
+        self.tower = None if tower is None else inside_oracle(model, tower)
         self.decoder, self.merged, self.watches = decoder_of(model), merged, watches
         self.at_layers = at_layers or {}
         config = self.decoder.config

@@ -10,12 +10,12 @@ import math
 from dataclasses import dataclass
 
 import torch
+from patch_oracle import inside_oracle
 from video_oracle import PLAIN, merged_videos
 
 import seeless as sl
 from layer_loop import LayerLoop, decoder_of, has_recurrent_layers
 from seeless.ops.pooling import pooling_cells
-from tower_oracle import TowerOracle
 
 
 @dataclass
@@ -46,14 +46,14 @@ class MaskOracle:
     Args:
         attention_mask: `[batch, seq]` of everything, answers included.
         merged: what becomes of the embeddings `[batch, seq, dim]` where a method merges tokens at the entry.
-        tower: the strategy that merges inside the vision tower, if one does; see `TowerOracle`.
+        tower: the strategy that merges inside the vision tower, if one does; see `inside_oracle`.
         at_layers: by layer, what the hidden states that it takes in make of anything `[batch, seq, dim]`, those states
             and features that are still to come alike; both worked out by somebody else.
         watches: `(module, forward hook)`s that they need.
     """
 
     def __init__(self, model, strategies, turns, attention_mask, merged=None, at_layers=None, tower=None, watches=()):
-        self.tower = None if tower is None else TowerOracle(model, tower)
+        self.tower = None if tower is None else inside_oracle(model, tower)
         self.decoder = decoder_of(model)
         self.depth = len(self.decoder.layers)
         self.batch, self.length = attention_mask.shape
@@ -203,7 +203,7 @@ def merges_of(strategy, turn, grids, model=None, untouched=None, inputs=None):
         return {"merged": pooled(turn, grids)}
     if strategy.name == "sparsevlm" and strategy.version == "1.0":
         return {"at_layers": recycled(turn, strategy)}
-    if strategy.name == "tome":
+    if strategy.name in ("tome", "flowcut", "mustdrop", "pixelprune"):
         return {"tower": strategy}
     return {}
 

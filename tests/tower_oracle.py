@@ -67,17 +67,8 @@ class TowerOracle:
         names = ("vision_tower", "visual", "vision_model", "vision_encoder", "image_tower", "video_tower")
         towers = {id(t): t for name in names if (t := getattr(self.base, name, None)) is not None}
         for tower in towers.values():
-            layers = layers_of(tower)
-            choice = getattr(self.config, "vision_feature_layer", -1)
-            last = (choice if choice >= 0 else len(layers) + 1 + choice) - 1
             self._hook(tower.register_forward_pre_hook(self._begin, with_kwargs=True))
-            self.steps = last - self.strategy.first
-            for index in range(self.strategy.first, last):
-                layer = layers[index]
-                self._hook(layer.register_forward_pre_hook(self._merge(index - self.strategy.first), with_kwargs=True))
-                attention = first_of(layer, "self_attn", "attention", "attn")
-                self._hook(attention.register_forward_hook(self._attend, with_kwargs=True))
-                self._hook(layer.register_forward_hook(lambda module, args, output: self._spread(output)))
+            self._hook_layers(tower)
         if hasattr(self.base, "get_video_features"):
             encode = self.base.get_video_features
 
@@ -91,6 +82,18 @@ class TowerOracle:
             self.base.get_video_features = videos
             self.undo.append(lambda: vars(self.base).pop("get_video_features"))
         return self
+
+    def _hook_layers(self, tower):
+        layers = layers_of(tower)
+        choice = getattr(self.config, "vision_feature_layer", -1)
+        last = (choice if choice >= 0 else len(layers) + 1 + choice) - 1
+        self.steps = last - self.strategy.first
+        for index in range(self.strategy.first, last):
+            layer = layers[index]
+            self._hook(layer.register_forward_pre_hook(self._merge(index - self.strategy.first), with_kwargs=True))
+            attention = first_of(layer, "self_attn", "attention", "attn")
+            self._hook(attention.register_forward_hook(self._attend, with_kwargs=True))
+            self._hook(layer.register_forward_hook(lambda module, args, output: self._spread(output)))
 
     def _hook(self, handle):
         self.undo.append(handle.remove)
@@ -129,6 +132,8 @@ class TowerOracle:
             place += height * width
             self.pictures.append([[token] for token in range(first, len(self.tokens))])
         self.receives = list(range(len(self.tokens)))
+
+    def _plan(self):
         self.groups[self.kind] = self.pictures
         self.plans = []
         for groups in self.pictures:
@@ -143,6 +148,7 @@ class TowerOracle:
             hidden = args[0]
             if step == 0:
                 self._start(hidden)
+                self._plan()
             flat = hidden.flatten(0, -2)
             attention = first_of(layer, "self_attn", "attention", "attn")
             normed = first_of(layer, "layer_norm1", "layernorm_before", "attention_norm", "norm1", "rms_norm1")(flat)
@@ -213,7 +219,7 @@ class TowerOracle:
     def _attend(self, attention, args, kwargs, output):
         x = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
         flat = x.flatten(0, -2)
-        q, k, v = self._parts(attention, flat, kwargs.get("position_embeddings"))
+        q, k, v = self.parts = self._parts(attention, flat, kwargs.get("position_embeddings"))
         piece = torch.zeros(len(flat), dtype=torch.long)
         if (ends := kwargs.get("cu_seqlens")) is not None:
             piece = torch.searchsorted(ends.long(), torch.arange(len(flat)), right=True)
@@ -222,7 +228,7 @@ class TowerOracle:
         elif x.ndim == 3:
             piece = torch.arange(len(flat)) // x.shape[1]
         weight = torch.tensor(self.weight, dtype=x.dtype)
-        if not self.strategy.proportional:
+        if not getattr(self.strategy, "proportional", False):
             weight = (weight > 0).to(x.dtype)
         score = torch.einsum("qhd,khd->hqk", q, k) * q.shape[-1] ** -0.5 + weight.log()
         score = score.masked_fill(piece[:, None] != piece, -torch.inf)

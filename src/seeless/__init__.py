@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         UnsupportedModel,
     )
     from seeless.families import register_family
+    from seeless.patches import PatchContext, PatchStrategy
     from seeless.registry import available, from_dict, get, register
     from seeless.report import Report, StageReport
     from seeless.step import Step, StepReader
@@ -33,10 +34,13 @@ if TYPE_CHECKING:
     from seeless.strategies.fastv import FastV
     from seeless.strategies.fastvid import FastVID
     from seeless.strategies.flashvid import FlashVID
+    from seeless.strategies.flowcut import FlowCut
     from seeless.strategies.hiprune import HiPrune
     from seeless.strategies.holitom import HoliTom
     from seeless.strategies.holov import HoloV
     from seeless.strategies.mmtok import MMTok
+    from seeless.strategies.mustdrop import MustDrop
+    from seeless.strategies.pixelprune import PixelPrune
     from seeless.strategies.pool import Pool
     from seeless.strategies.priortr import PriorTR
     from seeless.strategies.priortr_2f import PriorTR2F
@@ -78,6 +82,7 @@ else:  # with them come torch and transformers: seconds that `seeless --help` ne
                 "UnsupportedModel",
             ),
             "seeless.families": ("register_family",),
+            "seeless.patches": ("PatchContext", "PatchStrategy"),
             "seeless.registry": ("available", "from_dict", "get", "register"),
             "seeless.report": ("Report", "StageReport"),
             "seeless.step": ("Step", "StepReader"),
@@ -94,9 +99,12 @@ else:  # with them come torch and transformers: seconds that `seeless --help` ne
             "seeless.strategies.fastvid": ("FastVID",),
             "seeless.strategies.flashvid": ("FlashVID",),
             "seeless.strategies.hiprune": ("HiPrune",),
+            "seeless.strategies.flowcut": ("FlowCut",),
             "seeless.strategies.holitom": ("HoliTom",),
             "seeless.strategies.holov": ("HoloV",),
             "seeless.strategies.mmtok": ("MMTok",),
+            "seeless.strategies.mustdrop": ("MustDrop",),
+            "seeless.strategies.pixelprune": ("PixelPrune",),
             "seeless.strategies.pool": ("Pool",),
             "seeless.strategies.priortr": ("PriorTR",),
             "seeless.strategies.priortr_2f": ("PriorTR2F",),
@@ -139,6 +147,7 @@ __all__ = [  # noqa: RUF022 (plain order; ruff takes CLSE and EVS for constants)
     "FastVID",
     "FasterVLM",
     "FlashVID",
+    "FlowCut",
     "Handle",
     "HiPrune",
     "HoliTom",
@@ -149,6 +158,10 @@ __all__ = [  # noqa: RUF022 (plain order; ruff takes CLSE and EVS for constants)
     "MMTok",
     "Merge",
     "MissingExtra",
+    "MustDrop",
+    "PatchContext",
+    "PatchStrategy",
+    "PixelPrune",
     "Pool",
     "PriorTR",
     "PriorTR2F",

@@ -93,6 +93,11 @@ class TowerContext:
         """Number of the group each token belongs to, `[units, visual]`, where a `TowerStrategy` merged in the tower."""
         return self.sources.tower_groups()
 
+    @shaped("visual")
+    def tower_stays(self) -> torch.Tensor:
+        """Whether each token is left, `[units, visual]` bool, where a `PatchStrategy` let some leave in the tower."""
+        return self.sources.tower_stays()
+
     @shaped("tower_dim")
     def class_token(self) -> torch.Tensor | None:
         """The class token of each unit's picture where `vision_features` has the patches, `[units, dim]`.

@@ -23,7 +23,10 @@ WHOLE_NUMBERS = ("places", "patch", "frame", "tower_groups")
 OF_A_LAYER = ("attention", "visible", "keys", "rope_bias")  # of the decoder
 OF_LAYERS = ("vision_attention", "vision_hidden", "pooling_attention", "pooled")  # of the tower
 SHOWN_BY_PATCHES = ("crop_attention", "vision_features", "vision_keys", *OF_LAYERS)
-OF_THE_TOWER = ("crop_attention", "vision_keys", "reader_attention", "reader_keys", "tower_groups", *OF_LAYERS)
+OF_THE_TOWER = (
+    *("crop_attention", "vision_keys", "reader_attention", "reader_keys"),
+    *("tower_groups", "tower_stays", *OF_LAYERS),
+)
 DEFAULTS = {"queries": "last", "tokens": "visual", "onto": "visual"}
 IN_CLIP_SPACE = ("text_similarity", "clip_patches", "clip_text", "clip_tokens")
 PROBE_CLIP = 16
@@ -85,6 +88,8 @@ class Probe:
             return None
         if name == "token_ids":
             return torch.arange(PROBE_TEXT)[None]
+        if name == "tower_stays":
+            return torch.ones(1, self.axes["visual"], dtype=torch.bool)
         if name in WHOLE_NUMBERS:
             return (
                 torch.full((1, self.axes["visual"]), -1) if name == "frame" else torch.arange(self.axes["visual"])[None]

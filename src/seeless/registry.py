@@ -51,6 +51,7 @@ def register(name: str) -> Callable[[S], S]:
 
 
 def _check_class(name: str, cls: Any) -> None:
+    from seeless.patches import PatchStrategy
     from seeless.strategy import Strategy, TowerStrategy
 
     if not (isinstance(cls, type) and issubclass(cls, Strategy)):
@@ -59,7 +60,14 @@ def _check_class(name: str, cls: Any) -> None:
             f"{_called(cls)} is no strategy, so it cannot be registered as {name!r}; "
             + ("register it by seeless.vtr.register_strategy" if guest else "write class MyMethod(sl.LayerStrategy)")
         )
-    base, rungs = (TowerStrategy, ("merge",)) if issubclass(cls, TowerStrategy) else (Strategy, RUNGS)
+    base, rungs = next(
+        (
+            (base, (rung,))
+            for base, rung in ((TowerStrategy, "merge"), (PatchStrategy, "leave"))
+            if issubclass(cls, base)
+        ),
+        (Strategy, RUNGS),
+    )
     if all(getattr(cls, rung) is getattr(base, rung) for rung in (*rungs, "parts")):
         own = [method for method, value in vars(cls).items() if callable(value) and not method.startswith("__")]
         near = next((f"; {hint}" for method in own if (hint := did_you_mean(method, rungs))), "")

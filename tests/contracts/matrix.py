@@ -50,6 +50,9 @@ STRATEGIES = {
     "anchorprune": sl.AnchorPrune(keep=0.4, clip=CLIP, question="how many digit are there ?"),
     "eadp": sl.EADP(keep=0.4, clip=CLIP, question="how many digit are there ?"),
     "prunesid": sl.PruneSID(keep=0.5),
+    "flowcut": sl.FlowCut(keep=0.5),
+    "mustdrop": sl.MustDrop(window=2, flat=-1.0, total=0.05, largest=0.05),
+    "pixelprune": sl.PixelPrune(tolerance=0.9, deviation=0.2),
 }
 EVERYTHING = {
     "random": sl.Random(keep=1.0),
@@ -87,18 +90,25 @@ EVERYTHING = {
     "anchorprune": sl.AnchorPrune(keep=1.0),
     "eadp": sl.EADP(keep=1.0),
     "prunesid": sl.PruneSID(keep=1.0),
+    "flowcut": sl.FlowCut(keep=1.0),
+    "mustdrop": sl.MustDrop(flat=2.0, total=0.0, newlines=True),
+    "pixelprune": sl.PixelPrune(newlines=True),
 }
 NULL_TOKEN = ("priortr", "priortr_2f")  # read the first token after the image
 LEAVES_STILLS_ALONE = ("dycoke", "evs")
+LEAVES_THE_TOWER = ("flowcut", "mustdrop", "pixelprune")
+INSIDE = (*LEAVES_THE_TOWER, "tome")  # the tower
 READ_THE_TOWER = (  # its attention
     *("fastervlm", "fastvid", "flashvid", "holitom", "holov", "prumerge", "prumerge_plus"),
     *("scope", "tome", "visionzip", "vispruner"),
     *("tops", "hiprune", "vscan", "mmtok", "anchorprune", "prunesid"),
 )
 BY_CLIP = ("cdpruner", "anchorprune", "eadp")
-FINDS_ITS_COUNT = ("fastvid", "flashvid", "holitom", "prunevid", "vscan")  # in what the pictures show
-NEEDS_TEXT = (*NULL_TOKEN, "sparsevlm", "prunevid", "tops")  # after the last image
-READS_THE_FIRST_LAYER = ("clse", "sparsevlm")  # with their own layers
+FINDS_ITS_COUNT = (  # in what the pictures show
+    *("fastvid", "flashvid", "holitom", "prunevid", "mustdrop", "pixelprune", "vscan"),
+)
+NEEDS_TEXT = (*NULL_TOKEN, "mustdrop", "sparsevlm", "prunevid", "tops")  # after the last image
+READS_THE_FIRST_LAYER = ("clse", "mustdrop", "sparsevlm")  # with their own layers
 REACH_LATE_LAYERS = ("pyramiddrop", "clse", "router", "flashvid", "holitom", "tops")
 FIRST_LAYER_RECURRENT = ("qwen3_5", "lfm", "minicpm")  # beginnings of names
 FLOORED = (
@@ -110,6 +120,7 @@ CASES = [(tiny, kind) for tiny in TINIES for kind in tiny.kinds]
 PLACEHOLDERS = [IMAGE, VIDEO]
 NEW_TOKENS = 4  # the first from the prefill, one from its cache, two from what decoding added to that
 CLIP_TOWERS = ("llava-llama", "llava-mistral", "llava-qwen2", "llava_next", "video_llava", "vipllava")
+CLASS_TOKENS = (*CLIP_TOWERS, "internvl")
 EVERY_CROP_AN_IMAGE = (
     *("smolvlm", "idefics3", "gemma3", "aya_vision", "cohere2_vision"),
     *("lfm2_vl", "minicpmv4_6", "minicpmv4_7"),
@@ -126,14 +137,10 @@ def rows_of(kind):
 
 def gap(tiny, name, backend):
     """Why a pair cannot work: a piece of the sentence it is refused with; None if it must work."""
+    if name in INSIDE and (reason := gap_inside(tiny, name)) is not None:
+        return reason
     if name in READS_THE_FIRST_LAYER and tiny.name.startswith(FIRST_LAYER_RECURRENT):
         return "the first layer with attention"
-    if name == "tome" and tiny.name == "lfm2_vl":
-        return "filled up to equally many patches"
-    if name == "tome" and tiny.name.startswith("minicpm"):
-        return "makes one patch of four by itself"
-    if name == "tome" and tiny.name == "lfm3_vl":
-        return "convolve over the grid of patches"
     if name in NULL_TOKEN and tiny.name.startswith("paligemma"):
         return "blind to the question"
     if tiny.unread and name in READ_THE_TOWER:
@@ -142,12 +149,29 @@ def gap(tiny, name, backend):
         return "is no CLIP"
     if tiny.name == "vipllava" and name in ("tome", *BY_CLIP):  # several layers of the tower, side by side
         return "takes the outputs of several tower layers"
-    if name == "tome" and tiny.name.startswith("gemma4"):
-        return "padding behind them in the tower"
     if tiny.name == "gemma4-small" and name in REACH_LATE_LAYERS:
         return "take keys and values of earlier ones"
     if backend == "fused" and (tiny.name == "gemma4" or tiny.name.startswith(("gemma3", "paligemma"))):
         return "see each other both ways"
+    return None
+
+
+def gap_inside(tiny, name):
+    """As `gap`, for what acting inside the tower asks of it."""
+    if tiny.unread:
+        return "shows no attention that could be read"
+    if tiny.name == "lfm2_vl":
+        return "filled up to equally many patches"
+    if tiny.name.startswith("minicpm"):
+        return "makes one patch of four by itself"
+    if tiny.name == "lfm3_vl":
+        return "convolve over the grid of patches"
+    if tiny.name.startswith("gemma4"):
+        return "padding behind them in the tower"
+    if name in LEAVES_THE_TOWER and tiny.name == "llava_onevision":
+        return "resampled after the tower"
+    if name == "flowcut" and not tiny.name.startswith(CLASS_TOKENS):
+        return "the class token makes of them"
     return None
 
 

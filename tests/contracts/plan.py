@@ -14,7 +14,7 @@ from tiny_models import BACKENDS, SOME, VARIANTS
 FULL = pytest.mark.full
 # What a method does to the flow of a forward: methods of one kind take the same way through the core.
 KINDS = {
-    "tower": ("tome",),
+    "tower": ("tome", "flowcut", "mustdrop", "pixelprune"),
     "entry": (
         *("random", "uniform", "fastervlm", "vispruner", "divprune", "holov"),
         *("evs", "vidcom2", "cdpruner", "dycoke"),
@@ -32,7 +32,7 @@ DIFFERENT = (("llava-llama-mha", "image"), ("llava_next-mistral-gqa", "image"), 
 MORE = (("video_llava", "video"), ("llava_onevision", "video"))
 DEMANDING = (
     *("evs", "vidcom2", "cdpruner", "anchorprune", "eadp"),
-    *("dycoke", "flashvid", "holitom", "fastvid", "prunevid"),
+    *("dycoke", "flashvid", "holitom", "fastvid", "prunevid", "flowcut"),
 )
 ONE_IN = 3  # of the pairs that no other contract meets, the oracle meets one in so many
 

@@ -49,6 +49,7 @@ def served(mrope):
 def test_the_methods_that_act_once_before_the_decoder_can_be_served():
     assert set(SERVES) <= set(served(mrope=False)) and {*SERVES, "evs"} <= set(served(mrope=True))
     decoder = {"fastv", "priortr", "pyramiddrop", "dart", "clse", "sparsevlm", "priortr_2f", "tome"}
+    decoder |= {"flowcut", "mustdrop", "pixelprune"}
     assert not decoder & {*served(mrope=False), *served(mrope=True)}
 
 

@@ -17,8 +17,8 @@ ALLOWED = {
     "ops": ["torch", "seeless.ops"],
     "strategies": [
         "torch",
-        *(f"seeless.{m}" for m in ("ops", "strategy", "two_stage", "step", "context", "tower", "decision", "budget")),
-        *("seeless.registry", "seeless.errors"),
+        *(f"seeless.{m}" for m in ("ops", "strategy", "two_stage", "step", "patches", "context", "tower")),
+        *("seeless.decision", "seeless.budget", "seeless.registry", "seeless.errors"),
     ],
     "families": [
         "seeless.core.family",
@@ -38,7 +38,8 @@ ALLOWED = {
         ),  # relevance.py: a text tower
         *(f"transformers.{name}" for name in ("SiglipVisionModel", "Siglip2VisionModel")),  # pooling_head.py: its head
         "transformers.vision_utils",  # the order in which a tower with attention windows takes its patches
-        *(f"seeless.{m}" for m in ("core", "ops", "strategy", "step", "context", "tower", "decision", "faults")),
+        *(f"seeless.{m}" for m in ("core", "ops", "strategy", "step", "patches", "context", "tower")),
+        *("seeless.decision", "seeless.faults"),
         *(f"seeless.{m}" for m in ("report", "flops", "errors")),
     ],
     "pixels": ["PIL", "numpy", "av", "pillow_heif", "seeless.pixels", "seeless.errors"],
@@ -87,6 +88,7 @@ def test_the_base_modules_know_no_strategy_and_no_room_above():
     for name in (
         *modules,
         "two_stage",
+        "patches",
         "tower",
         "context_tower",
         "context_text",

@@ -48,7 +48,8 @@ class Call:
         sinks: `[heads]`, a score that takes part in every softmax and belongs to no key; None = none.
         ends: where the pieces of one long sequence that see only themselves end, `[pieces + 1]`; None = one piece.
         value: `[batch, kv_heads, keys, value dim]`, and output, `[batch, queries, heads, value dim]`: only where the
-            attention of such a module under such a kernel has not been checked yet.
+            attention of such a module under such a kernel has not been checked yet; values also where they are asked
+            for.
     """
 
     module: nn.Module
@@ -81,13 +82,19 @@ class Capture:
         note: gets that number and the call; it may raise `Reached` to stop there.
         check: keep values and outputs of calls of a kind that was not checked in this process yet.
         ahead: give the call to `note` before its kernel runs, unless its output is to be checked.
+        values: keep values of every call.
     """
 
     def __init__(
-        self, owners: Mapping[int, nn.Module], note: Callable[[int, Call], None], check: bool, ahead: bool = False
+        self,
+        owners: Mapping[int, nn.Module],
+        note: Callable[[int, Call], None],
+        check: bool,
+        ahead: bool = False,
+        values: bool = False,
     ) -> None:
         self.owner = {id(part): number for number, module in owners.items() for part in module.modules()}
-        self.note, self.check, self.ahead = note, check, ahead
+        self.note, self.check, self.ahead, self.values = note, check, ahead, values
 
     def __enter__(self) -> "Capture":
         _entered().append(self)
@@ -105,6 +112,8 @@ class Capture:
         """Run the kernel of a call, and note it."""
         number = self.owner[id(call.module)]
         to_check = self.check and not dropout and call.kind not in _checked
+        if self.values:
+            call.value = value.detach()
         if self.ahead and not to_check:
             self.note(number, call)
             return run()

@@ -18,7 +18,7 @@ from seeless.core.host import PREFILL, all_logits, cache_in, mask_form
 from seeless.core.injection import following
 from seeless.core.layers import PrefillLayers
 from seeless.core.masks import check_made, is_plain, prompt_blocks
-from seeless.core.noting import Noting, check_merged
+from seeless.core.noting import Noting, acting_inside, check_merged
 from seeless.core.past import Past
 from seeless.core.pictures import Note, Pictures, find_pictures
 from seeless.core.positions import gather_tokens, take_positions, take_tokens
@@ -31,12 +31,11 @@ from seeless.core.session import Session
 from seeless.core.sizes import dimensions
 from seeless.core.stages import PlannedStage, prepare, run_stage, tower_looks, tower_reads
 from seeless.core.stepping import base_steps, decoder_steps, even_step, run_decoder, run_step
-from seeless.core.tower import check_tower
 from seeless.core.tower_looks import describe_tower
 from seeless.errors import InputError, UnsupportedModel
 from seeless.flops import Dimensions
 from seeless.report import Report
-from seeless.strategy import Strategy, TowerStrategy
+from seeless.strategy import Strategy
 
 
 class Reducer:
@@ -58,10 +57,7 @@ class Reducer:
         prompt_length: PromptLength | None = None,
     ) -> None:
         self.view, self.stages, self.on_report, self.self_check = view, stages, on_report, self_check
-        merging = [own for stage in stages if isinstance(own := stage.strategy, TowerStrategy) and not own.keeps_all(0)]
-        self.tower = merging[0] if merging else None
-        if self.tower is not None:
-            check_tower(view, self.tower)
+        self.tower = acting_inside(view, stages)
         for kind in view.kinds:
             tower_looks(stages, describe_tower(view, kind))
         self.reader = find_reader(view, stages)

@@ -206,6 +206,16 @@ def hook_layers(layers: Any, needed: Iterable[int], before: Callable, hooks: Hoo
             hooks.before(layer, partial(_hook, index, before))
 
 
+def around_layers(layers: Any, needed: Iterable[int], around: Callable, hooks: HookSet) -> None:
+    """Have `around(index, below, args, kwargs)` called in place of each needed layer, once per forward."""
+    for index in needed:
+        layer = layers[index]
+        if "__call__" in vars(GradientCheckpointingLayer) and layer.gradient_checkpointing and layer.training:
+            hooks.override(layer, "_gradient_checkpointing_func", _over(index, layer, around))
+        else:
+            hooks.around(layer, "forward", partial(around, index))
+
+
 def _hook(index: int, before: Callable, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
     return before(index, args, kwargs)
 
@@ -216,5 +226,17 @@ def _ahead(index: int, layer: Any, before: Callable) -> Callable:
     def run(call: partial, *args: Any) -> Any:
         args, kwargs = before(index, args, call.keywords)
         return checkpoint(partial(call.func, *call.args, **kwargs), *args)
+
+    return run
+
+
+def _over(index: int, layer: Any, around: Callable) -> Callable:
+    checkpoint = layer._gradient_checkpointing_func
+
+    def run(call: partial, *args: Any) -> Any:
+        def below(*own: Any, **given: Any) -> Any:
+            return checkpoint(partial(call.func, *call.args, **given), *own)
+
+        return around(index, below, args, call.keywords)
 
     return run

@@ -2,7 +2,7 @@
 
 import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from typing import Any
 
@@ -13,6 +13,7 @@ from seeless.core.capture import Capture
 from seeless.core.family import Kind, ModelView
 from seeless.core.hooks import HookSet
 from seeless.core.host import feature_layer_in
+from seeless.core.leaving import Leaving, leaving_layers
 from seeless.core.pictures import (
     NOTE,
     Note,
@@ -24,6 +25,7 @@ from seeless.core.pictures import (
     lengths,
     same_sized,
 )
+from seeless.core.stages import PlannedStage
 from seeless.core.tail import skip_tail, without_tail
 from seeless.core.tower import Merging, merging_layers
 from seeless.core.tower_attention import AttentionTap
@@ -31,6 +33,7 @@ from seeless.core.tower_looks import FindLooks, Looks, check_unmerged, describe_
 from seeless.core.transfer import fetch
 from seeless.core.vision import VisionTap
 from seeless.errors import InputError
+from seeless.patches import PatchStrategy
 from seeless.strategy import TowerStrategy
 from seeless.tower import TowerSignal
 
@@ -41,11 +44,29 @@ class _Here(threading.local):
     busy = False
 
 
+def acting_inside(view: ModelView, stages: Sequence[PlannedStage]) -> TowerStrategy | PatchStrategy | None:
+    """The strategy that acts inside the tower, if one does.
+
+    Raises:
+        UnsupportedModel, BudgetError: it cannot, in this tower.
+    """
+    for stage in stages:
+        strategy = stage.strategy
+        if isinstance(strategy, TowerStrategy | PatchStrategy) and not strategy.keeps_all(0):
+            for kind in view.kinds:
+                if isinstance(strategy, TowerStrategy):
+                    merging_layers(view, kind, strategy)
+                else:
+                    leaving_layers(view, kind, strategy)
+            return strategy
+    return None
+
+
 class Noting:
     """Puts a note on everything the model's own `get_image_features` and `get_video_features` return.
 
     Args:
-        tower: merges tokens inside the tower; None = nobody does.
+        tower: acts inside the tower; None = nobody does.
         reads: what strategies may ask of the tower; None = anything.
         looks: at what layers of a tower they look.
         self_check: whether attention that is read for the first time is compared with the model's own.
@@ -55,7 +76,7 @@ class Noting:
     def __init__(
         self,
         view: ModelView,
-        tower: TowerStrategy | None,
+        tower: TowerStrategy | PatchStrategy | None,
         reads: frozenset[TowerSignal] | None,
         looks: FindLooks,
         self_check: bool,
@@ -96,10 +117,11 @@ class Noting:
             if inside:
                 vision.skipped = skip_tail(view, kind, last, given, hooks)
             if self.tower is not None:  # what is put on later acts first: the tap sees what merging leaves
-                vision.patches = given_grids(view, kind, fetch(sizes))
-                merging = Merging(view, kind, self.tower, merging_layers(view, kind, self.tower, asked), vision)
-                check_unmerged(vision.looks, merging.layers)
-                merging.attach(hooks)
+                host = fetch(sizes)
+                vision.patches, vision.grids = given_grids(view, kind, host), host.get(view.family.grids.get(kind, ""))
+                acting = self._acting(kind, self.tower, asked, vision)
+                check_unmerged(vision.looks, acting.layers)
+                acting.attach(hooks)
             if view.family.packer is not None and kind == "image":
                 _tap_packer(view, view.family.packer, packed.append, hooks)
             with capture:
@@ -109,6 +131,8 @@ class Noting:
         finally:
             hooks.over = True
             hooks.remove()
+        if self.tower is not None:
+            vision.taken = acting.shape
         features = output.pooler_output if hasattr(output, "pooler_output") else output
         if not view.family.projected and vision.may_read("features"):
             vision.given = features
@@ -119,12 +143,21 @@ class Noting:
         note = Note(kind, lengths(features), vision, sizes, packed[0] if packed else None, videos)
         if self.tower is not None:
             note.images(fetch(note.wanted()))
-            vision.merged = merging.outcome()
+            vision.merged = acting.outcome()
         vars(output)[NOTE] = note
         for feature in carriers(output.pooler_output):  # accelerate rebuilds outputs around the same tensors
             setattr(feature, NOTE, note)
         self.on_note(kind, note)
         return output
+
+    def _acting(
+        self, kind: Kind, tower: TowerStrategy | PatchStrategy, asked: int | list[int] | None, vision: VisionTap
+    ) -> Merging | Leaving:
+        view = self.view
+        if isinstance(tower, TowerStrategy):
+            return Merging(view, kind, tower, merging_layers(view, kind, tower, asked), vision)
+        layers, taken = leaving_layers(view, kind, tower, asked), view.tapped_layers(kind, asked)
+        return Leaving(view, kind, tower, layers, vision, taken, self.self_check)
 
 
 def _tap_tower(
@@ -204,7 +237,7 @@ def _tap_packer(view: ModelView, name: str, found: Callable[[Packing], None], ho
     hooks.override(view.base, name, packing)
 
 
-def check_merged(pictures: Pictures, tower: TowerStrategy | None) -> None:
+def check_merged(pictures: Pictures, tower: TowerStrategy | PatchStrategy | None) -> None:
     """Refuse features that were made under another strategy inside the tower than this handle's."""
     for tap in pictures.vision.taps:
         made = None if tap.merged is None else tap.merged.strategy

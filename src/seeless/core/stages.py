@@ -21,7 +21,7 @@ from seeless.core.transfer import fetch, upload
 from seeless.core.units import Layout, Unit
 from seeless.decision import Decision, Extend, Merge
 from seeless.errors import BudgetError, InputError, StrategyError, UnsupportedModel
-from seeless.strategy import MANY, Strategy, TowerStrategy
+from seeless.strategy import MANY, Stage, Strategy
 from seeless.tower import UNREAD, Look, Tower, TowerSignal
 
 
@@ -90,7 +90,7 @@ def plan_stages(strategies: list[Strategy], view: ModelView) -> list[PlannedStag
     """
     stages = []
     parts = [part for given in strategies for part in given.parts()]
-    if len(inside := [strategy for strategy in parts if isinstance(strategy, TowerStrategy)]) > 1:
+    if len(inside := [strategy for strategy in parts if strategy.stage is Stage.TOWER]) > 1:
         raise BudgetError(f"{inside} all act inside the vision tower, where one strategy can merge; give one of them")
     if len(parts) > 1 and (whole := next((strategy for strategy in parts if strategy.average is not None), None)):
         raise BudgetError(
@@ -114,7 +114,7 @@ def plan_stages(strategies: list[Strategy], view: ModelView) -> list[PlannedStag
         for index, layer in enumerate(strategy.layers(view.depth)):
             renumber = not view.family.mrope and strategy.positions_at(index) == "renumber"
             stages.append(PlannedStage(layer, strategy, index, renumber, alike))
-    return sorted(stages, key=lambda stage: (stage.layer, not isinstance(stage.strategy, TowerStrategy)))
+    return sorted(stages, key=lambda stage: (stage.layer, stage.strategy.stage is not Stage.TOWER))
 
 
 def tower_reads(stages: Sequence[PlannedStage]) -> frozenset[TowerSignal] | None:

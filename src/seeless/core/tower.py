@@ -11,14 +11,22 @@ from seeless.core.capture import run_ahead
 from seeless.core.checks import Findings, asking
 from seeless.core.family import ModelView
 from seeless.core.hooks import HookSet, hook_layers
+from seeless.core.inside_tower import (
+    ENDS,
+    LONGEST,
+    check_frames,
+    check_inside,
+    check_unpadded,
+    fit_arguments,
+    fit_mask,
+    members_of,
+    same_grids,
+)
 from seeless.core.vision import Merged, VisionTap
 from seeless.decision import within
 from seeless.errors import BudgetError, InputError, UnsupportedModel
 from seeless.faults import check_kinds, faults
 from seeless.strategy import TowerStrategy
-
-ENDS = ("cu_seqlens", "cu_seq_lens_q", "cu_seq_lens_k")
-LONGEST = ("max_seqlen", "max_length_q", "max_length_k")
 
 
 def merging_layers(view: ModelView, kind: str, strategy: TowerStrategy, choice: int | list[int] | None = None) -> range:
@@ -31,33 +39,12 @@ def merging_layers(view: ModelView, kind: str, strategy: TowerStrategy, choice: 
         UnsupportedModel: the tower or the model cannot do what the strategy asks for.
         BudgetError: there is no such layer.
     """
-    if not view.family.tower_layers:
-        raise view.refuse_unread()
     title, tapped = view.family.title, view.tapped_layers(kind, choice)
-    if view.family.padded:
-        raise UnsupportedModel(
-            f"the pictures of {title} are filled up to equally many patches in the tower, and padding cannot be told "
-            "from patches there; use a strategy that acts at the entry"
-        )
+    check_inside(view, kind, range(strategy.first, tapped[0] + 1), "merged tokens")
     if len(set(tapped)) > 1:
         raise UnsupportedModel(
             f"the projector of this {title} model takes the outputs of several tower layers (vision_feature_layer), "
             "whose tokens are merged differently; set it to one layer, or use a strategy that acts at the entry"
-        )
-    if view.family.merging_layer is not None:
-        raise UnsupportedModel(
-            f"the tower of {title} makes one patch of four by itself, between its layers, which merged tokens do not "
-            "fit; use a strategy that acts at the entry"
-        )
-    if not all(view.tower_attends(kind, index) for index in range(strategy.first, tapped[0] + 1)):
-        raise UnsupportedModel(
-            f"some tower layers of {title} convolve over the grid of patches, which merged tokens do not fill; use a "
-            "strategy that acts at the entry"
-        )
-    if kind in view.family.places:
-        raise UnsupportedModel(
-            f"pictures of {title} have padding behind them in the tower, and their patches are pooled by their places "
-            "after it, so tokens cannot merge inside; use a strategy that acts at the entry or later"
         )
     if strategy.first >= tapped[0]:
         raise BudgetError(
@@ -79,12 +66,6 @@ def merging_layers(view: ModelView, kind: str, strategy: TowerStrategy, choice: 
     return range(strategy.first, tapped[0])
 
 
-def check_tower(view: ModelView, strategy: TowerStrategy) -> None:
-    """Raise what `merging_layers` raises for any kind of input the model takes."""
-    for kind in view.kinds:
-        merging_layers(view, kind, strategy)
-
-
 class Merging:
     """Hooks of one run of the tower, and which token stands for which.
 
@@ -100,11 +81,7 @@ class Merging:
     """
 
     def __init__(self, view: ModelView, kind: str, strategy: TowerStrategy, layers: range, tap: VisionTap) -> None:
-        if kind == "video" and view.merged_frames > 1:
-            raise UnsupportedModel(
-                f"{view.family.title} makes one of several frames of a video behind its tower's layers, which merged "
-                "tokens do not fit; use a strategy that acts at the entry"
-            )
+        check_frames(view, kind)
         self.view, self.kind, self.strategy, self.layers, self.tap = view, kind, strategy, layers, tap
         self.modules = view.tower_layers(kind)
         self.started = self.merged = self.done = False
@@ -161,23 +138,17 @@ class Merging:
 
     def _start(self, hidden: torch.Tensor) -> None:
         """Lay out the tokens of all pictures over the patches of the sequence."""
-        if self.tap.seen is not None and not bool(self.tap.seen.all()):
-            raise InputError(
-                f"{self.strategy.name} cannot merge pictures with padding inside the tower (pixel_attention_mask); "
-                "resize them to the tower's size"
-            )
-        rows = hidden if hidden.ndim == 3 else hidden[None]
+        check_unpadded(self.tap.seen, self.strategy.name)
+        self.shape, rows = hidden.shape, hidden if hidden.ndim == 3 else hidden[None]
         self.patches = rows.shape[1] - self.lead
-        side = round(self.patches**0.5)
-        same = (side, side) if side * side == self.patches else (1, self.patches)
-        grids = self.tap.patches or (same,) * len(rows)
+        grids = self.tap.patches or same_grids(len(rows), self.patches)
         total = sum(height * width for height, width in grids)
         if total != len(rows) * self.patches:
             raise InputError(f"the vision tower saw {len(rows) * self.patches} patches, but its pictures have {total}")
         members, first = [], 0
         for height, width in grids:
             block = self.view.block(self.kind, height * width)
-            members.append(first + _members(height, width, block, self.view.family.merged == "consecutive"))
+            members.append(first + members_of(height, width, block, self.view.family.merged == "consecutive"))
             first += height * width
         self.members = torch.cat(members).to(hidden.device)
         self.sizes_before = self.counts = [len(picture) for picture in members]
@@ -270,37 +241,13 @@ class Merging:
         return torch.cat([torch.arange(self.lead, device=own.device).expand(rows, -1), own], 1)
 
     def _gathered(self, given: dict, hidden: torch.Tensor) -> dict:
-        result, order = dict(given), self.order
-        for name, value in given.items():
-            if name == "attention_mask":
-                result[name] = self._mask(value, hidden)
-            elif name == "position_embeddings":
-                result[name] = tuple(x[..., order[0].to(x.device), :] for x in value)
-            elif name == "position_ids":  # `[patches, 2]`, which Pixtral's layers get before transformers 5.20
-                result[name] = value[order[0].to(value.device)]
-            elif name in ENDS:
-                places = order[0].sort().values.to(value.device)
-                ends = torch.searchsorted(places, value.to(places.dtype)).unique_consecutive()
-                result[name] = ends.to(value.dtype)
-            elif isinstance(value, torch.Tensor) and value.ndim:
-                raise UnsupportedModel(
-                    f"the tower layers of {self.view.family.title} take {name}, which seeless cannot fit to merged "
-                    "tokens; use a strategy that acts at the entry or later"
-                )
-        for name in LONGEST:
-            if given.get(name) is not None:
-                ends = next(result[end] for end in ENDS if end in result)
-                result[name] = int(ends.diff().max())
-        return result
+        return fit_arguments(given, self.order, self.view.family.title, lambda mask: self._mask(mask, hidden))
 
     def _mask(self, mask: torch.Tensor | None, hidden: torch.Tensor) -> torch.Tensor | None:
         """The mask at the patches that are left; with proportional attention, plus the logarithms of their sizes."""
         order = self.order.to(hidden.device)
         if mask is not None:
-            if mask.ndim == 4:
-                mask = mask.take_along_dim(order[:, None, :, None], 2).take_along_dim(order[:, None, None, :], 3)
-            else:
-                mask = mask.take_along_dim(order, 1)
+            mask = fit_mask(mask, order)
         if not self.strategy.proportional:
             return mask
         sizes = self.sizes.to(hidden.device).repeat_interleave(self.members.shape[1]).view(len(order), -1)
@@ -310,20 +257,3 @@ class Merging:
         if mask.dtype == torch.bool:
             return weight.masked_fill(~mask, torch.finfo(hidden.dtype).min)
         return mask + weight
-
-
-def _members(height: int, width: int, block: int, consecutive: bool) -> torch.Tensor:
-    """Places `[tokens, patches of one]` of the patches of every token in a grid of patches, tokens in raster order.
-
-    Raises:
-        UnsupportedModel: the grid does not fall into blocks.
-    """
-    if height % block or width % block:
-        raise UnsupportedModel(
-            f"pictures of {height} x {width} patches do not fall into blocks of {block} x {block}, so tokens share "
-            "patches and cannot be merged in the tower; use a strategy that acts at the entry or later"
-        )
-    places = torch.arange(height * width)
-    if consecutive:
-        return places.view(-1, block * block)
-    return places.view(height // block, block, width // block, block).transpose(1, 2).reshape(-1, block * block)

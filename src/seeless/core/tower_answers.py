@@ -126,6 +126,9 @@ class TowerAnswers:
     def tower_groups(self) -> torch.Tensor:
         return self.vision.groups[self._sources]
 
+    def tower_stays(self) -> torch.Tensor:
+        return self.vision.stays[self._sources]
+
     def class_token(self) -> torch.Tensor | None:
         own = self._class_token_with_gradient()
         return None if own is None else own.detach()

@@ -101,11 +101,11 @@ class AttentionTap:
             self._check(first, lengths[0], seen)
         scaling, softcap, sinks = first.scaling, first.softcap, first.sinks
         result = torch.zeros(len(keys), query.shape[1], device=keys.device)
-        for piece in _pieces(lengths, keys.device):
+        for numbers, piece in _pieces(lengths, keys.device):
             own_keys = keys[piece].transpose(1, 2)
-            if self.lead and queries != "all":  # every picture is one piece, and all have one size
+            if self.lead and queries != "all":  # every picture is one piece
                 everything = torch.arange(piece.shape[1], device=keys.device).expand(len(piece), -1)
-                class_query = (query[piece[:, 0]] if self.whole else query)[:, :, None]
+                class_query = (query[piece[:, 0]] if self.whole else query[numbers])[:, :, None]
                 weights = attention_rows(class_query, own_keys, scaling, None, everything, softcap, sinks)[:, :, 0]
             else:
                 real = None if seen is None else seen.flatten()[piece]
@@ -141,10 +141,11 @@ class AttentionTap:
         check_attention(call, row, row[:, None], weights)
 
 
-def _pieces(lengths: list[int], device: torch.device) -> list[torch.Tensor]:
-    """Patches that see each other: `[pieces, patches]` for every length of piece there is."""
+def _pieces(lengths: list[int], device: torch.device) -> list[tuple[list[int], torch.Tensor]]:
+    """Patches that see each other: for every length of piece there is, the numbers of the pieces, and their patches,
+    `[pieces, patches]`."""
     groups, start = defaultdict(list), 0
-    for length in lengths:
-        groups[length].append(torch.arange(start, start + length, device=device))
+    for number, length in enumerate(lengths):
+        groups[length].append((number, torch.arange(start, start + length, device=device)))
         start += length
-    return [torch.stack(pieces) for pieces in groups.values()]
+    return [([n for n, _ in own], torch.stack([piece for _, piece in own])) for own in groups.values()]

@@ -33,7 +33,7 @@ def describe_tower(view: ModelView, kind: str, choice: int | list[int] | None = 
 
 
 def check_unmerged(looks: "Looks", merging: range) -> None:
-    """Refuse to look at layers that see merged tokens.
+    """Refuse to look at layers that see merged tokens, or not all that will leave gone.
 
     Raises:
         UnsupportedModel: some look does.
@@ -41,8 +41,8 @@ def check_unmerged(looks: "Looks", merging: range) -> None:
     for what, layer in sorted(looks.wanted):
         if (layer if what == "hidden" else looks.tower.attention_at(layer)) in merging:
             raise UnsupportedModel(
-                f"tower layer {layer} sees tokens that were merged, so nothing is known there of every patch; look at "
-                f"layers before {merging.start} or from {merging.stop} on, or leave the merging out"
+                f"tower layer {layer} sees tokens that become fewer there, so nothing is known of every patch; look at "
+                f"layers before {merging.start} or from {merging.stop} on, or leave out what acts inside the tower"
             )
 
 

@@ -13,6 +13,7 @@ from seeless.core.attention import read_nothing
 from seeless.core.checks import Findings
 from seeless.core.family import ModelView
 from seeless.core.images import NO_PATCH, Image, Side
+from seeless.core.patches_left import Left
 from seeless.core.pooling_head import head_of, through_head
 from seeless.core.tower_attention import AttentionTap, in_one
 from seeless.core.tower_looks import Looks
@@ -69,7 +70,7 @@ class VisionTap:
         grids: `[videos or images, 3]`, frames, height and width, where the model is given them.
         given: what enters the decoder: one tensor `[images, ..., dim]`, or one per image; None if nobody may ask.
         source: of every token that enters, the place among those of all pictures that show patches; `NO_PATCH`.
-        merged: what became of the tokens, if they were merged inside the tower.
+        merged: what became of the tokens, if they were merged inside the tower, or left there.
         width: of what the projector took in.
         came_out: tokens that the projector gave.
         asked: whether the features were asked for.
@@ -96,7 +97,7 @@ class VisionTap:
     grids: np.ndarray | None = None
     given: Any = field(default=None, repr=False)
     source: np.ndarray | None = field(default=None, repr=False)
-    merged: Merged | None = field(default=None, repr=False)
+    merged: Merged | Left | None = field(default=None, repr=False)
     width: int = 0
     came_out: int = 0
     asked: bool = False
@@ -225,10 +226,15 @@ class VisionTap:
         lead, pieces = int(self.view.has_class_token), self.sizes
         if self.frames is not None and not self.view.family.frames_attend:
             pieces = [h * w for n, (h, w) in zip(self.frames, self.patches, strict=True) for _ in range(n)]
+        if isinstance(self.merged, Left):
+            states = sum(call.key.shape[0] * call.key.shape[2] for call in tap.calls)
+            pieces = self.merged.sizes_of(states, pieces, lead)
         return self._patches_alone(tap.attention([size + lead for size in pieces], self.seen, queries))
 
     def _patches_alone(self, patches: torch.Tensor) -> torch.Tensor:
-        """Without class tokens and padding behind patches; of frames that become one, the mean."""
+        """Without class tokens and padding behind patches; of frames that become one, the mean; 0 for what left."""
+        if isinstance(self.merged, Left):
+            return self.merged.whole(patches, self.sizes, int(self.view.has_class_token))
         if self.frames is not None:
             parts = zip(patches.split(self.sizes), self.frames, strict=True)
             return torch.cat([part.unflatten(0, (n, -1)).mean(0) for part, n in parts])
@@ -310,6 +316,9 @@ class VisionTap:
     def pooling(self, siglip: str | None) -> tuple[torch.Tensor, torch.Tensor]:
         """`[tokens, heads]`, attention of the pooling head's probe, float32, and `[tokens, width]`, what the head gave
         of each token's picture."""
+
+        if isinstance(self.merged, Left):
+            raise InputError(f"the pooling head pools whole pictures, of which {self.merged.strategy.name} left a part")
 
         def compute() -> tuple[torch.Tensor, torch.Tensor]:
             states, sizes = self._hidden(self.looks.tower.made), [height * width for height, width in self.patches]

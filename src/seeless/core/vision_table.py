@@ -6,8 +6,9 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from seeless.core.patches_left import Left
 from seeless.core.tower_attention import in_one
-from seeless.core.vision import VisionTap
+from seeless.core.vision import Merged, VisionTap
 from seeless.errors import InputError
 from seeless.strategy import Strategy
 from seeless.tower import Asking, Look, Tower, TowerSignal
@@ -121,11 +122,18 @@ class Vision:
     def groups(self) -> torch.Tensor:
         parts, base = [], 0
         for tap in self.taps:
-            if tap.merged is None:
+            if not isinstance(tap.merged, Merged):
                 raise InputError("these image features were made without merging inside the tower; encode them again")
             parts.append(tap.merged.group + base)
             base += tap.count
         return torch.cat(parts)
+
+    @cached_property
+    def stays(self) -> torch.Tensor:
+        left = [tap.merged for tap in self.taps if isinstance(tap.merged, Left)]
+        if len(left) < len(self.taps):
+            raise InputError("these image features were made without patches leaving the tower; encode them again")
+        return in_one([own.stays for own in left])
 
     @cached_property
     def reader_attention(self) -> torch.Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 from seeless.errors import BudgetError, did_you_mean
 from seeless.integrations.vllm.errors import NotServed
 from seeless.registry import from_dict
-from seeless.strategy import LayerStrategy, Strategy, TowerStrategy
+from seeless.strategy import LayerStrategy, Stage, Strategy
 
 KEY = "seeless"  # in vLLM's hf_overrides, and in the mm_processor_kwargs of a request
 PREFIX = "Seeless"
@@ -31,7 +31,7 @@ IN_THE_DECODER = (
     "it on transformers (seeless.apply), or serve with a method that acts before the decoder"
 )
 IN_THE_TOWER = (
-    "{name} merges tokens between layers of the vision tower, which vLLM runs in its own code; run it on "
+    "{name} acts in front of layers of the vision tower, which vLLM runs in its own code; run it on "
     "transformers (seeless.apply), or serve with a method that acts after the tower"
 )
 TWO_PROMPTS = (
@@ -70,7 +70,7 @@ def reason_against(strategy: Strategy, mrope: bool) -> str | None:
 def _reason(strategy: Strategy, mrope: bool) -> str | None:
     if type(strategy).parts is not Strategy.parts:
         return MADE_OF_OTHERS
-    if isinstance(strategy, TowerStrategy):
+    if strategy.stage is Stage.TOWER:
         return IN_THE_TOWER
     if type(strategy).prepare is not Strategy.prepare:
         return TWO_PROMPTS
