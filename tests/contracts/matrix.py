@@ -85,6 +85,7 @@ LEAVES_STILLS_ALONE = ("dycoke", "evs")
 LEAVES_THE_TOWER = ("flowcut", "mustdrop", "pixelprune")
 INSIDE = (*LEAVES_THE_TOWER, "tome")  # the tower
 READ_THE_TOWER = (  # its attention
+    *LEAVES_THE_TOWER,
     *("fastervlm", "fastvid", "flashvid", "holitom", "holov", "prumerge", "prumerge_plus"),
     *("scope", "tome", "visionzip", "vispruner"),
 )
