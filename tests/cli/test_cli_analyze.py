@@ -85,6 +85,7 @@ def test_the_overlap_of_methods(seeless, tmp_path):
     assert pair["overlap"][:4] == [0.5] * 4 and pair["overlap"][4] < 0.5  # all tokens, and then half of them
     assert told["16"][0]["overlap"][0] == pytest.approx(16 / 144)
     assert (tmp_path / "seeless-analysis" / "overlap.png").exists()
+    assert (tmp_path / "seeless-analysis" / "sheet.png").exists()
     assert seeless(*arguments, "--param", "layer=5").code == 2  # what was gathered is another method's
     assert "overlap alone" in seeless("analyze", "--param", "layer=4").err
     assert seeless("analyze", "--study", "overlap", "--strategies", "fastv").code != 0

@@ -1,13 +1,17 @@
 """Figures of the studies."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from seeless.analysis.dispersion import histogram, kinds
 from seeless.analysis.gathering import Gathered
 from seeless.eval.drawing import COLOURS, INK, plain, plain_axis, save
+from seeless.report import Report
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 TITLES = {
     "full": "all rows",
@@ -162,3 +166,24 @@ def draw_overlap(numbers: dict[str, Any], samples: int, folder: Path, ending: st
     figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=9)
     save(figure, file := folder / f"overlap{ending}")
     return [file]
+
+
+def draw_sheet(image: "Image", names: list[str], reports: dict[str, list[Report]], file: Path) -> None:
+    """One picture under each method (a line) and budget (a column), what is dropped in the end darkened.
+
+    Args:
+        names: of the methods.
+        reports: by budget, one per method.
+    """
+    from matplotlib.figure import Figure
+
+    width = 3.0 * min(2.0, max(0.5, image.width / image.height))
+    figure = Figure(figsize=(width * len(reports), 3.3 * len(names)), layout="constrained")
+    axes = figure.subplots(len(names), len(reports), squeeze=False)
+    for column, (budget, of_budget) in enumerate(reports.items()):
+        for line, (name, report) in enumerate(zip(names, of_budget, strict=True)):
+            axis = axes[line][column]
+            axis.imshow(report.overlay(image))
+            axis.set_axis_off()
+            axis.set_title(plain(f"{name}, keep {budget}: {report.n_after[0]} of {report.n_before[0]}"), fontsize=9)
+    save(figure, file)

@@ -15,13 +15,13 @@ from seeless.cli.console import notice, print_json, print_table, say
 from seeless.cli.options import Plugins, items
 from seeless.errors import brief, did_you_mean
 from seeless.jsonl import encode
-from seeless.named.checkpoints import load_config, load_embedded, load_model, resolve_name
+from seeless.named.checkpoints import LoadedModel, load_config, load_embedded, load_model, resolve_name
 from seeless.named.knobs import Values, build_strategies
 from seeless.named.plugins import load_plugins
 from seeless.outputs import claimed_folder, make_folder, replace_file
 
 if TYPE_CHECKING:
-    from seeless.analysis import Gathered, Sample, Study
+    from seeless.analysis import Gathered, KeptOverlap, Sample, Study
 
 SCENES = 50
 QUESTION = "What is shown in this picture?"
@@ -106,12 +106,18 @@ def analyze(
         "plugins": [str(file) for file in plugin or []],
     }
     with claimed_folder(output):
-        gathered = _gather(model, settings, asked, chosen, wanted, output)
+        loaded = load_embedded() if model is None else load_model(name)
+        gathered = _gather(loaded, settings, asked, chosen, wanted, output)
         told = _numbers(name, gathered, chosen)
         replace_file(output / "numbers.json", encode(told, indent=1) + b"\n")
         if "shift" in names:
             make_folder(output / "shift")
         drawn = [file for each in chosen for file in each.draw(gathered, output, f".{ending}")]
+        if methods:
+            drawn.append(output / f"sheet.{ending}")
+            left_out = {picture for picture, _ in gathered.left_out}
+            shown = next(sample for sample in asked if sample.name not in left_out)
+            _draw_sheet(loaded, shown, KeptOverlap(methods), wanted, drawn[-1])
     for picture, reason in gathered.left_out:
         notice(f"left out: {picture}: {reason}")
     if as_json:
@@ -155,7 +161,7 @@ def _samples(data: Path | None, folder: Path | None, ask: str | None, count: int
 
 
 def _gather(
-    model: str | None,
+    loaded: LoadedModel,
     settings: dict[str, Any],
     samples: "list[Sample]",
     studies: "list[Study]",
@@ -165,7 +171,6 @@ def _gather(
     from seeless.analysis import analyze as run
     from seeless.cli.asking import build_inputs
 
-    loaded = load_embedded() if model is None else load_model(settings["model"])
     settings = {**settings, "dtype": str(loaded.model.dtype).removeprefix("torch.")}
 
     def build(image: Any, sample: "Sample") -> Any:
@@ -178,6 +183,19 @@ def _gather(
     except KeyboardInterrupt:
         notice(f"stopped; what was gathered is in {state}, and the same command goes on from there")
         raise SystemExit(130) from None
+
+
+def _draw_sheet(
+    loaded: LoadedModel, sample: "Sample", study: "KeptOverlap", size: tuple[int, int] | None, file: Path
+) -> None:
+    """The first picture under every method and budget."""
+    from seeless.analysis import Seen
+    from seeless.analysis.drawing import draw_sheet
+    from seeless.cli.asking import build_inputs
+
+    image = sample.load() if size is None else sample.load().resize(size)
+    inputs = build_inputs(loaded, [image], [sample.name], sample.question)
+    draw_sheet(image, study.names, study.reports(Seen(loaded.model, inputs, None)), file)
 
 
 @contextmanager
