@@ -130,7 +130,7 @@ def gap(tiny, name, backend):
         return "takes the outputs of several tower layers"
     if tiny.name == "gemma4-small" and name in ("pyramiddrop", "clse", "router", "flashvid", "holitom"):
         return "take keys and values of earlier ones"
-    if backend == "fused" and (tiny.name == "gemma4" or tiny.name.startswith(("gemma3", "paligemma"))):
+    if backend == "fused" and (tiny.name in ("gemma4", "molmo2") or tiny.name.startswith(("gemma3", "paligemma"))):
         return "see each other both ways"
     return None
 
