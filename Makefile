@@ -124,7 +124,7 @@ bench: .venv/dev
 	$(MID_SIZE) --answer 8 --strategies fastervlm,fastv,pyramiddrop --keep 1.0 --rounds 10 --output results/speed.jsonl
 	$(MID_SIZE) --answer 1 --strategies $(MOST) --keep 0.33 --rounds 1 --output results/speed-memory.jsonl
 	$(BIN)/python -m seeless.bench.selectors --rounds 1 --hidden 256 --heads 4 --tokens 576 2880 --output results/selectors.json
-	$(BIN)/python -m seeless.bench.selectors --rounds 1 --hidden 64 --heads 1 --tower 64 --tokens 1024 2304 4096 \
+	$(BIN)/python -m seeless.bench.selectors --rounds 1 --hidden 64 --heads 1 --tower 64 --tokens 1024 4096 16384 \
 		--strategies $(filter-out flashvid holitom scope tome vidcom2,$(subst $(comma), ,$(MOST))) --output results/selectors-long.json
 	$(BIN)/python -m seeless.bench.train_step --output results/train_step.json
 

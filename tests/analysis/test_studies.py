@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import seeless as sl
-from seeless.analysis import AttentionDispersion, AttentionShift, Gathered, OtherStudy, Reading
+from seeless.analysis import AttentionDispersion, AttentionShift, Gathered, OtherStudy, Reading, Seen
 from seeless.analysis.gathering import load, save
 
 LAYERS, VISUAL = (0, 1, 3), 16
@@ -20,7 +20,7 @@ def reading(seed, visual=VISUAL, tower=True):
 def gathered(study, readings):
     layers, found = study.layers(LAYERS), Gathered()
     for number, each in enumerate(readings):
-        found = found.with_one(f"picture {number}", study.measure(each, layers))
+        found = found.with_one(f"picture {number}", study.measure(Seen(None, {}, each), layers))
     return found
 
 

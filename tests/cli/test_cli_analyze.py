@@ -76,6 +76,21 @@ def test_a_folder_with_a_broken_picture(seeless, records, tmp_path):
     assert "left out: 0.png" in done.err and told["studies"]["dispersion"]["layer"] == 1
 
 
+def test_the_overlap_of_methods(seeless, tmp_path):
+    arguments = ("analyze", "--study", "overlap", "--samples", 2, "--strategies", "fastv,uniform", "--keep", ".5,16")
+    done = seeless(*arguments, "--param", "fastv.layer=4")
+    assert done.code == 0 and "fastv and uniform, keep 16" in done.out
+    told = studies(tmp_path / "seeless-analysis")["overlap"]
+    (pair,) = told[".5"]
+    assert pair["overlap"][:4] == [0.5] * 4 and pair["overlap"][4] < 0.5  # all tokens, and then half of them
+    assert told["16"][0]["overlap"][0] == pytest.approx(16 / 144)
+    assert (tmp_path / "seeless-analysis" / "overlap.png").exists()
+    assert (tmp_path / "seeless-analysis" / "sheet.png").exists()
+    assert seeless(*arguments, "--param", "layer=5").code == 2  # what was gathered is another method's
+    assert "overlap alone" in seeless("analyze", "--param", "layer=4").err
+    assert seeless("analyze", "--study", "overlap", "--strategies", "fastv").code != 0
+
+
 def test_what_cannot_be_asked_for(seeless, tmp_path):
     assert "did you mean shift" in seeless("analyze", "--study", "shifts").err
     assert "448x448" in seeless("analyze", "--size", "448").err

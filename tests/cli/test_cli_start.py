@@ -78,7 +78,7 @@ def test_import_seeless_imports_no_torch():
         (["seeless", "sw"], ["sweep"]),
         (["seeless", "run", "--strategy", "prior"], ["priortr", "priortr_2f"]),
         (["seeless", "info", "vtr:fa"], ["vtr:fastv"]),
-        (["seeless", "train", "--strategy", "fast"], ["fastervlm", "fastv"]),
+        (["seeless", "train", "--strategy", "fast"], ["fastervlm", "fastv", "fastvid"]),
     ],
     ids=" ".join,
 )

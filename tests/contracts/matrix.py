@@ -99,6 +99,7 @@ LEAVES_STILLS_ALONE = ("dycoke", "evs")
 LEAVES_THE_TOWER = ("flowcut", "mustdrop", "pixelprune")
 INSIDE = (*LEAVES_THE_TOWER, "tome")  # the tower
 READ_THE_TOWER = (  # its attention
+    *LEAVES_THE_TOWER,
     *("fastervlm", "fastvid", "flashvid", "holitom", "holov", "prumerge", "prumerge_plus"),
     *("scope", "tome", "visionzip", "vispruner"),
     *("tops", "hiprune", "vscan", "mmtok", "anchorprune", "prunesid"),
@@ -151,7 +152,7 @@ def gap(tiny, name, backend):
         return "takes the outputs of several tower layers"
     if tiny.name == "gemma4-small" and name in REACH_LATE_LAYERS:
         return "take keys and values of earlier ones"
-    if backend == "fused" and (tiny.name == "gemma4" or tiny.name.startswith(("gemma3", "paligemma"))):
+    if backend == "fused" and (tiny.name in ("gemma4", "molmo2") or tiny.name.startswith(("gemma3", "paligemma"))):
         return "see each other both ways"
     return None
 

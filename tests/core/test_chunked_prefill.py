@@ -20,7 +20,7 @@ METHODS = {
     "in the tower": sl.ToMe(keep=0.6),
     "by the tower": sl.FasterVLM(keep=0.5),
 }
-BOTH_WAYS = ("gemma3", "gemma4", "gemma4-small", "paligemma", "paligemma2")
+BOTH_WAYS = ("gemma3", "gemma4", "gemma4-small", "paligemma", "paligemma2", "molmo2")
 CASES = [(tiny, kind) for tiny in TINIES for kind in tiny.kinds if tiny.name not in BOTH_WAYS]
 SIZES = (5, 1, 16, 1000)
 

@@ -186,7 +186,7 @@ class Named(sl.EntryStrategy):
             "llava-llama-mha",
             [Named(keep=0.5, at=0), sl.ToMe(keep=0.5)],
             sl.UnsupportedModel,
-            "tokens that were merged",
+            "tokens that become fewer",
         ),
     ],
 )

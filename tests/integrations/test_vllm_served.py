@@ -28,6 +28,7 @@ SERVES = [
     "prumerge",
     "prumerge_plus",
     "random",
+    "scope",
     "uniform",
     "vidcom2",
     "visionzip",

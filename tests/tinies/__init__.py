@@ -51,6 +51,7 @@ NEWER = {
     "glm_v": ("Glm4V", "Glm4VMoe", "Glm46V", "Glmga", "GlmOcr"),
     "paddleocr_vl": ("PaddleOCRVL",),
     "ernie4_5_vl": ("Ernie45VL",),
+    "molmo2": ("Molmo2",),
     "omni": ("Qwen25Omni", "Qwen3Omni"),
     "ovis2": ("Ovis2",),
     "vipllava": ("VipLlava",),

@@ -102,6 +102,7 @@ def features(model, tiny, kind, piece, pixels=None):
     inputs = tiny.collate({**{k: [] for k in tiny.kinds}, kind: [piece]}, ids, torch.ones_like(ids))
     names = ("pixel_values", "image_grid_thw", "image_sizes", "pixel_attention_mask", "image_merge_sizes")
     more = ("high_res_pixel_values", "image_position_ids", "spatial_shapes", "target_sizes")
+    more += ("image_token_pooling", "image_grids")
     encode, own = model.model.get_image_features, (*names, *more)
     if kind == "video":
         encode = model.model.get_video_features
@@ -129,7 +130,7 @@ def test_placeholders_are_as_many_as_features(tiny, kind, seed):
 def local(tiny):
     """A model whose tower mixes no patches, so that a token's gradient shows where in which picture it comes from."""
     model = tiny.build("eager")
-    ends = (".out_proj", ".attn.proj", ".projection_layer", ".attention.o_proj", ".o_proj.linear")
+    ends = (".out_proj", ".attn.proj", ".projection_layer", ".attention.o_proj", ".o_proj.linear", ".self_attn.o_proj")
     for name, module in model.named_modules():
         if name.endswith(ends) and not any(part in name for part in ("language_model", "text_model", "projector")):
             for p in module.parameters():
@@ -143,6 +144,11 @@ def origin(tiny, piece, gradient):
     energy = gradient.square()
     if "spatial_shapes" in piece.data:  # patches in raster order
         return energy.sum(-1).reshape(1, *piece.data["spatial_shapes"][0].tolist())
+    if "image_grids" in piece.data:  # patches of the whole picture, then of a canvas of its crops
+        low, wide, high, across = (2 * side for side in piece.data["image_grids"][0].tolist())
+        patches = energy.sum(-1).flatten()
+        whole, rest = patches[: low * wide], patches[low * wide :][: high * across]
+        return [whole.view(low, wide), *([rest.view(high, across)] if high else [])]
     if "target_sizes" in piece.data:  # patches side by side, picture after picture
         sides = piece.data["target_sizes"].tolist()
         patches = energy.sum((0, 1, 2)).view(-1, gradient.shape[2]).sum(1).split([h * w for h, w in sides])

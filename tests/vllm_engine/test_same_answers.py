@@ -13,6 +13,7 @@ LLAVA = [
     {"strategy": "vispruner", "keep": 16},
     {"strategy": "visionzip", "keep": 16},
     {"strategy": "pool", "keep": 0.25},
+    {"strategy": "scope", "keep": 16},
 ]
 VIDEO = [{"strategy": "evs", "keep": 0.25}, {"strategy": "vidcom2", "keep": 0.25}]
 TIGHT = {**SMALL, "num_gpu_blocks_override": 7, "max_model_len": 128}  # requests put each other off

@@ -7,12 +7,13 @@ reading = read_attention(model, inputs)       # one picture: `reading.last` [lay
 
 from seeless.analysis.dispersion import AttentionDispersion
 from seeless.analysis.gathering import Gathered, Measured, OtherStudy
+from seeless.analysis.overlap import KeptOverlap
 from seeless.analysis.reading import Reading, read_attention
 from seeless.analysis.running import analyze
 from seeless.analysis.samples import Sample, folder_samples, record_samples, scene_samples
 from seeless.analysis.share import AttentionShare
 from seeless.analysis.shift import AttentionShift
-from seeless.analysis.study import Study
+from seeless.analysis.study import Seen, Study
 
 STUDIES: dict[str, type[Study]] = {study.name: study for study in (AttentionShift, AttentionDispersion, AttentionShare)}
 
@@ -22,10 +23,12 @@ __all__ = [
     "AttentionShare",
     "AttentionShift",
     "Gathered",
+    "KeptOverlap",
     "Measured",
     "OtherStudy",
     "Reading",
     "Sample",
+    "Seen",
     "Study",
     "analyze",
     "folder_samples",

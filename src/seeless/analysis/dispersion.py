@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from seeless.analysis.gathering import Gathered, Measured
-from seeless.analysis.reading import Reading
-from seeless.analysis.study import Study, as_json, facts_of, percent, rows_of
+from seeless.analysis.study import Seen, Study, as_json, facts_of, percent, rows_of
 from seeless.errors import UnsupportedModel
 
 BINS = 200
@@ -40,7 +39,8 @@ class AttentionDispersion(Study):
             )
         return [readable[1]]
 
-    def measure(self, reading: Reading, layers: Sequence[int]) -> Measured:
+    def measure(self, seen: Seen, layers: Sequence[int]) -> Measured:
+        reading = seen.reading
         rows = {"last": rows_of(reading, "last", layers)[0]}
         if reading.tower is not None:
             rows["tower"] = reading.tower

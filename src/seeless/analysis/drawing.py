@@ -1,13 +1,17 @@
 """Figures of the studies."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from seeless.analysis.dispersion import histogram, kinds
 from seeless.analysis.gathering import Gathered
-from seeless.eval.drawing import COLOURS, INK, plain_axis, save
+from seeless.eval.drawing import COLOURS, INK, plain, plain_axis, save
+from seeless.report import Report
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 TITLES = {
     "full": "all rows",
@@ -138,3 +142,48 @@ def draw_share(gathered: Gathered, folder: Path, ending: str) -> list[Path]:
     axis.legend(frameon=False, fontsize=9)
     save(figure, file := folder / f"share{ending}")
     return [file]
+
+
+def draw_overlap(numbers: dict[str, Any], samples: int, folder: Path, ending: str) -> list[Path]:
+    """A panel per budget: the overlap of each pair of methods layer by layer, and dotted, that of chance."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(4.6 * len(numbers) + 1.5, 4.2), layout="constrained")
+    axes = figure.subplots(1, len(numbers), squeeze=False)[0]
+    for axis, (budget, pairs) in zip(axes, numbers.items(), strict=True):
+        plain_axis(axis)
+        for at, pair in enumerate(pairs):
+            colour, label = COLOURS[at % len(COLOURS)], plain(" and ".join(pair["methods"]))
+            axis.plot([100 * own for own in pair["overlap"]], color=colour, marker="o", markersize=4, label=label)
+            axis.plot([100 * own for own in pair["chance"]], color=colour, linewidth=1, linestyle=(0, (1, 1.2)))
+        axis.set_ylim(0, 102)
+        axis.set_xlabel("decoder layer")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_title(f"keep {budget}, mean of {samples} pictures", loc="left", color=INK, fontsize=9)
+    axes[0].set_ylabel("kept by both, of those kept by either, %")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=9)
+    save(figure, file := folder / f"overlap{ending}")
+    return [file]
+
+
+def draw_sheet(image: "Image", names: list[str], reports: dict[str, list[Report]], file: Path) -> None:
+    """One picture under each method (a line) and budget (a column), what is dropped in the end darkened.
+
+    Args:
+        names: of the methods.
+        reports: by budget, one per method.
+    """
+    from matplotlib.figure import Figure
+
+    width = 3.0 * min(2.0, max(0.5, image.width / image.height))
+    figure = Figure(figsize=(width * len(reports), 3.3 * len(names)), layout="constrained")
+    axes = figure.subplots(len(names), len(reports), squeeze=False)
+    for column, (budget, of_budget) in enumerate(reports.items()):
+        for line, (name, report) in enumerate(zip(names, of_budget, strict=True)):
+            axis = axes[line][column]
+            axis.imshow(report.overlay(image))
+            axis.set_axis_off()
+            axis.set_title(plain(f"{name}, keep {budget}: {report.n_after[0]} of {report.n_before[0]}"), fontsize=9)
+    save(figure, file)

@@ -11,7 +11,7 @@ from seeless import models
 from seeless.analysis.gathering import Gathered, Measured, load, save
 from seeless.analysis.reading import read_attention
 from seeless.analysis.samples import Sample, fingerprint
-from seeless.analysis.study import Study
+from seeless.analysis.study import Seen, Study
 from seeless.errors import one_line
 from seeless.pixels import UnreadableImage
 
@@ -70,8 +70,9 @@ def analyze(
         except UnreadableImage as error:
             gathered = gathered.without_one(sample.name, one_line(error))
         else:
-            reading = read_attention(model, inputs, wanted, all_rows)
-            parts = [study.measure(reading, layers[study.name]) for study in studies]
+            found = read_attention(model, inputs, wanted, all_rows) if wanted else None
+            seen = Seen(model, inputs, found)
+            parts = [study.measure(seen, layers[study.name]) for study in studies]
             gathered = gathered.with_one(sample.name, _joined(parts))
         tell(gathered)
         if time.monotonic() - saved >= SAVE_EVERY:

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from seeless.analysis.gathering import Gathered, Measured
-from seeless.analysis.reading import Reading
-from seeless.analysis.study import Study, as_json, facts_of, percent
+from seeless.analysis.study import Seen, Study, as_json, facts_of, percent
 from seeless.errors import UnsupportedModel
 
 
@@ -27,7 +26,8 @@ class AttentionShare(Study):
             raise UnsupportedModel("no decoder layer of this model shows attention that could be read")
         return list(readable)
 
-    def measure(self, reading: Reading, layers: Sequence[int]) -> Measured:
+    def measure(self, seen: Seen, layers: Sequence[int]) -> Measured:
+        reading = seen.reading
         at = [reading.layers.index(layer) for layer in layers]
         assert reading.text_share is not None
         means = {"share/last": reading.last[at].sum(1), "share/text": reading.text_share[at]}

@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from seeless.analysis.gathering import Gathered, Measured
-from seeless.analysis.reading import Reading
-from seeless.analysis.study import Study, as_json, facts_of, percent, rows_of
+from seeless.analysis.study import Seen, Study, as_json, facts_of, percent, rows_of
 from seeless.errors import UnsupportedModel
 
 KINDS = ("full", "image", "text", "last")
@@ -37,7 +36,8 @@ class AttentionShift(Study):
             raise UnsupportedModel("no decoder layer of this model shows attention that could be read")
         return list(readable)
 
-    def measure(self, reading: Reading, layers: Sequence[int]) -> Measured:
+    def measure(self, seen: Seen, layers: Sequence[int]) -> Measured:
+        reading = seen.reading
         means = {f"shift/{kind}": rows_of(reading, kind, layers) for kind in KINDS}
         if reading.tower is not None:
             means["shift/tower"] = reading.tower

@@ -2,13 +2,35 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from torch import nn
 
 from seeless.analysis.gathering import Gathered, Measured
 from seeless.analysis.reading import Reading
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """One picture with its question, as a model takes it in.
+
+    Args:
+        inputs: what its processor gave.
+        found: what was read of the layers that any study wants; None if none wants any.
+    """
+
+    model: nn.Module
+    inputs: Mapping[str, Any]
+    found: Reading | None
+
+    @property
+    def reading(self) -> Reading:
+        """What was read, for a study that wants layers."""
+        assert self.found is not None
+        return self.found
 
 
 class Study(ABC):
@@ -23,18 +45,17 @@ class Study(ABC):
 
     @abstractmethod
     def layers(self, readable: Sequence[int]) -> list[int]:
-        """Which of the decoder layers that can be read it wants.
+        """Which of the decoder layers that can be read it wants; none if it reads none.
 
         Raises:
             UnsupportedModel: the decoder has too few.
         """
 
     @abstractmethod
-    def measure(self, reading: Reading, layers: Sequence[int]) -> Measured:
+    def measure(self, seen: Seen, layers: Sequence[int]) -> Measured:
         """What one picture gives; names begin with that of the study.
 
         Args:
-            reading: of these layers, and perhaps of others.
             layers: what `layers` said.
         """
 

@@ -101,6 +101,8 @@ class Pictures:
     def _forms(self) -> Iterator[Callable[[list[int]], dict[str, Any]]]:
         if self.kind in self.family.places:
             yield self._placed
+        elif f"{self.kind}_token_pooling" in self.asked:
+            yield self._indexed
         elif self.kind in self.family.grids:
             yield from (self._padded_patches,) if self.family.padded else (self._flat_patches, self._square_patches)
             yield from (self._side_by_side,) if self.family.merging_layer is not None else ()
@@ -182,6 +184,24 @@ class Pictures:
         if self.kind == "video" and self.family.frames is not None:
             given[self.family.frames] = torch.full((len(numbers),), self.frames)
         return given
+
+    def _indexed(self, numbers: list[int]) -> dict[str, Any]:
+        """With the four patches that each token is made of: of a picture as a whole, 2 x 2 tokens, and of its crops."""
+        tower = self.config.vision_config
+        room, width = tower.num_position_embeddings, 3 * tower.patch_size**2
+        pixels, index, grids = [], [], []
+        for place, number in enumerate(numbers):
+            high, wide = SIDES[number % len(SIDES)]
+            video = self.kind == "video"
+            count = self.frames * high * wide if video else 4 + high * wide
+            pixels.append(_noise((1, room, width), number))
+            index.append(place * room + torch.arange(4 * count).view(count, 4))
+            grids.append((self.frames, high, wide) if video else (2, 2, high, wide))
+        return {
+            self.pixels: torch.cat(pixels),
+            f"{self.kind}_token_pooling": torch.cat(index),
+            self.family.grids[self.kind]: torch.tensor(grids),
+        }
 
     # Pictures as pixels.
 

@@ -48,6 +48,7 @@ SIZES: dict[str, tuple[int, int | None]] = {
     "projection_dim": (HIDDEN, HIDDEN),
     "projection_hidden_size": (TOWER_HIDDEN, TOWER_HIDDEN),
     "out_hidden_size": (HIDDEN, HIDDEN),
+    "text_hidden_size": (HIDDEN, HIDDEN),
     "output_dim": (HIDDEN, HIDDEN),
     "mm_tokens_per_image": ((SIDE // PATCH // 2) ** 2, None),
     "d_model": (32, 32),
@@ -109,7 +110,7 @@ def _part(given: dict[str, Any], widths: dict[int, int], tower: bool) -> dict[st
         elif name == "per_layer_config" and isinstance(value, dict):
             result[name] = {layer: own for layer, own in value.items() if int(layer) < LAYERS}
         elif isinstance(value, dict) and name.endswith("_config"):
-            result[name] = _part(value, widths, tower=name == "vision_config")
+            result[name] = _part(value, widths, tower=name in ("vision_config", "adapter_config"))
         elif name == "head_dim" and value is not None and value == given.get("qk_rope_head_dim"):
             result[name] = SIZES["qk_rope_head_dim"][0]
         elif name in SIZES and (value is not None or name in LEFT_TO_CHECKPOINTS):
@@ -183,5 +184,5 @@ def _tokens(given: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, Any]]:
     for name, value in list(given.items()):
         if isinstance(value, dict):
             yield from _tokens(value)
-        elif str(name).endswith(("_token_id", "_token_index")):
+        elif str(name).endswith(("_token_id", "_token_index", "_patch_id")):
             yield given, name, value

@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import seeless as sl
+from seeless.cli.catalogue import complete_name
 from seeless.cli.console import notice, print_json, print_table, say
-from seeless.cli.options import items
+from seeless.cli.options import Plugins, items
 from seeless.errors import brief, did_you_mean
 from seeless.jsonl import encode
-from seeless.named.checkpoints import load_config, load_embedded, load_model, resolve_name
+from seeless.named.checkpoints import LoadedModel, load_config, load_embedded, load_model, resolve_name
+from seeless.named.knobs import Values, build_strategies
+from seeless.named.plugins import load_plugins
 from seeless.outputs import claimed_folder, make_folder, replace_file
 
 if TYPE_CHECKING:
-    from seeless.analysis import Gathered, Sample, Study
+    from seeless.analysis import Gathered, KeptOverlap, Sample, Study
 
 SCENES = 50
 QUESTION = "What is shown in this picture?"
@@ -30,8 +34,17 @@ def analyze(
         typer.Argument(metavar="FOLDER_OR_JSON", help="Pictures, or records of a picture and a question; else scenes."),
     ] = None,
     study: Annotated[
-        str, typer.Option(metavar="A,B", help="shift, dispersion (FasterVLM's studies), share.")
+        str, typer.Option(metavar="A,B", help="shift, dispersion (FasterVLM's studies), share, overlap.")
     ] = "shift,dispersion",
+    strategies: Annotated[
+        str,
+        typer.Option(metavar="A,B", help="Methods, for overlap; see `seeless list`.", autocompletion=complete_name),
+    ] = "fastv,fastervlm",
+    keep: Annotated[str, typer.Option(metavar="A,B", help="Budgets, for overlap.")] = "0.5,0.25",
+    param: Annotated[
+        list[str] | None, typer.Option(metavar="FIELD=VALUE", help="A field of these methods; may be repeated.")
+    ] = None,
+    plugin: Plugins = None,
     model: Annotated[
         str | None, typer.Option(metavar="ID_OR_PATH", help="Checkpoint; the embedded model unless told.")
     ] = None,
@@ -56,20 +69,27 @@ def analyze(
     """Where a model looks, over many pictures: numbers as JSON, and figures.
 
     shift: does text look more at later visual tokens than at earlier ones, whatever they show? dispersion: is text's
-    attention spread over more tokens than the vision tower's? share: how much of text's attention do visual tokens get,
-    layer by layer? Nothing is dropped, and every attention kernel will do.
+    attention spread over more tokens than the vision tower's? share: how much of text's attention goes to visual
+    tokens? Nothing is dropped for these, and every attention kernel will do. overlap: do methods keep the same tokens,
+    layer by layer? --param layer=3 sets a field of all that have it, --param fastv.layer=3 of one.
 
     Records are {"image": ..., "question": ...} or LLaVA's with "conversations", whose first question is asked.
     """
-    from seeless.analysis import STUDIES
+    from seeless import models
+    from seeless.analysis import STUDIES, KeptOverlap
     from seeless.eval.drawing import check_picture
 
     names = items(study)
+    known = [*STUDIES, KeptOverlap.name]
     for name in names:
-        if name not in STUDIES:
-            guess = did_you_mean(name, STUDIES) or f"there are {', '.join(STUDIES)}"
+        if name not in known:
+            guess = did_you_mean(name, known) or f"there are {', '.join(known)}"
             raise typer.BadParameter(f"no study is called {brief(name)}; {guess}")
-    chosen = [STUDIES[name]() for name in names]
+    if param and KeptOverlap.name not in names:
+        raise typer.BadParameter(f"--param {brief(param[0])} is for methods, which --study overlap alone takes")
+    load_plugins(plugin or [])
+    methods = _methods(items(strategies), items(keep), param or []) if KeptOverlap.name in names else {}
+    chosen = [KeptOverlap(methods) if name == KeptOverlap.name else STUDIES[name]() for name in names]
     if f".{ending}" not in ENDINGS:
         raise typer.BadParameter(f"--format {brief(ending)}: figures are png, svg or pdf")
     wanted = None if size is None else _size(size)
@@ -77,14 +97,27 @@ def analyze(
     make_folder(output)
     check_picture(output / f"{names[0]}.{ending}")
     name = resolve_name(model)
-    load_config(name)
+    skeleton = models.skeleton(load_config(name))
+    for each in (strategy for of_budget in methods.values() for strategy in of_budget.values()):
+        models.check_strategy(skeleton, each)
+    settings = {
+        "model": name,
+        "methods": {budget: [s.to_dict() for s in own.values()] for budget, own in methods.items()},
+        "plugins": [str(file) for file in plugin or []],
+    }
     with claimed_folder(output):
-        gathered = _gather(model, name, asked, chosen, wanted, output)
+        loaded = load_embedded() if model is None else load_model(name)
+        gathered = _gather(loaded, settings, asked, chosen, wanted, output)
         told = _numbers(name, gathered, chosen)
         replace_file(output / "numbers.json", encode(told, indent=1) + b"\n")
         if "shift" in names:
             make_folder(output / "shift")
         drawn = [file for each in chosen for file in each.draw(gathered, output, f".{ending}")]
+        if methods:
+            drawn.append(output / f"sheet.{ending}")
+            left_out = {picture for picture, _ in gathered.left_out}
+            shown = next(sample for sample in asked if sample.name not in left_out)
+            _draw_sheet(loaded, shown, KeptOverlap(methods), wanted, drawn[-1])
     for picture, reason in gathered.left_out:
         notice(f"left out: {picture}: {reason}")
     if as_json:
@@ -92,6 +125,22 @@ def analyze(
         return
     _print(told, chosen)
     say(f"\n{gathered.samples} pictures; {output / 'numbers.json'} and {len(drawn)} figures, {drawn[0]} for one")
+
+
+def _methods(names: list[str], budgets: list[str], params: list[str]) -> "dict[str, dict[str, sl.Strategy]]":
+    """The strategies by budget, and name."""
+    values: Values = {}
+    for text in params:
+        name, equals, value = text.partition("=")
+        values[name.strip()] = value if equals else None
+    methods: dict[str, dict[str, sl.Strategy]] = {}
+    for budget in budgets:
+        methods[budget] = {}
+        for name, built in zip(names, build_strategies(names, {**values, "keep": budget}), strict=True):
+            if not isinstance(built, sl.Strategy):
+                raise typer.BadParameter(f"{brief(name)} is a guest, whose budgets have other names; name seeless' own")
+            methods[budget][name] = built
+    return methods
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -112,8 +161,8 @@ def _samples(data: Path | None, folder: Path | None, ask: str | None, count: int
 
 
 def _gather(
-    model: str | None,
-    name: str,
+    loaded: LoadedModel,
+    settings: dict[str, Any],
     samples: "list[Sample]",
     studies: "list[Study]",
     size: tuple[int, int] | None,
@@ -122,8 +171,7 @@ def _gather(
     from seeless.analysis import analyze as run
     from seeless.cli.asking import build_inputs
 
-    loaded = load_embedded() if model is None else load_model(name)
-    settings = {"model": name, "dtype": str(loaded.model.dtype).removeprefix("torch.")}
+    settings = {**settings, "dtype": str(loaded.model.dtype).removeprefix("torch.")}
 
     def build(image: Any, sample: "Sample") -> Any:
         return build_inputs(loaded, [image], [sample.name], sample.question)
@@ -135,6 +183,19 @@ def _gather(
     except KeyboardInterrupt:
         notice(f"stopped; what was gathered is in {state}, and the same command goes on from there")
         raise SystemExit(130) from None
+
+
+def _draw_sheet(
+    loaded: LoadedModel, sample: "Sample", study: "KeptOverlap", size: tuple[int, int] | None, file: Path
+) -> None:
+    """The first picture under every method and budget."""
+    from seeless.analysis import Seen
+    from seeless.analysis.drawing import draw_sheet
+    from seeless.cli.asking import build_inputs
+
+    image = sample.load() if size is None else sample.load().resize(size)
+    inputs = build_inputs(loaded, [image], [sample.name], sample.question)
+    draw_sheet(image, study.names, study.reports(Seen(loaded.model, inputs, None)), file)
 
 
 @contextmanager
@@ -160,8 +221,8 @@ def _numbers(name: str, gathered: "Gathered", studies: "list[Study]") -> dict[st
         "model": name,
         "pictures": gathered.samples,
         "left_out": [list(each) for each in gathered.left_out],
-        "visual_tokens": gathered.facts["visual tokens"],
-        "grid": gathered.facts["grid"],
+        "visual_tokens": gathered.facts.get("visual tokens"),
+        "grid": gathered.facts.get("grid"),
         "studies": {study.name: study.numbers(gathered) for study in studies},
         **provenance(),
     }

@@ -30,6 +30,7 @@ class Family:
         language_model, tower, projector: attributes of the base.
         video_tower: the tower of videos, if it is another one.
         layers, rotary, final_norm: attributes of the language model.
+        rotary_layers: attribute of its config with the layers that turn queries and keys by `rotary`; None: all.
         feed_forward: attribute of a decoder layer.
         tower_layers: path from the tower to its layers; the first that exists. Empty: the tower is not read, as if it
             were a box that gives features, and its operations are not counted.
@@ -49,7 +50,8 @@ class Family:
         windows: whether the tower orders its tokens by attention windows (`vision_config.window_size`).
         grids: argument of `get_image_features` ("image") and `get_video_features` ("video") with the patch grid
             (frames, height, width) of everything, or (height, width) of every picture and frame, which all stand alone;
-            empty if every picture has the size the tower's config names.
+            or those of a picture as a whole and of its crops, (height, width, height, width) in tokens, the latter 0 if
+            there are none; empty if every picture has the size the tower's config names.
         padded: whether the tower takes a batch of pictures, each filled up at its end to the longest's patches.
         merging_layer: attribute of `vision_config` with the tower layer after which the tower itself makes one patch of
             four, if it does.
@@ -77,6 +79,7 @@ class Family:
         both_ways: kinds of decoder layers in which visual tokens see each other both ways, an image or video by itself,
             so that only masks can express it.
         both_ways_if: attribute of the decoder's config, and the value with which they do; None: always.
+        both_ways_joined: whether they see each other across all images and videos of a row, all of type 1.
         token_types: argument of the base that tells these tokens: 1 for images, 2 for videos.
         prefix: whether in these layers the whole prompt (type 0) sees itself, whatever the window, so that no token is
             blind to the question.
@@ -97,6 +100,7 @@ class Family:
     projector: str = "multi_modal_projector"
     layers: str = "layers"
     rotary: str = "rotary_emb"
+    rotary_layers: str | None = None
     final_norm: str = "norm"
     feed_forward: str = "mlp"
     tower_layers: tuple[str, ...] = ("encoder.layers", "vision_model.encoder.layers", "transformer.layers")
@@ -132,6 +136,7 @@ class Family:
     injector: str | None = None
     both_ways: tuple[str, ...] = ()
     both_ways_if: tuple[str, Any] | None = None
+    both_ways_joined: bool = False
     token_types: str = "token_type_ids"
     prefix: bool = False
     anchor: int = 0
@@ -214,6 +219,7 @@ class ModelView(LayerKinds, TowerParts):
         self.projector: Any = self._part(base, family.projector)
         self.window = self._window()
         self._check_causal()
+        self._check_rotary()
         self._refuse_compiled_layers()
         self._seen = {path: follow(self.base, path) for path in self._paths()}
 
@@ -254,6 +260,15 @@ class ModelView(LayerKinds, TowerParts):
             raise UnsupportedModel(
                 f"in the decoder of this {self.family.title} model all tokens see each other both ways (is_causal or "
                 "use_bidirectional_attention in its config), so it generates nothing, and tokens cannot be dropped"
+            )
+
+    def _check_rotary(self) -> None:
+        if (name := self.family.rotary_layers) is None:
+            return
+        if others := sorted({*range(self.depth)} - {*getattr(self.language_model.config, name)}):
+            raise UnsupportedModel(
+                f"layers {others} of this {self.family.title} model turn queries and keys by another rotary embedding "
+                f"than the rest ({name} in its config), which seeless does not follow"
             )
 
     def _refuse_compiled_layers(self) -> None:

@@ -203,7 +203,8 @@ def prompt_blocks(
     """
     if not view.both_ways or types is None or (view.family.prefix and past > 0):
         return None
-    blocks = token_blocks(types[:, -length:], view.family.prefix)
+    own = types[:, -length:]
+    blocks = torch.where(own == 1, 0, -1) if view.family.both_ways_joined else token_blocks(own, view.family.prefix)
     return blocks if valid is None else torch.where(valid.to(blocks.device), blocks, -1)
 
 

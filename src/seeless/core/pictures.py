@@ -262,6 +262,8 @@ def given_grids(view: ModelView, kind: Kind, host: Mapping[str, np.ndarray]) -> 
     """The patch grids of all pictures, from `geometry`; one for all frames of which the model makes one."""
     if (name := view.family.grids.get(kind)) is not None:
         step = view.merged_frames if kind == "video" else 1
+        if host[name].shape[1] == 4:
+            return tuple((h, w) for own in host[name].tolist() for h, w in (own[:2], own[2:]) if h * w)
         return tuple((h, w) for *t, h, w in host[name].tolist() for _ in range(0, t[0] if t else 1, step))
     if (name := view.family.sizes) is not None and name in host:
         patch = view.config.vision_config.patch_size
@@ -282,6 +284,8 @@ def _describe(note: Note, host: Mapping[str, np.ndarray]) -> list[Image]:
     if (name := view.family.grids.get(kind)) is not None:
         step = view.merged_frames if kind == "video" else 1
         frames = (-(-host[name][:, 0] // step)).tolist() if host[name].shape[1] == 3 else [1] * len(host[name])
+        if host[name].shape[1] == 4:  # the whole picture and, in most, its crops
+            frames = (1 + (host[name][:, 2:].prod(1) > 0)).tolist()
         vision.frames = frames_in_one(view, kind, host)
         vision.grids = host[name]
     elif note.geometry and kind == "video" and view.family.frames is not None:
@@ -320,6 +324,8 @@ def _unpacked(
     pictures, total = len(vision.patches), sum(tokens)
     if frames is not None:
         counts = [own // t for own, t in zip(tokens, frames, strict=True) for _ in range(t)]
+        if vision.grids is not None and vision.grids.shape[1] == 4:  # in tokens
+            counts = [height * width for height, width in vision.patches]
     elif total % pictures == 0:
         counts = [total // pictures] * pictures
         frames = [own // counts[0] for own in tokens]

@@ -70,6 +70,11 @@ class SecondForward:
                 f"positions of text next to a picture depend on the picture in {self.view.family.title}, so it cannot "
                 "be put into a second prompt; choose a strategy that reads the running prompt only"
             )
+        if self.view.family.both_ways_joined:
+            raise UnsupportedModel(
+                f"in {self.view.family.title} markers in and around pictures see each other both ways, too, and a "
+                "second prompt does not say which they are; choose a strategy that reads the running prompt only"
+            )
         if self.layer_inputs:
             raise UnsupportedModel(
                 f"the layers of this {self.view.family.title} model take something of their own for every token, which "

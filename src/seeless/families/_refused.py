@@ -34,7 +34,8 @@ REFUSED: dict[str, str] = {
     "gemma4_unified": NO_TOWER,
     "git": NO_PLACEHOLDERS,
     "glm5_next": RECURRENT,
-    "granite4_vision": LEARNED_QUERIES,
+    "granite4_vision": "its visual features enter between decoder layers, inside the decoder's own loop, at the places "
+    "they have in the full prompt, which fit no longer once tokens have left",
     "hy_v4_vl": INDEXED,
     "idefics": CROSS_ATTENTION,
     "idefics2": LEARNED_QUERIES,
@@ -51,7 +52,6 @@ REFUSED: dict[str, str] = {
     "mistral4": "it is the text decoder alone; the model with a vision tower around it is of type 'mistral3'",
     "mistral_large4": INDEXED,
     "mllama": CROSS_ATTENTION,
-    "molmo2": "which patches make a token is told by an index beside the picture, which seeless does not read yet",
     "nemotron_h_omni": "its decoder has layers with state spaces",
     "pi0": "it plans the movements of robots, and writes no text",
     "pix2struct": ENCODER_DECODER,
