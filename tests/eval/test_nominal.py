@@ -7,7 +7,6 @@ from seeless.eval.nominal import all_strategies, at_budget, takes_seed
 from seeless.eval.sweep import plan
 from seeless.vtr import VTRConfig
 
-
 COUNTS_ITSELF = {"dycoke", "mustdrop", "pixelprune", "prunevid"}  # by thresholds, or by frames
 
 
