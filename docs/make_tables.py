@@ -17,6 +17,7 @@ from matrix import CASES, STRATEGIES, gap, rows_of
 from method_facts import methods_list
 from model_types import model_types_summary, model_types_table, newest
 from PIL import Image, ImageDraw
+from published_tables import published_table
 from speed_tables import PICTURES, before_table, efficiency_tables, long_table, memory_table, overhead_table
 
 import seeless as sl
@@ -36,6 +37,7 @@ README = ROOT / "README.md"
 MODELS = ROOT / "docs" / "models.md"
 METHODS = ROOT / "docs" / "methods.md"
 GUESTS = ROOT / "docs" / "add-a-method.md"
+CHOOSING = ROOT / "docs" / "choose.md"
 SWEPT = ROOT / "docs" / "sweep.md"
 SWEEP = ROOT / "results" / "sweep.jsonl"
 SWEEP_PICTURE = ROOT / "docs" / "sweep.png"
@@ -334,6 +336,11 @@ PAGES: dict[Path, dict[str, Callable[[], str]]] = {
         "memory": memory_table,
         "before": before_table,
         "long": long_table,
+    },
+    CHOOSING: {
+        "many": lambda: published_table("eadp-1"),
+        "visual": lambda: published_table("vispruner-page"),
+        "more": lambda: published_table("clse-1"),
     },
     TRAINING: {"step": train_step_table, "finetune": finetune_table},
 }

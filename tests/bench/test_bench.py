@@ -142,7 +142,7 @@ def test_a_table_and_a_picture(capsys, tmp_path):
         (["--image-size", "0x5"], 2, "give height x width"),
         (["--batch", "0"], 2, "no whole number of at least 1"),
         (["--prompt", "x"], 2, "no whole number of at least 1"),
-        (["--dtype", "float99"], 2, "dtype 'float99' is none of torch's"),
+        (["--dtype", "float99"], 2, "dtype 'float99' is none a model computes in"),
         (["--keep", "nan"], 2, "give shares"),
         (["--strategies", "fastw"], 2, "fastw"),
         (["--strategies", "fastv", "--no-such-field", "3"], 2, "fastv has no field 'no_such_field'"),

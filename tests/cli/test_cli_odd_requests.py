@@ -97,7 +97,6 @@ def test_what_run_cannot_do_is_said_before_a_model_is_loaded(seeless, tmp_path, 
     def load(*arguments, **options):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("seeless.cli.run.load_embedded", load)
     monkeypatch.setattr("seeless.cli.run.load_model", load)
     (tmp_path / "file").touch()
     (tmp_path / "folder.png").mkdir()

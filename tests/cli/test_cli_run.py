@@ -3,10 +3,15 @@
 import json
 
 import pytest
+import torch
 from PIL import Image
 from saved_models import save_llava, save_llava_next
+from transformers import VideoLlavaConfig
 
+from seeless.cli.results import say_what_is_not_faster
+from seeless.pixels import read_video
 from seeless.tiny import draw_scene
+from video_files import write_videos
 
 QUICK = ("--repeats", 0, "--max-new-tokens", 2)
 
@@ -158,3 +163,101 @@ def test_crops_have_their_own_budget(seeless, tmp_path):
     assert outcome.code == 2
     assert "keep=145, but the crop has 144 visual tokens" in outcome.err
     assert json.loads(seeless("info", folder, "--json").out)["per"] == "crop"
+
+
+def test_a_video_is_a_row_of_frames_to_a_model_without_videos(seeless, tmp_path):
+    write_videos(tmp_path)
+    film = next(tmp_path.rglob("*.mp4"))
+    data = run_json(seeless, "--video", film, "--frames", 3, "--keep", 9, "--strategy", "vispruner", "--ask",
+                    "what colour is the digit?", "--save-overlay", "kept.png")  # fmt: skip
+    assert (data["images"], data["videos"]) == ([], [str(film)])
+    assert [line["visual_tokens"] for line in data["runs"]] == [3 * 144, 3 * 9]
+    with Image.open("kept.png") as overlay:  # the frames side by side
+        assert overlay.width > 2 * overlay.height
+
+
+def test_frames_are_what_a_picture_of_each_would_be(seeless, tmp_path):
+    write_videos(tmp_path)
+    film = next(tmp_path.rglob("*.mp4"))
+    pictures = []
+    for number, frame in enumerate(read_video(film, 2).frames):
+        frame.save(f"{number}.png")
+        pictures += ["--image", f"{number}.png"]
+    asked = ("--ask", "what colour is the digit?", "--strategy", "fastervlm", "--keep", 20)
+    as_video = run_json(seeless, "--video", film, "--frames", 2, *asked)["runs"][1]["report"]
+    assert as_video == run_json(seeless, *pictures, *asked)["runs"][1]["report"]
+
+
+def test_a_model_that_takes_videos_needs_a_package_and_has_no_overlay(seeless, tmp_path):
+    VideoLlavaConfig().save_pretrained(tmp_path / "model")
+    write_videos(tmp_path)
+    asked = ("run", "--model", "model", "--video", next(tmp_path.rglob("*.mp4")))
+    outcome = seeless(*asked)  # before weights are looked for
+    assert outcome.code == 3 and "pip install torchvision" in outcome.err
+    outcome = seeless(*asked, "--save-overlay", "kept.png")
+    assert outcome.code == 2 and "--save-overlay is for pictures" in outcome.err
+
+
+@pytest.mark.parametrize("verb", [("run",), ("bench", "--quick")], ids=lambda verb: verb[0])
+@pytest.mark.parametrize(
+    ("option", "value", "part"),
+    [
+        ("--device", "gpu", "here there is cpu"),
+        ("--device", "cuda:97", "here there is cpu"),
+        ("--device", "meta", "no values"),
+        ("--dtype", "int8", "float32, bfloat16"),
+        ("--dtype", "float33", "float32, bfloat16"),
+        ("--attn-implementation", "fast", "sdpa, eager, flash_attention_2"),
+    ],
+)
+def test_places_that_are_not_there(seeless, verb, option, value, part):
+    outcome = seeless(*verb, option, value)
+    assert (outcome.code, outcome.out) == (2, "") and value in outcome.err and part in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_numbers_and_attention_are_the_model_s(seeless, monkeypatch):
+    from seeless.cli import asking
+
+    real, seen = asking.build_inputs, []
+
+    def build(loaded, *arguments):
+        seen.append((loaded.model.dtype, loaded.model.config._attn_implementation, loaded.model.device.type))
+        return real(loaded, *arguments)
+
+    monkeypatch.setattr(asking, "build_inputs", build)
+    run_json(seeless, "--dtype", "bfloat16", "--attn-implementation", "eager", "--device", "cpu")
+    run_json(seeless)
+    assert seen == [(torch.bfloat16, "eager", "cpu"), (torch.float32, "sdpa", "cpu")]
+
+
+@pytest.mark.parametrize(
+    ("reduced", "said"),
+    [
+        ([0.9, 0.5], None),
+        ([1.0, 0.5], "not faster here: fastv;"),
+        ([1.1, 1.2], "not faster here: fastv, pool;"),
+    ],
+)
+def test_what_is_not_faster_is_said(capsys, reduced, said):
+    times = zip(["none", "fastv", "pool"], [1.0, *reduced], strict=True)
+    say_what_is_not_faster([{"strategy": n, "prefill_seconds": t, "visual_tokens": 144} for n, t in times])
+    out = capsys.readouterr().out
+    assert (
+        (out == "") if said is None else (said in out and "144 visual tokens" in out and "seeless bench --arch" in out)
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (["--layer", 1], "layer 0 has read"),
+        (["--layer", 3], "layers 0 to 2 have read"),
+        (["--strategy", "fastervlm"], None),
+    ],
+)
+def test_the_picture_s_dark_parts_may_have_been_read(seeless, asked, told):
+    outcome = seeless("run", *QUICK, *asked)
+    line = outcome.out.splitlines()[-1]
+    assert line.startswith("what was kept: seeless-overlay.png")
+    assert line.endswith("overlay.png") if told is None else f"(what is dark {told} all the same)" in line

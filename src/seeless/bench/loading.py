@@ -6,10 +6,12 @@ from typing import Any
 
 import torch
 
+from seeless import models
 from seeless.bench.architectures import ARCHITECTURES, scaled
 from seeless.bench.prompts import image_processor
 from seeless.eval.errors import InvalidRequest
-from seeless.named.checkpoints import load_embedded, load_model
+from seeless.named.checkpoints import load_model, resolve_name
+from seeless.named.places import check_attention, check_dtype, place_of
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,9 @@ def load(
     """Load or build the model.
 
     Raises:
-        InvalidRequest: both a checkpoint and an architecture are asked for, a scale or a depth without one, more
-            layers than it has, or a dtype that torch does not have.
+        InvalidRequest: both a checkpoint and an architecture are asked for, a scale or a depth without one, or more
+            layers than it has.
+        ImpossiblePlace: no such device, a dtype that models do not compute in, or attention that is not there.
         UnsupportedModel: no such architecture.
         UnloadableModel: no such checkpoint.
     """
@@ -45,17 +48,13 @@ def load(
         raise InvalidRequest("--scale is the width of --arch; a model with weights has its own")
     if arch is None and layers is not None:
         raise InvalidRequest("--layers is the depth of --arch; a model with weights has its own")
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place = place_of(device)
+    check_dtype(dtype)
+    check_attention(attention)
     kind = dtype or ("float32" if place.type == "cpu" else "bfloat16")
-    if not isinstance(getattr(torch, kind, None), torch.dtype):
-        raise InvalidRequest(f"dtype {kind!r} is none of torch's; give float32, bfloat16 or float16")
     if arch is not None:
         return _random(arch, scaled(arch, scale, layers), place, getattr(torch, kind), attention)
-    if model is None:
-        loaded = load_embedded()
-        loaded.model.to(place, getattr(torch, kind)).set_attn_implementation(attention)
-    else:
-        loaded = load_model(model, device=str(place), dtype=kind, attn_implementation=attention)
+    loaded = load_model(resolve_name(model), device=str(place), dtype=kind, attn_implementation=attention)
     processor = loaded.processor.image_processor
     return Loaded(loaded.name, loaded.model, processor, _side(loaded.model.config.vision_config))
 
@@ -65,7 +64,7 @@ def _random(arch: str, shape: dict[str, Any], place: torch.device, kind: torch.d
 
     config = AutoConfig.for_model(**shape)
     torch.manual_seed(0)
-    with torch.device(place):
+    with models.naming_packages(config.model_type), torch.device(place):
         model = AutoModelForImageTextToText.from_config(config, dtype=kind, attn_implementation=attention)
     model.eval().generation_config.eos_token_id = None
     model.generation_config.pad_token_id = 0

@@ -11,7 +11,7 @@ import typer
 
 from seeless.cli.console import notice, print_json, print_table, say
 from seeless.cli.flags import read_flags, refuse_strangers
-from seeless.cli.options import Plugins, asked_budgets, items
+from seeless.cli.options import Device, Dtype, Plugins, asked_budgets, items
 from seeless.errors import brief, shortened
 from seeless.named.plugins import load_plugins
 from seeless.outputs import check_file
@@ -61,11 +61,12 @@ def bench(
         bool, typer.Option("--processor-time", help="The CPU's time, where other programs keep it busy, too.")
     ] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU; torch's own number unless told.")] = None,
-    device: Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda:1; a GPU if there is one.")] = None,
-    dtype: Annotated[
-        str | None, typer.Option(metavar="NAME", help="float32, bfloat16; float32 on the CPU, else bfloat16.")
-    ] = None,
-    attention: Annotated[str, typer.Option(metavar="NAME", help="sdpa, eager, flash_attention_2.")] = "sdpa",
+    device: Device = None,
+    dtype: Dtype = None,
+    attention: Annotated[
+        str,
+        typer.Option("--attn-implementation", "--attention", metavar="NAME", help="sdpa, eager, flash_attention_2."),
+    ] = "sdpa",
     plugin: Plugins = None,
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Add rows to this file, lines of JSON.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="One budget, a short answer, two rounds.")] = False,
@@ -90,7 +91,7 @@ def bench(
     load_plugins(plugin or [])
     names = items(strategies)
     by, budgets = asked_budgets(keep, average, QUICK_BUDGETS if quick else BUDGETS)
-    flags = read_flags(context.args)
+    flags = read_flags(context.args, options=("keep", "average"))
     refuse_strangers(flags, names)
     runs = plan(names, budgets, [0], flags, by)
     if output is not None:

@@ -1,11 +1,21 @@
 """Flags on the command line: read, and written in errors."""
 
 import seeless as sl
+from seeless.cli.console import notice
+from seeless.cli.spellings import SPELLINGS
 from seeless.named.knobs import Values, build_strategies
 
 
-def read_flags(arguments: list[str]) -> Values:
+def read_flags(arguments: list[str], options: tuple[str, ...] = ()) -> Values:
     """Names and values of flags; None for a flag without a value.
+
+    Names of the original methods' scripts become those of fields, with a notice.
+
+    Args:
+        options: fields of strategies that are options of the command, so that no flag can stand for them.
+
+    Raises:
+        BudgetError: a word that belongs to no flag, or a field twice, by its own name and by an original one.
 
     >>> read_flags(["--head-aggregation", "max", "--layer=8,16", "--no-newlines"])
     {'head_aggregation': 'max', 'layer': '8,16', 'no_newlines': None}
@@ -21,6 +31,12 @@ def read_flags(arguments: list[str]) -> Values:
         name, equals, value = word[2:].partition("=")
         follows = bool(rest) and not rest[0].startswith("--")
         flags[name.replace("-", "_")] = value if equals else rest.pop(0) if follows else None
+    for original in flags.keys() & SPELLINGS.keys():
+        field = SPELLINGS[original]
+        if field in options or field in flags:
+            raise sl.BudgetError(f"--{original} is --{field} here; give --{field} alone")
+        notice(f"--{original} is --{field} here")
+        flags[field] = flags.pop(original)
     return flags
 
 

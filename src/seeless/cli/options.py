@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 Plugins = Annotated[
     list[Path] | None, typer.Option(metavar="FILE", help="Python file with strategies; may be repeated.")
 ]
+Device = Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda:1; a GPU if there is one.")]
+Dtype = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="float32, bfloat16, float16, float64; what suits the device unless told."),
+]
 
 
 def questions(limit: str | None) -> float | int | None:

@@ -10,10 +10,11 @@ import seeless as sl
 from seeless.cli.catalogue import complete_name
 from seeless.cli.console import notice, print_json, say
 from seeless.cli.flags import as_flag, read_flags
-from seeless.cli.options import Plugins
+from seeless.cli.options import Device, Dtype, Plugins
 from seeless.errors import shortened
-from seeless.named.checkpoints import LoadedModel, load_config, load_embedded, load_model, resolve_name
+from seeless.named.checkpoints import LoadedModel, load_config, load_model, resolve_name
 from seeless.named.knobs import build_strategies
+from seeless.named.places import check_attention, check_dtype, place_of
 from seeless.named.plugins import load_plugins
 from seeless.named.strategies import shadowed
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from seeless.cli.results import Result
+    from seeless.pixels import Video
     from seeless.strategy import Recipe
 
 LONGEST_SOURCE = 300  # characters; a data: URI has thousands
@@ -31,12 +33,23 @@ QUESTIONS = {True: "how many digits are there?", False: "What is shown in this p
 
 @dataclass(frozen=True)
 class Task:
-    """Pictures, where they come from, a question about them, and the right answer where it is known."""
+    """Pictures and videos, where they come from, a question about them, and the right answer where it is known."""
 
     images: "list[Image]"
+    videos: "list[Video]"
     sources: list[str]
     question: str
     right_answer: str | None
+
+    @property
+    def pictured(self) -> list[str]:
+        """Where the pictures come from."""
+        return self.sources[: len(self.images)]
+
+    @property
+    def filmed(self) -> list[str]:
+        """Where the videos come from."""
+        return self.sources[len(self.images) :]
 
 
 def run(
@@ -53,6 +66,10 @@ def run(
     allow_private_urls: Annotated[
         bool, typer.Option("--allow-private-urls", help="Fetch pictures from this machine and its network, too.")
     ] = False,
+    video: Annotated[
+        list[str] | None, typer.Option(metavar="FILE", help="A video, after the pictures; may be repeated.")
+    ] = None,
+    frames: Annotated[int, typer.Option(min=1, help="Of each video, evenly spaced.")] = 8,
     ask: Annotated[str | None, typer.Option(metavar="TEXT", help="The question.")] = None,
     strategy: Annotated[
         str | None,
@@ -68,6 +85,12 @@ def run(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 32,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Which held-out scene.")] = 0,
     repeats: Annotated[int, typer.Option(min=0, help="Timed runs after one warm-up; 0: measure no times.")] = 5,
+    device: Device = None,
+    dtype: Dtype = None,
+    attention: Annotated[
+        str | None,
+        typer.Option("--attn-implementation", metavar="NAME", help="sdpa, eager, flash_attention_2; the model's own."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Answer one question with all visual tokens and with fewer: answers, tokens, FLOPs, times and a picture.
@@ -81,6 +104,7 @@ def run(
     vtr:NAME is the framework's version where seeless has a strategy of this name, too.
     """
     from seeless import models
+    from seeless.cli.asking import check_video_processor
     from seeless.cli.pictures import check_target, save_overlays
     from seeless.cli.results import result_dict
 
@@ -94,13 +118,23 @@ def run(
     overlay = save_overlay or (DEFAULT_OVERLAY if compare is None and not as_json else None)
     if overlay is not None:
         check_target(overlay)
-    task = _task(image or [], allow_private_urls, ask, seed, embedded=model is None)
+    place = "cpu" if model is None and device is None else str(place_of(device))
+    check_dtype(dtype)
+    if attention is not None:
+        check_attention(attention)
+    task = _task(image or [], video or [], frames, allow_private_urls, ask, seed, embedded=model is None)
 
     name = resolve_name(model)
     skeleton = models.skeleton(load_config(name))
     for each in strategies.values():
         models.check_strategy(skeleton, each)
-    loaded = load_embedded() if model is None else load_model(name)
+    if task.videos and models.takes_videos(skeleton):
+        if save_overlay is not None:
+            raise typer.BadParameter("--save-overlay is for pictures; of a video every frame keeps something else")
+        check_video_processor(skeleton)
+        overlay = None
+    kernel: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
+    loaded = load_model(name, device=place, dtype=dtype, **kernel)
     results = _answer_all(loaded, task, strategies, max_new_tokens, repeats)
 
     reports = [result.report for result in results if result.report is not None]
@@ -108,15 +142,16 @@ def run(
     if not as_json:
         _print_run("the embedded model" if model is None else name, task, rows, results, repeats)
     if overlay is not None:
-        save_overlays(overlay, task.images, reports)
+        save_overlays(overlay, [*task.images, *(frame for each in task.videos for frame in each.frames)], reports)
     if not as_json:
         if overlay is not None:
-            say(f"\nwhat was kept: {overlay}")
+            say(f"\nwhat was kept: {overlay}{_who_saw_the_rest(reports)}")
         return
     print_json(
         {
             "model": name,
-            "images": task.sources,
+            "images": task.pictured,
+            "videos": task.filmed,
             "question": task.question,
             "right_answer": task.right_answer,
             "overlay": None if overlay is None else str(overlay),
@@ -135,18 +170,21 @@ def _names(compare: str) -> list[str]:
     return names
 
 
-def _task(images: list[str], allow_private: bool, ask: str | None, seed: int, embedded: bool) -> Task:
-    from seeless.pixels import load_image
+def _task(
+    images: list[str], videos: list[str], frames: int, allow_private: bool, ask: str | None, seed: int, embedded: bool
+) -> Task:
+    from seeless.pixels import load_image, read_video
     from seeless.tiny import draw_scene
 
-    if images:
+    if images or videos:
         pictures = [load_image(source, allow_private=allow_private) for source in images]
-        names = [source if len(source) <= LONGEST_SOURCE else shortened(source) for source in images]
-        return Task(pictures, names, ask or QUESTIONS[embedded], None)
+        films = [read_video(source, frames) for source in videos]
+        names = [source if len(source) <= LONGEST_SOURCE else shortened(source) for source in [*images, *videos]]
+        return Task(pictures, films, names, ask or QUESTIONS[embedded], None)
     scene = draw_scene(seed)
     question = scene.questions[0].text if ask is None else ask
     answers = {q.text: q.answer for q in scene.questions}
-    return Task([scene.image], [f"held-out scene {seed}"], question, answers.get(question))
+    return Task([scene.image], [], [f"held-out scene {seed}"], question, answers.get(question))
 
 
 def _answer_all(
@@ -158,7 +196,7 @@ def _answer_all(
     from seeless.cli.results import Result
     from seeless.cli.timing import measure
 
-    inputs = build_inputs(loaded, task.images, task.sources, task.question)
+    inputs = build_inputs(loaded, task.images, task.sources, task.question, task.videos)
     answers, reports = [], []
     for strategy in strategies.values():
         with sl.apply(loaded.model, strategy) as handle:
@@ -188,10 +226,12 @@ def _check_count(strategy: "sl.Strategy", report: "sl.Report", crop_tokens: int 
 
 
 def _print_run(name: str, task: Task, rows: list[dict], results: "list[Result]", repeats: int) -> None:
-    from seeless.cli.results import print_results
+    from seeless.cli.results import print_results, say_what_is_not_faster
 
     say(f"model         {name}")
-    say(f"image         {', '.join(task.sources)}")
+    for kind, shown in (("image", task.pictured), ("video", task.filmed)):
+        if shown:
+            say(f"{kind}         {', '.join(shown)}")
     say(f"question      {task.question}")
     if task.right_answer is not None:
         say(f"right answer  {task.right_answer}")
@@ -199,6 +239,16 @@ def _print_run(name: str, task: Task, rows: list[dict], results: "list[Result]",
     print_results(rows)
     if repeats:
         say(f"times: median of {repeats}, measured just now; prefill = until the first token is there")
+        say_what_is_not_faster(rows)
     for result in results:
         if result.report is not None:
             say(f"\n{result.headline}\n{result.report}")
+
+
+def _who_saw_the_rest(reports: "list[sl.Report]") -> str:
+    """How an answer can be about what is dark in the picture; "" if only the picture's bright parts reached a layer."""
+    first = {stage.layer for report in reports for stage in report.stages[:1]}
+    if len(first) != 1 or (layer := first.pop()) < 1:
+        return ""
+    told = "layer 0 has" if layer == 1 else f"layers 0 to {layer - 1} have"
+    return f" (what is dark {told} read all the same)"

@@ -76,7 +76,7 @@ def sweep(
 
     load_plugins(plugin or [])
     names = all_strategies() if strategies == ALL else [name for name in items(strategies) if name != "none"]
-    flags = read_flags(context.args)
+    flags = read_flags(context.args, options=("keep", "average"))
     refuse_strangers(flags, names)
     by, budgets = asked_budgets(keep, average, BUDGETS)
     seeds = [_seed(text) for text in items(seed)]

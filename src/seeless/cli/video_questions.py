@@ -1,13 +1,11 @@
 """Questions about videos for `seeless eval`: ask them one by one, keep the answers, count the right ones."""
 
-import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import seeless as sl
-from seeless import models
+from seeless.cli.asking import check_video_processor, uncut_frames
 from seeless.cli.console import notice, print_json, print_table, say
 from seeless.cli.evaluating import Run, check_model
 from seeless.errors import brief, one_line, shortened
@@ -28,8 +26,6 @@ from seeless.eval.video_qa import (
 from seeless.jsonl import encode
 from seeless.named.checkpoints import LoadedModel, load_embedded, load_model
 from seeless.outputs import claimed, replace_file
-
-NEEDS_TORCHVISION = "the video processor of this model needs torchvision: pip install torchvision"
 
 
 @dataclass(frozen=True)
@@ -80,9 +76,7 @@ def run_videos(run: Run, video_run: VideoRun) -> None:
         return
     if run.gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = run.gpus  # nothing has asked for a GPU yet
-    takes_videos = models.takes_videos(check_model(found, reduction, run.loading))
-    if takes_videos and importlib.util.find_spec("torchvision") is None:
-        raise sl.MissingExtra(NEEDS_TORCHVISION)
+    check_video_processor(check_model(found, reduction, run.loading))
     settings = _settings(found, reduction, run, video_run, len(everything))
     with claimed(video_run.file(folder, video_run.chunk)):
         _run(run, video_run, found, reduction, settings, everything, questions, folder)
@@ -165,7 +159,7 @@ def _ask(
     from seeless.integrations.prompts import Prompt
     from seeless.pixels import read_video
 
-    whole = {} if models.takes_videos(loaded.model) else _whole_pictures(loaded.processor)
+    whole = uncut_frames(loaded)
     answerer = Answerer(loaded.model, loaded.processor, reduction.strategy, images=whole)
     for number, question in enumerate(questions, 1):
         try:
@@ -184,12 +178,6 @@ def _ask(
             continue
         predictions.add(question, answer.text.strip())
         notice(f"[{number}/{len(questions)}] {question.id}: {answer.text.strip()}")
-
-
-def _whole_pictures(processor: Any) -> dict[str, int]:
-    """What keeps an image processor that cuts pictures into tiles from cutting frames, if it can be told."""
-    known = getattr(getattr(type(processor.image_processor), "valid_kwargs", None), "__annotations__", {})
-    return {"max_patches": 1} if "max_patches" in known else {}
 
 
 def _found_in_all(video_run: VideoRun, folder: Path) -> dict[str, dict]:

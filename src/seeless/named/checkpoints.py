@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from seeless.errors import brief, one_line
+from seeless.errors import SeelessError, brief, one_line
+from seeless.named.adapters import base_of, processor_of, put_on
 from seeless.named.errors import UnloadableModel
+from seeless.named.originals import refuse_original
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ def resolve_name(model: str | None) -> str:
 
 
 def load_config(name: str, **options: Any) -> Any:
-    """The `transformers` config of a checkpoint; no weights are read.
+    """The `transformers` config of a checkpoint, of an adapter that of its base; no weights are read.
 
     Args:
         options: which one (`revision`), and where from (`cache_dir`).
@@ -51,7 +53,9 @@ def load_config(name: str, **options: Any) -> Any:
         raise UnloadableModel(f"cannot load {brief(name)}: no such folder")
     _silence_transformers()
     with _refusing(name):
+        name = base_of(name, **options) or name
         data = PretrainedConfig.get_config_dict(name, **options)[0]
+    refuse_original(name, data)
     if "model_type" not in data:
         raise UnloadableModel(f"cannot load {brief(name)}: it has no config.json with a model_type")
     models.check_model_type(data["model_type"])
@@ -107,6 +111,8 @@ def load_model(
 ) -> LoadedModel:
     """A checkpoint with its processor: on a GPU as stored, on the CPU in float32, unless told otherwise.
 
+    An adapter comes on its base, unmerged.
+
     Args:
         device: "cpu", "cuda:1", ...; a GPU if there is one unless told.
         dtype: as `transformers` takes it, "bfloat16" or "auto", say.
@@ -129,10 +135,15 @@ def load_trainable(name: str, half: bool) -> tuple[Any, Any]:
     """Processor and model of a checkpoint, still on the CPU, in float32, or if `half` in bfloat16.
 
     Raises:
-        UnloadableModel: weights or processor cannot be loaded, or are incomplete.
+        UnloadableModel: weights or processor cannot be loaded, or are incomplete; or it is an adapter.
     """
     import torch
 
+    if (base := base_of(name)) is not None:
+        raise UnloadableModel(
+            f"{brief(name)} is an adapter, and training starts from whole models; merge it first (docs/train.md), or "
+            f"train a new one on {brief(base)}"
+        )
     return _load(name, torch.bfloat16 if half else torch.float32, {}, {})
 
 
@@ -141,21 +152,29 @@ def _load(name: str, dtype: Any, processing: dict[str, Any], options: dict[str, 
 
     _silence_transformers()
     both = {key: value for key, value in options.items() if key in ("revision", "cache_dir")}
+    load_config(name, **both)  # refuses what cannot work
     with _refusing(name):
-        processor = AutoProcessor.from_pretrained(name, **both, **processing)
+        base = base_of(name, **both)
+        kept = name if base is None else processor_of(name, base, **both)
+        processor = AutoProcessor.from_pretrained(kept, **both, **processing)
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
-            name, dtype=dtype, output_loading_info=True, **options
+            base or name, dtype=dtype, output_loading_info=True, **options
         )
     model, loading = loaded
     if missing := sorted(loading["missing_keys"]):
         raise UnloadableModel(f"cannot load {brief(name)}: it lacks {len(missing)} weights, {missing[0]} for one")
-    return processor, model
+    if base is None:
+        return processor, model
+    with _refusing(name):
+        return processor, put_on(model, name, **both)
 
 
 @contextmanager
 def _refusing(name: str) -> Iterator[None]:
     try:
         yield
+    except SeelessError:
+        raise
     except Exception as error:  # whatever is wrong with a checkpoint, it cannot be loaded
         raise UnloadableModel(f"cannot load {brief(name)}: {one_line(error)}") from error
 

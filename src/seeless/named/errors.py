@@ -18,6 +18,12 @@ class UnusablePlugin(SeelessError):
     exit_code = 7
 
 
+class ImpossiblePlace(SeelessError, ValueError):
+    """A device, numbers or an attention implementation that no model can compute with here."""
+
+    exit_code = 2
+
+
 @contextmanager
 def naming_strategies() -> Iterator[None]:
     """Exceptions out of a strategy's own code become one sentence that begins with the line that raised.

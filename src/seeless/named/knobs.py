@@ -50,13 +50,15 @@ def build_strategies(names: list[str], values: Values, spell: Spell = assignment
 
 
 def parse_value(text: str, annotation: Any) -> Any:
-    """Text as a value of an annotated type: whole numbers before floats, commas for lists.
+    """Text as a value of an annotated type: whole numbers before floats, commas for lists, which may have brackets.
 
     Raises:
         ValueError: the text is none.
 
     >>> parse_value("64", float | int), parse_value("1.0", float | int), parse_value("8,16", int | list[int] | None)
     (64, 1.0, [8, 16])
+    >>> parse_value("[8, 16]", int | list[int]), parse_value("[8]", int | list[int])
+    ([8, 16], [8])
     """
     choices = members_of(annotation)
     named = [value for choice in choices if get_origin(choice) is Literal for value in get_args(choice)]
@@ -66,7 +68,10 @@ def parse_value(text: str, annotation: Any) -> Any:
         return None
     lists = [choice for choice in choices if get_origin(choice) is list]
     alone = all(choice in lists or choice is type(None) for choice in choices)
-    if lists and ("," in text or alone):
+    bracketed = bool(lists) and text.startswith("[") and text.endswith("]")
+    if bracketed:
+        text = text[1:-1]
+    if lists and ("," in text or alone or bracketed):
         return [parse_value(item.strip(), get_args(lists[0])[0]) for item in text.split(",") if item.strip()]
     for choice in sorted(choices, key=_order):
         if choice is bool and text.lower() in ("true", "false"):
