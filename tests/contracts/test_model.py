@@ -102,7 +102,7 @@ def test_nobody_notices(tiny, variant, name):
 @named
 @torch.no_grad()
 def test_hidden_states_are_the_oracles(tiny, variant, name):
-    if name == "pool":
+    if name in ("pool", "vscan"):
         pytest.skip("the oracle's merged embeddings stand in for hidden_states[0] only at kept places")
     model, untouched = tiny(variant, "sdpa"), tiny(variant, "untouched")
     inputs = make_inputs(model, variant, RAGGED)

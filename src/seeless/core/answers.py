@@ -218,12 +218,13 @@ class Answers(QuestionAnswers):
         columns = tap.past + (group.slots if onto == "visual" else self._row_slots).to(tap.device)
         seen_from = self._sight(tap, causal)
         parts = []
-        for start in range(0, slots.shape[1], ROWS_AT_ONCE):
-            some = slots[:, start : start + ROWS_AT_ONCE]
+        step = max(1, ROWS_AT_ONCE * len({unit.row for unit in group.units}) // len(group.units))  # units share rows
+        for start in range(0, slots.shape[1], step):
+            some = slots[:, start : start + step]
             visible = seen_from(some)
             part = tap.attention(rows, some, visible, columns, group.together, check=causal)
             if average and share is not None:
-                part = (part * share[:, None, start : start + ROWS_AT_ONCE, None].to(part)).sum(2, keepdim=True)
+                part = (part * share[:, None, start : start + step, None].to(part)).sum(2, keepdim=True)
             elif average:
                 part = part.sum(2, keepdim=True) / slots.shape[1]
             parts.append(part)

@@ -57,7 +57,8 @@ class QuestionAnswers(TowerAnswers):
 
     def token_embeds(self, pieces: Sequence[str]) -> torch.Tensor:
         ids, table = self.token_ids(pieces), self.session.view.base.get_input_embeddings()
-        found = table(ids[0].to(table.weight.device)).detach().to(ids.device)
+        away = table.weight.device.type == "meta"  # offloaded: brought in while it runs
+        found = table(ids[0] if away else ids[0].to(table.weight.device)).detach().to(ids.device)
         return found.expand(len(ids), *found.shape)
 
     def in_clip_space(self, clip: str | None) -> bool:
