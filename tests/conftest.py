@@ -24,8 +24,9 @@ from seeless.vtr import VTR_REGISTRY
 
 seeless.available()  # tests that put the registry back as it was must find it full
 transformers.utils.logging.disable_progress_bar()
-hypothesis.settings.register_profile("any load", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
-hypothesis.settings.load_profile("any load")
+slow = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}  # whatever the load
+hypothesis.settings.register_profile("same examples", derandomize=True, database=None, **slow)
+hypothesis.settings.register_profile("other examples", **slow)
 
 
 class _Deprecated(logging.Handler):
@@ -43,6 +44,10 @@ collect_ignore = ["conftest.py", "cli/conftest.py", "contracts/conftest.py"]  # 
 
 def pytest_addoption(parser):
     parser.addoption("--all", action="store_true", help="every combination of the contracts, not the short plan alone")
+
+
+def pytest_configure(config):
+    hypothesis.settings.load_profile("other examples" if config.getoption("--all") else "same examples")
 
 
 def pytest_collection_modifyitems(config, items):

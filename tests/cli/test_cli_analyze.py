@@ -44,7 +44,11 @@ def test_stopped_by_ctrl_c_and_continued_it_gives_what_it_would_have_given(seele
     arguments = ("analyze", records, "--study", "shift,dispersion,share", "--format", "svg")
     with monkeypatch.context() as patched:
         patched.setattr(running, "read_attention", interrupted)
-        stopped = seeless(*arguments, "--output", "stopped")
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
+        try:
+            stopped = seeless(*arguments, "--output", "stopped")
+        finally:
+            signal.signal(signal.SIGINT, before)
     assert stopped.code == 130 and "the same command goes on from there" in stopped.err
     assert not (tmp_path / "stopped" / "numbers.json").exists()
     with np.load(tmp_path / "stopped" / "gathered.npz") as saved:

@@ -19,6 +19,7 @@ COMMANDS = [
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
 
     def call(*arguments):
         capsys.readouterr()

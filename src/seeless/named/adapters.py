@@ -1,5 +1,6 @@
 """Adapters of PEFT (LoRA, say): which model they were trained on, and how they are put on it."""
 
+import os
 import warnings
 from typing import Any
 
@@ -16,7 +17,7 @@ def base_of(name: str, **options: Any) -> str | None:
     """The checkpoint that an adapter was trained on; None if `name` is no adapter.
 
     Args:
-        name: a folder or hub id.
+        name: a folder or hub id, or a `config.json`, which is none.
         options: which one (`revision`), and where from (`cache_dir`).
 
     Raises:
@@ -24,6 +25,8 @@ def base_of(name: str, **options: Any) -> str | None:
     """
     from transformers.utils import find_adapter_config_file
 
+    if os.path.isfile(name):
+        return None
     if (file := find_adapter_config_file(name, **options)) is None:
         return None
     try:
