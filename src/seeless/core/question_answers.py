@@ -9,6 +9,7 @@ import torch
 
 from seeless.core.relevance import (
     check_clip,
+    clip_of,
     clip_patches,
     clip_pooled,
     clip_tokens,
@@ -20,7 +21,7 @@ from seeless.core.relevance import (
 )
 from seeless.core.tower_answers import TowerAnswers
 from seeless.core.transfer import upload
-from seeless.errors import InputError, UnsupportedModel
+from seeless.errors import InputError
 
 
 class QuestionAnswers(TowerAnswers):
@@ -65,12 +66,7 @@ class QuestionAnswers(TowerAnswers):
         return check_clip(self.session.view, clip) is not None
 
     def _clip(self, clip: str | None) -> tuple[Any, Any]:
-        if (named := check_clip(self.session.view, clip)) is None:
-            raise UnsupportedModel(
-                "the vision tower of this model is no CLIP, so its patches have no place in CLIP's space; compare "
-                "`ctx.embeds` with `ctx.token_embeds`"
-            )
-        return load_clip(named)
+        return clip_of(self.session.view, clip)
 
     def clip_patches(self, clip: str | None) -> torch.Tensor:
         return clip_patches(self._clip(clip)[0], self.vision_features())

@@ -65,6 +65,20 @@ def load_clip(clip: str) -> tuple[Any, Any]:
     return model.requires_grad_(False), tokenizer
 
 
+def clip_of(view: ModelView, clip: str | None) -> tuple[Any, Any]:
+    """What `load_clip` gives for a tower that is a CLIP.
+
+    Raises:
+        UnsupportedModel: the tower is none, or `check_clip` or `load_clip` refuse.
+    """
+    if (named := check_clip(view, clip)) is None:
+        raise UnsupportedModel(
+            "the vision tower of this model is no CLIP, so its patches have no place in CLIP's space; compare "
+            "`ctx.embeds` with `ctx.token_embeds`"
+        )
+    return load_clip(named)
+
+
 @cache
 def load_tokenizer(name: str, undone: str, instead: str) -> Any:
     """The tokenizer of a vision-language model, by the name it was loaded from.

@@ -6,10 +6,18 @@ from typing import Any
 
 import torch
 
-from seeless.core.relevance import check_clip, clip_patches, clip_pooled, clip_tokens, embedding_similarity, load_clip
+from seeless.core.relevance import (
+    check_clip,
+    clip_of,
+    clip_patches,
+    clip_pooled,
+    clip_tokens,
+    embedding_similarity,
+    load_clip,
+)
 from seeless.core.relevance import text_similarity as clip_similarity
 from seeless.core.units import Unit
-from seeless.errors import InputError, UnsupportedModel
+from seeless.errors import InputError
 from seeless.integrations.vllm.tower import TowerView
 
 NO_QUESTION = "a picture is encoded apart from its prompt; give the text with question="
@@ -56,12 +64,7 @@ class TextAnswers:
         return check_clip(self.view, clip) is not None  # type: ignore[arg-type]
 
     def _clip(self, clip: str | None) -> tuple[Any, Any]:
-        if (named := check_clip(self.view, clip)) is None:  # type: ignore[arg-type]
-            raise UnsupportedModel(
-                "the vision tower of this model is no CLIP, so its patches have no place in CLIP's space; compare "
-                "`ctx.embeds` with `ctx.token_embeds`"
-            )
-        return load_clip(named)
+        return clip_of(self.view, clip)  # type: ignore[arg-type]
 
     def clip_patches(self, clip: str) -> torch.Tensor:
         return clip_patches(self._clip(clip)[0], self.vision_features())
