@@ -1,4 +1,4 @@
-"""From `keep=` to whole numbers of tokens."""
+"""From `keep=` to whole numbers of tokens; and the check of fields that are text."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -26,6 +26,12 @@ def check_budget(keep: object, name: str = "keep") -> None:
             f"{name}={keep} is not a share of the visual tokens; a float must lie in (0, 1], "
             f"and a number of tokens must be a whole number such as {name}=64"
         )
+
+
+def check_text(name: str, value: str | None) -> None:
+    """Raise `BudgetError` if a field is given a text of nothing but blanks."""
+    if value is not None and not value.strip():
+        raise BudgetError(f"{name}={value!r} is no text; give a string, or leave it out")
 
 
 def check_schedule(keeps: Sequence[Budget], layers: Sequence[int]) -> None:

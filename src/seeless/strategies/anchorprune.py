@@ -5,6 +5,7 @@ from dataclasses import field
 import torch
 import torch.nn.functional as F
 
+from seeless.budget import check_text
 from seeless.context import Context
 from seeless.decision import Keep
 from seeless.errors import BudgetError
@@ -61,10 +62,8 @@ class AnchorPrune(EntryStrategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("clip", "question"):
-            value = getattr(self, name)
-            if value is not None and not value.strip():
-                raise BudgetError(f"{name}={value!r} is no text; give a string, or leave it out")
+        check_text("clip", self.clip)
+        check_text("question", self.question)
         for name in ("anchor", "most"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BudgetError(f"{name}={getattr(self, name)} is no share; give a number from 0 to 1")

@@ -5,6 +5,7 @@ from dataclasses import field
 import torch
 import torch.nn.functional as F
 
+from seeless.budget import check_text
 from seeless.context import Context
 from seeless.decision import Keep
 from seeless.errors import BudgetError
@@ -63,10 +64,8 @@ class CDPruner(EntryStrategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("clip", "question"):
-            value = getattr(self, name)
-            if value is not None and not value.strip():
-                raise BudgetError(f"{name}={value!r} is no text; give a string, or leave it out")
+        check_text("clip", self.clip)
+        check_text("question", self.question)
         if self.threshold is not None:
             raise BudgetError("cdpruner chooses by relevance and diversity together, so it takes no threshold")
 

@@ -6,6 +6,7 @@ from dataclasses import field
 import torch
 import torch.nn.functional as F
 
+from seeless.budget import check_text
 from seeless.context import Context
 from seeless.decision import Keep
 from seeless.errors import BudgetError
@@ -73,10 +74,8 @@ class EADP(EntryStrategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("clip", "question"):
-            value = getattr(self, name)
-            if value is not None and not value.strip():
-                raise BudgetError(f"{name}={value!r} is no text; give a string, or leave it out")
+        check_text("clip", self.clip)
+        check_text("question", self.question)
         if not 0 <= self.mu <= 1:
             raise BudgetError(f"mu={self.mu} is no share; give a number from 0 to 1")
         if self.quantile is not None and not 0 < self.quantile <= 1:

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
+from seeless.budget import check_text
 from seeless.context import Context
 from seeless.decision import Keep
 from seeless.errors import BudgetError
@@ -92,8 +93,7 @@ class MMTok(EntryStrategy):
         for name in ("text_temperature", "vision_temperature"):
             if not 0 < getattr(self, name) < math.inf:
                 raise BudgetError(f"{name}={getattr(self, name)!r} is not possible; give a positive number")
-        if self.question is not None and not self.question.strip():
-            raise BudgetError(f"question={self.question!r} is no text; give a string, or leave it out")
+        check_text("question", self.question)
         if self.threshold is not None:
             raise BudgetError("mmtok chooses by what tokens cover together, so it takes no threshold")
 
