@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 from seeless.analysis.gathering import Gathered, Measured
 from seeless.analysis.study import Seen, Study, as_json, facts_of, percent
-from seeless.errors import UnsupportedModel
 
 
 class AttentionShare(Study):
@@ -20,11 +19,6 @@ class AttentionShare(Study):
 
     name: ClassVar[str] = "share"
     all_rows: ClassVar[bool] = True
-
-    def layers(self, readable: Sequence[int]) -> list[int]:
-        if not readable:
-            raise UnsupportedModel("no decoder layer of this model shows attention that could be read")
-        return list(readable)
 
     def measure(self, seen: Seen, layers: Sequence[int]) -> Measured:
         reading = seen.reading

@@ -8,7 +8,6 @@ import numpy as np
 
 from seeless.analysis.gathering import Gathered, Measured
 from seeless.analysis.study import Seen, Study, as_json, facts_of, percent, rows_of
-from seeless.errors import UnsupportedModel
 
 KINDS = ("full", "image", "text", "last")
 
@@ -30,11 +29,6 @@ class AttentionShift(Study):
 
     name: ClassVar[str] = "shift"
     all_rows: ClassVar[bool] = True
-
-    def layers(self, readable: Sequence[int]) -> list[int]:
-        if not readable:
-            raise UnsupportedModel("no decoder layer of this model shows attention that could be read")
-        return list(readable)
 
     def measure(self, seen: Seen, layers: Sequence[int]) -> Measured:
         reading = seen.reading

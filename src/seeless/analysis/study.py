@@ -11,6 +11,7 @@ from torch import nn
 
 from seeless.analysis.gathering import Gathered, Measured
 from seeless.analysis.reading import Reading
+from seeless.errors import UnsupportedModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,13 +44,15 @@ class Study(ABC):
     name: ClassVar[str]
     all_rows: ClassVar[bool]
 
-    @abstractmethod
     def layers(self, readable: Sequence[int]) -> list[int]:
-        """Which of the decoder layers that can be read it wants; none if it reads none.
+        """Which of the decoder layers that can be read it wants, all of them unless it says; none if it reads none.
 
         Raises:
             UnsupportedModel: the decoder has too few.
         """
+        if not readable:
+            raise UnsupportedModel("no decoder layer of this model shows attention that could be read")
+        return list(readable)
 
     @abstractmethod
     def measure(self, seen: Seen, layers: Sequence[int]) -> Measured:
