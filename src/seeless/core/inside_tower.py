@@ -1,10 +1,11 @@
 """What acting inside a vision tower needs: towers that allow it, tokens as blocks of patches, arguments of layers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
 from seeless.core.family import ModelView
+from seeless.core.images import Side
 from seeless.errors import InputError, UnsupportedModel
 
 ENDS = ("cu_seqlens", "cu_seq_lens_q", "cu_seq_lens_k")
@@ -74,6 +75,27 @@ def members_of(height: int, width: int, block: int, consecutive: bool) -> torch.
     if consecutive:
         return places.view(-1, block * block)
     return places.view(height // block, block, width // block, block).transpose(1, 2).reshape(-1, block * block)
+
+
+def lay_out(view: ModelView, kind: str, grids: Sequence[Side], patches: int) -> list[torch.Tensor]:
+    """Places `[tokens, patches of one]` of the patches of every token, picture by picture, numbered through all.
+
+    Args:
+        grids: (height, width) of every picture.
+        patches: how many the tower saw.
+
+    Raises:
+        InputError: the pictures have another number of patches.
+        UnsupportedModel: a grid does not fall into blocks.
+    """
+    if (total := sum(height * width for height, width in grids)) != patches:
+        raise InputError(f"the vision tower saw {patches} patches, but its pictures have {total}")
+    members, first = [], 0
+    for height, width in grids:
+        block = view.block(kind, height * width)
+        members.append(first + members_of(height, width, block, view.family.merged == "consecutive"))
+        first += height * width
+    return members
 
 
 def same_grids(rows: int, patches: int) -> tuple[tuple[int, int], ...]:

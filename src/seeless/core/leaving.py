@@ -1,6 +1,7 @@
 """The seams inside the vision tower after which patches are gone: layers that run on what is left."""
 
 import inspect
+import math
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -21,7 +22,7 @@ from seeless.core.inside_tower import (
     check_unpadded,
     fit_arguments,
     fit_mask,
-    members_of,
+    lay_out,
     same_grids,
 )
 from seeless.core.patch_answers import PatchAnswers, Watched
@@ -194,15 +195,10 @@ class Leaving:
         self.rows, self.length, self.shape = len(rows), rows.shape[1], hidden.shape
         patches = self.length - self.lead
         grids = self.tap.patches or same_grids(self.rows, patches)
-        total = sum(height * width for height, width in grids)
-        if total != self.rows * patches or len(grids) % self.rows:
-            raise InputError(f"the vision tower saw {self.rows * patches} patches, but its pictures have {total}")
-        members, first = [], 0
-        for height, width in grids:
-            block = self.view.block(self.kind, height * width)
-            own = first + members_of(height, width, block, self.view.family.merged == "consecutive")
-            members.append(own)
-            first += height * width
+        members = lay_out(self.view, self.kind, grids, self.rows * patches)
+        if len(grids) % self.rows:
+            raise InputError(f"the vision tower saw {self.rows} rows of patches, among which are {len(grids)} pictures")
+        block = math.isqrt(members[0].shape[1])
         self.blocks = [(height // block, width // block) for height, width in grids]
         self.tokens = self.counts = [len(own) for own in members]
         self.grids = grids

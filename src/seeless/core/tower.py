@@ -19,12 +19,12 @@ from seeless.core.inside_tower import (
     check_unpadded,
     fit_arguments,
     fit_mask,
-    members_of,
+    lay_out,
     same_grids,
 )
 from seeless.core.vision import Merged, VisionTap
 from seeless.decision import within
-from seeless.errors import BudgetError, InputError, UnsupportedModel
+from seeless.errors import BudgetError, UnsupportedModel
 from seeless.faults import check_kinds, faults
 from seeless.strategy import TowerStrategy
 
@@ -142,14 +142,7 @@ class Merging:
         self.shape, rows = hidden.shape, hidden if hidden.ndim == 3 else hidden[None]
         self.patches = rows.shape[1] - self.lead
         grids = self.tap.patches or same_grids(len(rows), self.patches)
-        total = sum(height * width for height, width in grids)
-        if total != len(rows) * self.patches:
-            raise InputError(f"the vision tower saw {len(rows) * self.patches} patches, but its pictures have {total}")
-        members, first = [], 0
-        for height, width in grids:
-            block = self.view.block(self.kind, height * width)
-            members.append(first + members_of(height, width, block, self.view.family.merged == "consecutive"))
-            first += height * width
+        members = lay_out(self.view, self.kind, grids, len(rows) * self.patches)
         self.members = torch.cat(members).to(hidden.device)
         self.sizes_before = self.counts = [len(picture) for picture in members]
         self.schedule = [self.strategy.counts(tokens, len(self.layers)) for tokens in self.counts]
