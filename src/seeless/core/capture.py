@@ -216,17 +216,13 @@ def _without_values(layer: nn.Module, check: bool, hooks: HookSet) -> None:
     Projections that anybody has wrapped, hooked or moved make theirs, and attention that is to be checked needs them.
     """
     for part in layer.modules():
-        kernel, values = (
-            getattr(getattr(part, "config", None), "_attn_implementation", None),
+        values, kernel = (
             getattr(part, VALUES, None),
+            getattr(getattr(part, "config", None), "_attn_implementation", None),
         )
-        if check and (type(part), kernel) not in _checked:
+        if type(values) is not nn.Linear or (check and (type(part), kernel) not in _checked):
             continue
-        if (
-            type(values) is nn.Linear
-            and is_bare(values, "forward")
-            and not (values._forward_pre_hooks or values._forward_hooks)
-        ):
+        if is_bare(values, "forward") and not (values._forward_pre_hooks or values._forward_hooks):
             wide, weight = values.out_features, values.weight
             hooks.override(values, "forward", lambda x, wide=wide, weight=weight: weight.new_empty(*x.shape[:-1], wide))
 

@@ -20,15 +20,11 @@ from seeless.step import Step, StepReader
 
 @dataclass(frozen=True, eq=False)
 class Reader:
-    """A strategy that chooses, and the first layer that reads what it chose."""
+    """A strategy that chooses, what it is called, and the first layer that reads what it chose."""
 
     strategy: StepReader
+    name: str
     layer: int
-
-    @property
-    def name(self) -> str:
-        """What the strategy is called."""
-        return getattr(self.strategy, "name", "") or type(self.strategy).__name__
 
 
 def find_reader(view: ModelView, stages: Sequence[Any]) -> Reader | None:
@@ -41,7 +37,7 @@ def find_reader(view: ModelView, stages: Sequence[Any]) -> Reader | None:
     found = {}
     for stage in stages:
         if isinstance(stage.strategy, StepReader) and (layer := stage.strategy.reads_from(view.depth)) is not None:
-            found[id(stage.strategy)] = Reader(stage.strategy, layer)
+            found[id(stage.strategy)] = Reader(stage.strategy, stage.name, layer)
     if not found:
         return None
     reader, *more = found.values()
@@ -97,10 +93,8 @@ def going_on(
     reader: Reader | None,
     self_check: bool,
 ) -> Continuing:
-    """A forward without new visual tokens; of one token, if there is a reader, one in which its strategy chooses."""
-    ids = kwargs.get("input_ids")
-    queries = (kwargs["inputs_embeds"] if ids is None else ids).shape[1]
-    if reader is None or queries > 1:
+    """A forward without new visual tokens; with a reader one of a single token, in which its strategy chooses."""
+    if reader is None:
         return Continuing(view, record, kwargs, mask)
     return Choosing(view, record, kwargs, mask, reader, self_check)
 

@@ -247,7 +247,8 @@ class Reducer:
             if changed is not None or record is None:
                 return kwargs if changed is None else changed
         assert record is not None
-        continuing = going_on(self.view, record, kwargs, mask, self.reader, self.self_check)
+        reader = self.reader if length == 1 else None
+        continuing = going_on(self.view, record, kwargs, mask, reader, self.self_check)
         frame.watch = continuing.watch
         return continuing.enter(kwargs, frame.hooks)
 
