@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fake_context import kept
+from fake_context import fake_context, kept
 
 
 def moving(units, grid, seed, dim=5):
@@ -14,6 +14,12 @@ def moving(units, grid, seed, dim=5):
     step = torch.randn(units, frames, size, dim, generator=generator, dtype=torch.float64)
     moved = torch.rand(units, frames, size, 1, generator=generator, dtype=torch.float64).square() * 0.8
     return (x + (step * moved).cumsum(1)).flatten(1, 2)
+
+
+def reduced(strategy, x, grid, attention, **more):
+    """What a strategy decides at the entry about videos `[units, visual, dim]`."""
+    seen = {"vision_attention": attention, **more}
+    return strategy.reduce(fake_context(1, *x.shape[:2], grid=grid, layer=0, embeds=x, **seen))
 
 
 def weights_of(decision, unit):

@@ -5,16 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_videos import plain_fastvid
-from video_decisions import compare, moving
+from video_decisions import compare, moving, reduced
 
 import seeless as sl
-from fake_context import fake_context
-
-
-def reduced(strategy, x, grid, attention, **more):
-    units, visual = x.shape[:2]
-    seen = {"vision_attention": attention, **more}
-    return strategy.reduce(fake_context(1, units, visual, grid=grid, layer=0, embeds=x, **seen))
 
 
 @settings(max_examples=40, deadline=None)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_videos import plain_diverse, plain_flashvid, whole
-from video_decisions import compare, moving
+from video_decisions import compare, moving, reduced
 
 import seeless as sl
 from fake_context import fake_context, kept, top
@@ -38,9 +38,7 @@ def test_what_stays_and_what_it_becomes(units, frames, height, width, seed, as_r
     )
     x = moving(units, grid, seed)
     attention = torch.rand(units, 2, frames * size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    decision = strategy.reduce(
-        fake_context(1, units, frames * size, grid=grid, layer=0, embeds=x, vision_attention=attention)
-    )
+    decision = reduced(strategy, x, grid, attention)
     for unit in range(units):
         importance = attention[unit].mean(0).view(frames, size).tolist()
         compare(decision, unit, plain_flashvid(strategy, x[unit].view(frames, size, -1).tolist(), importance))
@@ -66,7 +64,7 @@ def test_the_toy_frame():
     assert plain_diverse(TOY, IMPORTANCE, 4, None) == [0, 4, 7, 6]
     strategy = sl.FlashVID(keep=0.4, diverse=1.0, version="v1")
     x, attention = torch.tensor(TOY, dtype=torch.float32)[None], torch.tensor(IMPORTANCE)[None, None]
-    decision = strategy.reduce(fake_context(1, 1, 8, grid=(1, 2, 4), layer=0, embeds=x, vision_attention=attention))
+    decision = reduced(strategy, x, (1, 2, 4), attention)
     assert kept(decision) == [[0, 4, 6, 7]]
 
 
@@ -85,7 +83,7 @@ def test_budgets_are_rounded_up():
     """196 tokens at 10 %: 25 of a frame, 18 chosen and 7 trees."""
     strategy = sl.FlashVID(keep=0.1)
     x, attention = torch.randn(1, 196, 8), torch.rand(1, 1, 196)
-    decision = strategy.reduce(fake_context(1, 1, 196, grid=(1, 14, 14), layer=0, embeds=x, vision_attention=attention))
+    decision = reduced(strategy, x, (1, 14, 14), attention)
     assert int(decision.mask.sum()) == 25
     assert plain_flashvid(sl.FlashVID(keep=0.9), [[[1.0]] * 4], [[1.0] * 4]) == whole([[[1.0]] * 4])
 

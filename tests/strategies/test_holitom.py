@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_videos import plain_folding, plain_holitom, plain_static_windows
-from video_decisions import compare, moving
+from video_decisions import compare, moving, reduced
 
 import seeless as sl
 from fake_context import fake_context, top
@@ -56,9 +56,7 @@ def test_what_stays_and_what_it_becomes(units, frames, height, width, seed, data
     strategy = sl.HoliTom(keep=keep, beta=beta, similarity=data.draw(st.sampled_from([0.5, 0.8, 0.95])))
     x = moving(units, grid, seed)
     attention = torch.rand(units, 2, frames * size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    decision = strategy.reduce(
-        fake_context(1, units, frames * size, grid=grid, layer=0, embeds=x, vision_attention=attention)
-    )
+    decision = reduced(strategy, x, grid, attention)
     for unit in range(units):
         importance = attention[unit].mean(0).view(frames, size).tolist()
         wanted = plain_holitom(strategy, x[unit].view(frames, size, -1).tolist(), importance)
