@@ -216,10 +216,8 @@ def _without_values(layer: nn.Module, check: bool, hooks: HookSet) -> None:
     Projections that anybody has wrapped, hooked or moved make theirs, and attention that is to be checked needs them.
     """
     for part in layer.modules():
-        values, kernel = (
-            getattr(part, VALUES, None),
-            getattr(getattr(part, "config", None), "_attn_implementation", None),
-        )
+        values = getattr(part, VALUES, None)
+        kernel = getattr(getattr(part, "config", None), "_attn_implementation", None)
         if type(values) is not nn.Linear or (check and (type(part), kernel) not in _checked):
             continue
         if is_bare(values, "forward") and not (values._forward_pre_hooks or values._forward_hooks):
