@@ -1,4 +1,4 @@
-"""Write the generated parts of README.md and docs/: the tables, and the picture.
+"""Write the generated parts of README.md and docs/: the tables, and the pictures.
 
 python docs/make_tables.py           # rewrite
 python docs/make_tables.py --check   # exit 1 if a page is stale
@@ -12,13 +12,12 @@ from statistics import fmean
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "contracts"))
 
-import torch
-from matrix import CASES, STRATEGIES, gap, rows_of
 from method_facts import methods_list
 from model_types import model_types_summary, model_types_table, newest
 from PIL import Image, ImageDraw
 from published_tables import published_table
 from speed_tables import PICTURES, before_table, efficiency_tables, long_table, memory_table, overhead_table
+from support_tables import support_summary, support_table
 
 import seeless as sl
 import seeless.tiny
@@ -27,13 +26,11 @@ from seeless.eval.plot import fingerprint, plot
 from seeless.eval.points import NONE, Point, points
 from seeless.eval.rows import read_rows
 from seeless.jsonl import read_lines
-from seeless.models import supported_models
 from seeless.vtr.backbones import BACKBONES, OTHER, Backbone
-from tinies import TINIES, make_inputs
-from tiny_models import BACKENDS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+SUPPORT = ROOT / "docs" / "support.md"
 MODELS = ROOT / "docs" / "models.md"
 METHODS = ROOT / "docs" / "methods.md"
 GUESTS = ROOT / "docs" / "add-a-method.md"
@@ -47,69 +44,6 @@ SPEED_PAGE = ROOT / "docs" / "speed.md"
 TRAINING = ROOT / "docs" / "train.md"
 TRAIN_STEP = ROOT / "results" / "train_step.json"
 FINETUNE = ROOT / "results" / "finetune.jsonl"
-FLASH = BACKENDS[-1]  # the tests' stand-in for flash attention: the same masks, computed on any machine
-
-
-def refusal(tiny, name: str, backend: str) -> str:
-    """The sentence with which a pair that cannot work is refused."""
-    model = tiny.build(backend)
-    inputs = make_inputs(model, tiny, rows_of("image"))
-    try:
-        with sl.apply(model, STRATEGIES[name]), torch.no_grad():
-            model(**inputs)
-    except sl.UnsupportedModel as error:
-        return str(error).replace(f"{FLASH!r}", "'flash_attention_2'")
-    raise AssertionError(f"{name} on {tiny} is named as a gap, but works")
-
-
-def support_table() -> str:
-    """What the contract tests run: every family with every method, on images and videos; a gap says why."""
-    names, reasons = sorted(STRATEGIES), []
-    titles = {kind: model.title for model in supported_models() for kind in model.model_types}
-    tinies: dict[str, list] = {}
-    for tiny in TINIES:
-        tinies.setdefault(tiny.config().model_type, []).append(tiny)
-    assert set(tinies) == set(titles), "a supported model is not under contract"
-
-    def cell(members: list, name: str, backend: str) -> str:
-        numbers = set()
-        for tiny in members:
-            if gap(tiny, name, backend) is not None:
-                reason = refusal(tiny, name, backend)
-                if reason not in reasons:
-                    reasons.append(reason)
-                numbers.add(reasons.index(reason) + 1)
-        return " ".join(f"[{number}]" for number in sorted(numbers)) or "✓"
-
-    read = [tiny for own in tinies.values() for tiny in own if not tiny.unread]
-    everywhere = [name for name in names if all(gap(tiny, name, "sdpa") is None for tiny in read)]
-    others = [name for name in names if name not in everywhere]
-
-    def all_but(members: list) -> str:
-        """A tick, with a note where methods are missing that run on all models whose tower is read."""
-        missing = [name for name in everywhere if gap(members[0], name, "sdpa") is not None]
-        if not missing:
-            return "✓"
-        reason = f"without {', '.join(f'`{name}`' for name in missing)}: {refusal(members[0], missing[0], 'sdpa')}"
-        if reason not in reasons:
-            reasons.append(reason)
-        return f"✓ [{reasons.index(reason) + 1}]"
-
-    heads = ["model", "`model_type`", f"{len(everywhere)} methods", *(f"`{n}`" for n in others), "video", "flash"]
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    for kind, members in tinies.items():
-        video = "✓" if any((tiny, "video") in CASES for tiny in members) else "–"
-        cells = [
-            all_but(members),
-            *(cell(members, name, "sdpa") for name in others),
-            video,
-            cell(members, "uniform", FLASH),
-        ]
-        lines.append(f"| {titles[kind]} | `{kind}` | " + " | ".join(cells) + " |")
-    listed = ", ".join(f"`{name}`" for name in everywhere)
-    lines = [f"The {len(everywhere)} methods that run on every model whose tower is read: {listed}.", "", *lines]
-    notes = [f"[{number}] {reason}  " for number, reason in enumerate(reasons, 1)]
-    return "\n".join([*lines, "", *notes]).rstrip()
 
 
 def sweep_rows() -> list[dict]:
@@ -158,7 +92,7 @@ def accuracy_table() -> str:
         f"{row['versions']['transformers']}, lmms-eval {row['versions']['lmms_eval']}; every run, with its "
         "interval, is a line of results/sweep.jsonl. Methods that draw: means over their seeds."
     )
-    picture = f"![Accuracy against visual tokens per layer and against FLOPs]({SWEEP_PICTURE.relative_to(ROOT)})"
+    picture = f"![Accuracy against visual tokens per layer and against FLOPs]({SWEEP_PICTURE.name})"
     return "\n".join([head, "", picture, "", *sweep_table(cell), "", made])
 
 
@@ -325,8 +259,9 @@ def fill(text: str, name: str, table: str) -> str:
 
 
 PAGES: dict[Path, dict[str, Callable[[], str]]] = {
-    README: {"support": support_table, "accuracy": accuracy_table, "selectors": selectors_table},
-    SWEPT: {"kinds": kinds_table},
+    README: {"support": support_summary},
+    SUPPORT: {"support": support_table},
+    SWEPT: {"accuracy": accuracy_table, "kinds": kinds_table},
     GUESTS: {"backbones": backbones_table},
     MODELS: {},
     METHODS: {"methods": methods_list},
@@ -334,6 +269,7 @@ PAGES: dict[Path, dict[str, Callable[[], str]]] = {
         "efficiency": efficiency_tables,
         "overhead": overhead_table,
         "memory": memory_table,
+        "selectors": selectors_table,
         "before": before_table,
         "long": long_table,
     },

@@ -54,7 +54,7 @@ def test_without_a_repository_no_link_leads_to_a_file(tmp_path):
     found = metadata(tmp_path, "")
     assert not found.get("urls") and "](docs/" not in found["readme"]["text"]
     assert all(target.startswith("https:") for target in targets(found["readme"]["text"]))
-    assert "docs/evaluate.md" in found["readme"]["text"]  # as text
+    assert "docs/support.md" in found["readme"]["text"]  # as text
 
 
 def test_code_is_left_alone(monkeypatch):
