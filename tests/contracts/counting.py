@@ -2,6 +2,7 @@
 
 import sys
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -9,7 +10,6 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 import seeless as sl
 
@@ -36,18 +36,31 @@ INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}
 FETCHES = {"cpu", "tolist", "numpy", "__array__"}  # do nothing, or only read, on a CPU: no operation shows them
 
 
+@cache
+def file_of_ours(name: str) -> str | None:
+    """`core/units.py`, of a file of seeless."""
+    return name[len(PACKAGE) :] if name.startswith(PACKAGE) else None
+
+
 def line_of_ours() -> str | None:
     """`core/units.py:12`: the innermost line of seeless on the stack."""
     frame = sys._getframe(1)
     while frame is not None:
-        if frame.f_code.co_filename.startswith(PACKAGE):
-            return f"{frame.f_code.co_filename[len(PACKAGE) :]}:{frame.f_lineno}"
+        if (file := file_of_ours(frame.f_code.co_filename)) is not None:
+            return f"{file}:{frame.f_lineno}"
         frame = frame.f_back
     return None
 
 
-def tensors(values) -> list[torch.Tensor]:
-    return [value for value in tree_leaves(values) if isinstance(value, torch.Tensor)]
+def tensors(*values) -> list[torch.Tensor]:
+    """Those among what an operation takes or gives, which is nested in nothing but lists and tuples."""
+    found = []
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found += tensors(*value)
+    return found
 
 
 class Counting:
@@ -150,9 +163,13 @@ class _Dispatch(TorchDispatchMode):
         super().__init__()
         self.counting = counting
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and shutting the compiler out at every operation takes long
+
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs, counting = kwargs or {}, self.counting
-        packet, given = func.overloadpacket, tensors((args, kwargs))
+        packet, given = func.overloadpacket, tensors(*args, *kwargs.values())
         if packet is aten.lift_fresh:  # how data of Python and NumPy become a tensor
             if not counting.plain_value:
                 counting.upload()
@@ -206,6 +223,6 @@ class Calls:
 
     def _event(self, frame, event, argument) -> None:
         code = frame.f_code
-        if event == "call" and code.co_filename.startswith(PACKAGE):
+        if event == "call" and (file := file_of_ours(code.co_filename)) is not None:
             self.calls += 1
-            self.which[f"{code.co_filename[len(PACKAGE) :]}:{code.co_name}"] += 1
+            self.which[f"{file}:{code.co_name}"] += 1
