@@ -79,5 +79,6 @@ def test_an_impossible_budget_ends_alike(seeless, verb):
 def test_a_missing_model_ends_alike(seeless, verb, tmp_path):
     (tmp_path / "data.json").write_text("[]")
     more = {"train": ["--data", "data.json"], "eval": ["--tasks", "scenes"]}.get(verb, [])
-    outcome = seeless(verb, "--model", "no/such-model", *more)
-    assert outcome.code == 6 and "no/such-model" in outcome.err
+    for model in ("no/such-model", "./missing"):
+        outcome = seeless(verb, "--model", model, *more)
+        assert outcome.code == 6 and model in outcome.err

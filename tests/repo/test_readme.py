@@ -9,7 +9,7 @@ from source import ROOT
 from torch.overrides import TorchFunctionMode
 from torch.utils._device import _device_constructors
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=indent)``` *$", re.MULTILINE | re.DOTALL)
 
 
@@ -36,7 +36,7 @@ def test_the_reader_finds_blocks():
     assert python_blocks("") == python_blocks("no code") == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_block_parses(page):
     for line, _, code in python_blocks(page.read_text()):
         compile("\n" * (line - 1) + code, str(page), "exec")
@@ -69,7 +69,7 @@ def test_tensors_without_a_device_are_noted(tmp_path):
     assert devices.found == ["line 5: torch.arange"]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_blocks_run(page, tmp_path, monkeypatch):
     """As they stand; methods make their tensors beside those they have been given."""
     from seeless import registry

@@ -8,6 +8,7 @@ from pathlib import Path
 from seeless import models
 from seeless.errors import brief
 from seeless.eval.errors import InvalidRequest
+from seeless.named.errors import UnloadableModel
 
 PLUGIN = "seeless"
 TINY = "tiny"
@@ -109,5 +110,5 @@ def _checkpoint(name: str) -> str:
     if os.path.exists(path):
         return str(path.resolve())
     if name.startswith((".", "/", "~")):
-        raise InvalidRequest(f"cannot load {brief(name)}: no such folder")
+        raise UnloadableModel(f"cannot load {brief(name)}: no such folder")
     return models.converted_name(name)
