@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet
 PYTHONS ?= 3.10 3.11 3.12 3.13
 unexport PIP_CONSTRAINT PIP_BUILD_CONSTRAINT
 
-.PHONY: demo test test-all test-newest test-wheel test-vllm check style dist lock tables bench bench-smoke finetune sweep tiny clean
+.PHONY: demo test test-all test-newest test-wheel test-vllm check site style dist lock tables bench bench-smoke finetune sweep tiny clean
 
 # pip in .venv takes the exact versions of locks/, and nothing else, whatever is installed there later.
 .venv/demo: pyproject.toml $(wildcard locks/python*.txt)
@@ -77,6 +77,10 @@ check: .venv/dev
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/repo
 
+# The site, in build/site, for any server (`.venv/bin/mkdocs serve` is one). A warning is an error.
+site: .venv/dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 style: .venv/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -88,7 +92,7 @@ dist: .venv/dev
 	$(BIN)/twine check --strict dist/*
 
 # All extras but vllm, whose torch and transformers are its own.
-EXTRAS := cli train eval plot published video heif dev
+EXTRAS := cli train eval plot published video heif docs dev
 # The newest versions of everything that is installed here, for every Python; the packages of CUDA come as torch wants them.
 lock: build/uv
 	for version in $(PYTHONS); do \

@@ -51,7 +51,7 @@ def entry(card: Card) -> list[str]:
         title = TITLES.get(name, name)
         listing = text.startswith("- ")
         lines.append(f"- **{title}.** " + ("" if listing else text))
-        lines += ["  " + line for line in re.split("\n", text)] if listing else []
+        lines += ["    " + line for line in re.split("\n", text)] if listing else []
     for remark in remarks_of(card.doc):
         lines += ["", remark]
     return [line.rstrip() for line in [*lines, ""]]

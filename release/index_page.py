@@ -6,28 +6,45 @@ of the release. Without an address of the repository, pictures are left out and 
 
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
-CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"^```.*?^```|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?P<picture>!?)\[(?P<text>[^\]]*)\]\((?P<target>(?!https?:|mailto:|#)[^)\s]+)\)")
+
+
+def moved(text: str, target: Callable[[str, bool], str | None]) -> str:
+    """`text` with every link to a file, outside of code, leading where `target` says.
+
+    Args:
+        text: of a page, in Markdown.
+        target: of what a link has now and whether it is a picture makes what it shall have, or None: then a picture is
+            left out, and a link becomes its text.
+    """
+
+    def replaced(link: re.Match) -> str:
+        new = target(link["target"], bool(link["picture"]))
+        if new is None:
+            return "" if link["picture"] else link["text"]
+        return f"{link['picture']}[{link['text']}]({new})"
+
+    done, parts = 0, []
+    for code in CODE.finditer(text):
+        parts += [LINK.sub(replaced, text[done : code.start()]), code[0]]
+        done = code.end()
+    return "".join([*parts, LINK.sub(replaced, text[done:])])
+
+
+def in_repository(path: str, picture: bool, repository: str, version: str) -> str | None:
+    """The address of a file at the tag of a release; None where there is no repository."""
+    return f"{repository}/{'raw' if picture else 'blob'}/v{version}/{path}" if repository else None
 
 
 def page(readme: str, repository: str, version: str) -> str:
     """`readme` for an index."""
-
-    def elsewhere(link: re.Match) -> str:
-        if not repository:
-            return "" if link["picture"] else link["text"]
-        kind = "raw" if link["picture"] else "blob"
-        return f"{link['picture']}[{link['text']}]({repository}/{kind}/v{version}/{link['target']})"
-
-    done, parts = 0, []
-    for code in CODE.finditer(readme):
-        parts += [LINK.sub(elsewhere, readme[done : code.start()]), code[0]]
-        done = code.end()
-    return "".join([*parts, LINK.sub(elsewhere, readme[done:])])
+    return moved(readme, lambda target, picture: in_repository(target, picture, repository, version))
 
 
 def addresses(repository: str, version: str) -> dict[str, str]:

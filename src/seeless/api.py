@@ -34,7 +34,10 @@ class Handle:
     Args:
         model: as it was given to `apply`.
         strategies: in the order given.
-        reports: of the latest prefills, the oldest first, at most 256.
+        self_check: as in `apply`.
+        prompt_length: as in `apply`.
+
+    `reports` has those of the latest prefills, the oldest first, at most 256.
     """
 
     def __init__(

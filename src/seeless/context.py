@@ -187,7 +187,9 @@ class Context(TowerContext, TextContext):
         count every tile as an image.
 
         Args:
-            before, between, after: token ids before the first image, between two images, and after the last one.
+            before: token ids before the first image.
+            between: token ids between two images.
+            after: token ids after the last image.
             layers: whose attention.
 
         Raises:

@@ -20,7 +20,8 @@ class StageReport:
     Args:
         layer: before which the tokens left; 0 is the entry.
         strategy: its name.
-        n_before, n_after: visual tokens per row.
+        n_before: visual tokens per row, before the stage.
+        n_after: the same after it.
         signal: which attention of the vision tower ranked the tokens; None if none did.
         attention: decoder layers whose attention or keys were asked for, and the layer that each was read in: the
             nearest one before where the layer itself has no attention.
@@ -206,8 +207,9 @@ class Report:
 
         Args:
             image: the picture that was shown, a PIL image.
-            row, picture: which row of the batch, and which of the row's pictures, it was; the crops that a processor
-                cut it into are no pictures of their own. Of a video all frames are drawn on one.
+            row: which row of the batch it was in.
+            picture: which of the row's pictures it was; the crops that a processor cut it into are no pictures of their
+                own. Of a video all frames are drawn on one.
             stage: after which stage, the last unless told.
             centre_crop: whether the processor cut out the centre square; by default what the model's kind suggests.
 

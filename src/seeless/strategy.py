@@ -80,11 +80,10 @@ class Strategy(ABC):
     single unit; `adaptive` allows `select` to keep another number of tokens than the budget says, and `may_drop_all`
     none at all; `own_count` lets `keep` be None: how many tokens stay is the method's own affair; `no_training` is the
     reason why a model cannot be trained under it, if it cannot. `patches_only` ranks only tokens that show patches.
-    `tower` names what it reads of the vision tower, so that nothing else of it is kept:
-    "attention" (`vision_attention`, `crop_attention`), "keys" (`vision_keys`), "features" (`vision_features`,
-    `text_similarity`, and what a `Merge` of features "vision" takes), "class_token", "reader_attention", "reader_keys",
-    "layers" (what `looks_into` names), "pooling" (`pooling_attention`, `pooled`); None keeps everything. Where it names
-    any, only tokens that show patches are ranked, too.
+    `tower` names what it reads of the vision tower, so that nothing else of it is kept: "attention"
+    (`vision_attention`, `crop_attention`), "keys" (`vision_keys`), "features" (`vision_features`, `text_similarity`,
+    and what a `Merge` of features "vision" takes), "class_token", "reader_attention", "reader_keys", "layers" (what
+    `looks_into` names), "pooling" (`pooling_attention`, `pooled`); None: all. Where it names any, only patches rank.
     """
 
     keep: Budget | list[Budget]
@@ -193,7 +192,8 @@ class Strategy(ABC):
 
         Args:
             count: what the budget leaves of the unit.
-            frame, patch: of its tokens, as in `Context`.
+            frame: of its tokens, as in `Context`.
+            patch: of its tokens, as in `Context`.
         """
         return None if self.adaptive or self.by_threshold(0) or self.keep is None else count
 

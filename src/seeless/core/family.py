@@ -27,9 +27,13 @@ class Family:
         title: what people call these models.
         model_types: `config.model_type` of the models.
         base: attribute of the model that receives `input_ids` and `pixel_values`.
-        language_model, tower, projector: attributes of the base.
+        language_model: attribute of the base.
+        tower: attribute of the base.
+        projector: attribute of the base.
         video_tower: the tower of videos, if it is another one.
-        layers, rotary, final_norm: attributes of the language model.
+        layers: attribute of the language model.
+        rotary: attribute of the language model.
+        final_norm: attribute of the language model.
         rotary_layers: attribute of its config with the layers that turn queries and keys by `rotary`; None: all.
         feed_forward: attribute of a decoder layer.
         tower_layers: path from the tower to its layers; the first that exists. Empty: the tower is not read, as if it
@@ -67,8 +71,8 @@ class Family:
             one that shows the whole is "marked" by the token before it, or the first one "opened" by it, or crops are
             "told" of by the text before them.
         crops_told: what that text says before the first crop.
-        image_token, video_token: attributes of the config with the placeholders' ids; `video_token` is None if the
-            model takes no videos of their own.
+        image_token: attribute of the config with the id of an image's placeholders.
+        video_token: attribute of the config with the id of a video's, None if the model takes no videos of their own.
         mrope: whether positions have three axes (time, height, width).
         canvas: whether tokens of text around and inside a picture have positions that depend on it, so that it cannot
             be put into another prompt.

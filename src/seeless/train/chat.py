@@ -114,7 +114,8 @@ class ChatFormat:
         """The labels of a row: its ids on the answers, -100 elsewhere.
 
         Args:
-            text, spans: from `render`.
+            text: from `render`.
+            spans: from `render`, beside it.
             ids: what the processor made of the text: every picture's placeholder as often as it has visual tokens.
             pictures: how many there are.
 

@@ -89,7 +89,8 @@ def finetune(
     Args:
         model: as `sl.apply` takes it, not yet wrapped.
         strategy: what reduces, as `sl.apply` takes it, one of `seeless.vtr` included; None for no reduction.
-        records, eval_records: from `read_records`; evaluation comes with every checkpoint and at the end.
+        records: from `read_records`, to train on.
+        eval_records: from `read_records`, for an evaluation with every checkpoint and at the end.
         about: anything else for `run.json`.
 
     Raises:

@@ -21,7 +21,8 @@ class Record:
     """One conversation.
 
     Args:
-        file, where: the file, and the "line 7" (JSONL) or "record 7" (JSON) of it, counted from one.
+        file: where it was read.
+        where: "line 7" (JSONL) or "record 7" (JSON) of the file, counted from one.
         name: its `id`, None without one.
         images: files of its pictures, or pictures as text (data: URIs, base64), in the order of the `<image>` marks in
             its turns.

@@ -32,7 +32,8 @@ class Settings:
         resume: go on from the latest checkpoint in `output`.
         skip_bad_records: go on without records that cannot be trained on; they are listed all the same.
         workers: processes that load pictures beside this one.
-        deepspeed, fsdp: files with a DeepSpeed or FSDP config, passed on to the Trainer.
+        deepspeed: a file with a DeepSpeed config, passed on to the Trainer.
+        fsdp: a file with an FSDP config, passed on to the Trainer.
 
     Raises:
         BudgetError: a learning rate, warm-up or number of epochs that is negative or no number, or a seed too large.

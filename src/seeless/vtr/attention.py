@@ -27,8 +27,10 @@ class LazyAttention(Deferred):
 
     Args:
         read: attention of some rows, `[rows]` (in 0 ... `rows` - 1) -> `[heads, rows, rows]`.
-        heads, rows: how many.
-        dtype, device: of the result.
+        heads: how many.
+        rows: how many.
+        dtype: of the result.
+        device: of the result.
         maps: asked before all rows come into being.
     """
 

@@ -42,13 +42,19 @@ class VTRConfig(Recipe):
         head_aggregation: "mean" or "max".
         ref_layers: whose incoming visual states are handed over as `z_ref`, the last one's.
         retain_ratio: CLSE's budget, of 576 tokens on LLaVA, of the original tokens elsewhere.
-        clse_cutoff_ratio, clse_temp, clse_grid_t, clse_grid_h, clse_grid_w: of CLSE's spectral term.
+        clse_cutoff_ratio: of CLSE's spectral term.
+        clse_temp: of CLSE's spectral term.
+        clse_grid_t: frames of CLSE's grid.
+        clse_grid_h: rows of CLSE's grid.
+        clse_grid_w: columns of CLSE's grid.
         clse_fft_3d: refused; no copy uses it.
         token_merge: whether SparseVLM merges the best of what it drops.
         merge_clusters: checked; SparseVLM works out the number by itself.
         important_ratio: VisPruner's, in (0, 1].
         prior_mode: of PriorTR-2F; "template" needs the native strategy.
-        prior_prompt, adaptive_layer, candidate_layers: only as the defaults; the copy's code for them does not work.
+        prior_prompt: only as the default; the copy's code for it does not work.
+        adaptive_layer: likewise.
+        candidate_layers: likewise.
         video_pruning_mode: "none" leaves prompts with a video alone.
         debug: log every cut, logger "seeless.vtr".
         as_released: on Qwen, let score rows see later tokens, as the released code does when it runs with sdpa.

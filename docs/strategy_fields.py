@@ -1,0 +1,25 @@
+"""An extension of griffe: subclasses of `Strategy` are dataclasses, which no decorator says."""
+
+from griffe import Class, Extension, Module
+
+BASE = "seeless.strategy.Strategy"
+
+
+def classes(parent: Module | Class) -> list[Class]:
+    """All classes of a package."""
+    found = []
+    for member in parent.members.values():
+        if not member.is_alias and (member.is_class or member.is_module):
+            found += [*([member] if member.is_class else []), *classes(member)]
+    return found
+
+
+class StrategyFields(Extension):
+    """Runs before griffe's own extension for dataclasses, which makes signatures."""
+
+    def on_package(self, *, pkg, **kwargs):
+        """Give the subclasses the decorator of their base class."""
+        (base,) = (each for each in classes(pkg) if each.path == BASE)
+        for each in classes(pkg):
+            if base in each.mro():
+                each.decorators = [*each.decorators, *base.decorators]
