@@ -1,7 +1,7 @@
 """A hook of mkdocs: what the site shows of files outside docs/, and where links between files lead there.
 
-The README is the home page; CONTRIBUTING.md, CHANGELOG.md and data/README.md are pages, too. Links to other files lead into
-the repository that pyproject.toml names; without one they are text.
+The README is the home page; CONTRIBUTING.md, CHANGELOG.md and data/README.md are pages, too. Links to other files lead
+into the repository that pyproject.toml names; without one they are text.
 """
 
 import posixpath
