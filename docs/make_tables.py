@@ -12,6 +12,7 @@ from statistics import fmean
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "contracts"))
 
+from advice_tables import uses_table
 from method_facts import methods_list
 from model_types import model_types_summary, model_types_table, newest
 from PIL import Image, ImageDraw
@@ -274,6 +275,7 @@ PAGES: dict[Path, dict[str, Callable[[], str]]] = {
         "long": long_table,
     },
     CHOOSING: {
+        "uses": uses_table,
         "many": lambda: published_table("eadp-1"),
         "visual": lambda: published_table("vispruner-page"),
         "more": lambda: published_table("clse-1"),

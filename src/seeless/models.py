@@ -1,7 +1,7 @@
 """What seeless knows about models: which are supported, what they look like, and which strategies work on them."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -258,8 +258,11 @@ def reads_tower(model: nn.Module) -> bool:
     return bool(_view(model).family.tower_layers)
 
 
-def describe(model: nn.Module) -> ModelDescription:
+def describe(model: nn.Module, strategies: Sequence[str] | None = None) -> ModelDescription:
     """What a model looks like and which strategies work on it.
+
+    Args:
+        strategies: those to try; all there are unless told.
 
     Raises:
         UnsupportedModel: nothing works on it.
@@ -289,7 +292,7 @@ def describe(model: nn.Module) -> ModelDescription:
         vision_signal=_signal(view),
         anchor=view.family.anchor,
         note=view.family.note,
-        strategies={name: _reason_against(model, name) for name in available()},
+        strategies={name: _reason_against(model, name) for name in (available() if strategies is None else strategies)},
     )
 
 

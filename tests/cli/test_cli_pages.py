@@ -25,6 +25,7 @@ HUB = re.compile(r"(llava-hf|Qwen|nobody|llava)/|^(llava|qwen3vl|video-llava)$|^
 MISSING = UnloadableModel.exit_code
 BRIEF = {"run": ["--repeats", "0"], "eval": ["--dry-run"], "serve": ["--dry-run"]}
 LONG = {
+    "advise": "seeless.advice.measuring.timed",
     "analyze": "seeless.cli.analyze._gather",
     "bench": "seeless.bench.measure.measure",
     "train": "seeless.train.finetune",

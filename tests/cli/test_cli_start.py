@@ -14,7 +14,7 @@ from seeless.cli.cards import cards
 from seeless.cli.errors import EXIT_CODES
 
 HEAVY = ("torch", "transformers", "matplotlib", "pandas", "PIL", "lmms_eval")
-VERBS = ("list", "info", "run", "train", "eval", "sweep", "analyze", "plot", "check-family", "tasks-path")
+VERBS = ("list", "info", "run", "train", "eval", "sweep", "advise", "analyze", "plot", "check-family", "tasks-path")
 SHOWN = [
     [],
     ["-h"],

@@ -100,10 +100,10 @@ def bench(
         torch.set_num_threads(threads)
     if cache not in CACHES:
         raise typer.BadParameter(f"--cache {shortened(cache)} is none of {', '.join(CACHES)}")
-    loaded = load(model, arch, _scale(scale), layers, device, dtype, attention)
+    loaded = load(model, arch, read_scale(scale), layers, device, dtype, attention)
     if processor_time and loaded.model.device.type != "cpu":
         raise InvalidRequest(f"--processor-time is for --device cpu; the model computes on {loaded.model.device}")
-    sizes = [loaded.picture] if image_size is None else [_size(text) for text in items(image_size)]
+    sizes = [loaded.picture] if image_size is None else [read_size(text) for text in items(image_size)]
     workloads = [
         Workload(requests, size, images, shown, text, tokens)
         for requests in map(_number, items(batch))
@@ -144,7 +144,7 @@ def bench(
     if as_json:
         print_json(rows)
         return
-    _print(rows, workloads)
+    print_rows(rows, workloads)
     if output is not None:
         say(f"\n{len(rows)} rows in {output}; a picture: seeless plot {output}")
 
@@ -188,7 +188,8 @@ def _about(workload: "Workload") -> str:
     return f"{about}, {workload.answer} of answer"
 
 
-def _print(rows: list[dict[str, Any]], workloads: "list[Workload]") -> None:
+def print_rows(rows: list[dict[str, Any]], workloads: "list[Workload]") -> None:
+    """A table per workload, and why runs are missing."""
     from dataclasses import asdict
 
     heads = ["strategy", "keep", "tokens", "first token", "tower", "select", "decoder", "per token", "requests/s"]
@@ -232,7 +233,8 @@ def _line(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def _scale(text: str) -> Fraction:
+def read_scale(text: str) -> Fraction:
+    """What `--scale` says."""
     try:
         share = Fraction(text)
     except (ValueError, ZeroDivisionError):
@@ -242,7 +244,8 @@ def _scale(text: str) -> Fraction:
     return share
 
 
-def _size(text: str) -> tuple[int, int]:
+def read_size(text: str) -> tuple[int, int]:
+    """Height and width, of one item of `--image-size`."""
     found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text)
     size = (0, 0) if found is None else (int(found[1]), int(found[2] or found[1]))
     if not (0 < size[0] <= LARGEST and 0 < size[1] <= LARGEST):

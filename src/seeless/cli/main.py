@@ -19,6 +19,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(sl.MissingExtra.exit_code)
     import typer
 
+    from seeless.cli.advise import advise
     from seeless.cli.analyze import analyze
     from seeless.cli.bench import bench
     from seeless.cli.check_family import check_family
@@ -66,6 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
     app.command("sweep", context_settings=FIELDS_ARE_FLAGS)(sweep)
     app.command("bench", context_settings=FIELDS_ARE_FLAGS)(bench)
     app.command("serve", context_settings=FIELDS_ARE_FLAGS)(serve)
+    app.command("advise")(advise)
     app.command("analyze")(analyze)
     app.command("plot")(plot)
     app.command("published")(published)

@@ -1,0 +1,1 @@
+"""Which method and budget for what: rules, published figures and times measured here, each with its source."""
