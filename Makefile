@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet
 PYTHONS ?= 3.10 3.11 3.12 3.13
 unexport PIP_CONSTRAINT PIP_BUILD_CONSTRAINT
 
-.PHONY: demo test test-all test-newest test-wheel test-vllm check site style dist lock tables bench bench-smoke finetune sweep tiny clean
+.PHONY: demo test test-all test-newest test-wheel test-vllm check site examples style dist lock tables bench bench-smoke finetune sweep tiny clean
 
 # pip in .venv takes the exact versions of locks/, and nothing else, whatever is installed there later.
 .venv/demo: pyproject.toml $(wildcard locks/python*.txt)
@@ -80,6 +80,10 @@ check: .venv/dev
 # The site, in build/site, for any server (`.venv/bin/mkdocs serve` is one). A warning is an error.
 site: .venv/dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# Run the notebooks again and keep what they print and show.
+examples: .venv/dev
+	$(BIN)/python examples/execute.py
 
 style: .venv/dev
 	$(BIN)/ruff check --fix .

@@ -1,7 +1,7 @@
 """A hook of mkdocs: what the site shows of files outside docs/, and where links between files lead there.
 
-The README is the home page; CONTRIBUTING.md, CHANGELOG.md and data/README.md are pages, too. Links to other files lead
-into the repository that pyproject.toml names; without one they are text.
+The README is the home page; CONTRIBUTING.md, CHANGELOG.md, data/README.md and examples/*.ipynb are pages, too.
+Links to other files lead into the repository that pyproject.toml names; without one they are text.
 """
 
 import posixpath
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hatchling.metadata.core import load_toml
 from mkdocs.structure.files import File
+from nbconvert import MarkdownExporter
 
 import seeless as sl
 
@@ -25,6 +26,7 @@ PAGES = {
     "CHANGELOG.md": "changelog.md",
     "data/README.md": "published.md",
 }
+PAGES |= {f"examples/{file.name}": f"examples/{file.stem}.md" for file in sorted((ROOT / "examples").glob("*.ipynb"))}
 
 
 def repository():
@@ -34,9 +36,16 @@ def repository():
 
 
 def on_files(files, config):
-    """Add the pages made of files outside docs/."""
+    """Add the pages made of files outside docs/, and the pictures in notebooks."""
     for source, name in PAGES.items():
-        files.append(File.generated(config, name, abs_src_path=str(ROOT / source)))
+        file = ROOT / source
+        if file.suffix == ".ipynb":
+            text, others = MarkdownExporter().from_filename(str(file), {"unique_key": file.stem})
+            files.append(File.generated(config, name, content=text))
+            for picture, content in others["outputs"].items():
+                files.append(File.generated(config, posixpath.join(posixpath.dirname(name), picture), content=content))
+        else:
+            files.append(File.generated(config, name, abs_src_path=str(file)))
     return files
 
 

@@ -1,6 +1,8 @@
 """The site: built without a warning, with what the files say, nothing left out, and nothing fetched from elsewhere."""
 
+import html
 import importlib
+import json
 import os
 import re
 import subprocess
@@ -58,8 +60,19 @@ def test_a_page_is_what_other_readers_of_markdown_make_of_its_file(site, source)
     text = re.sub(r"<!--.*?-->", "", (ROOT / source).read_text(), flags=re.DOTALL)
     expected = MarkdownIt("commonmark").enable("table").render(text)
     shown = re.search(r"<article.*?</article>", (site / f"{PAGES[source]}.html").read_text(), re.DOTALL)[0]
-    counts = [Counter(tag for tag in re.findall(r"<(\w+)", html) if tag in TAGS) for html in (expected, shown)]
+    counts = [Counter(tag for tag in re.findall(r"<(\w+)", page) if tag in TAGS) for page in (expected, shown)]
     assert counts[0] == counts[1]
+
+
+def test_notebooks_are_pages_with_what_they_print_and_show(site):
+    for file in (ROOT / "examples").glob("*.ipynb"):
+        page = site / "examples" / f"{file.stem}.html"
+        text = html.unescape(re.sub("<.*?>", "", page.read_text()))
+        shown = re.findall(r'<img alt="png" src="([^"]*)"', page.read_text())
+        outputs = [each for cell in json.loads(file.read_text())["cells"] for each in cell.get("outputs", ())]
+        assert all(line.strip() in text for each in outputs for line in each.get("text", ()))
+        assert len(shown) == sum("data" in each for each in outputs)
+        assert all((page.parent / picture).read_bytes().startswith(b"\x89PNG") for picture in shown)
 
 
 def test_the_reference_has_all_that_is_public(site):
