@@ -87,7 +87,7 @@ class MaskOracle:
             if index in self.at_layers:
                 merge = self.at_layers[index](states)
                 states = merge(states)
-                self._merge_features(merge, states, index)
+                self._merge_features(merge, states, self.to_come(index))
             itself = torch.eye(self.length, dtype=torch.bool)
             mask = given.masked_fill(self.hidden[index][:, None], torch.finfo(given.dtype).min)
             mask = mask.masked_fill(itself, 0)  # padding sees itself, so that no row sees nothing
@@ -105,21 +105,30 @@ class MaskOracle:
         return hook
 
     def _embed(self, module, args, kwargs):
-        self.visual, self.features = kwargs.get("visual_pos_masks"), None
+        self.visual, self.features, self.to_come = kwargs.get("visual_pos_masks"), None, lambda index: ()
         changes = {}
         if kwargs.get("deepstack_visual_embeds") is not None:  # added to the states after the first layers
             self.features = changes["deepstack_visual_embeds"] = list(kwargs["deepstack_visual_embeds"])
+            self.to_come = lambda index: range(max(index, 0), len(self.features))
+        if kwargs.get("deepstack_features") is not None:  # added to the states before some layers
+            self.features = changes["deepstack_features"] = dict(kwargs["deepstack_features"])
+            self.to_come = lambda index: [layer for layer in self.features if layer > index]
+            self.visual = kwargs["vision_mask"][..., 0]
+            if self.merged is not None:  # what is found in embeddings is found in what stands for them, in their scale
+                embeds = kwargs["inputs_embeds"].clone()
+                embeds[self.visual] = self.features[0] / self.decoder.config.embedding_multiplier
+                self.merged(embeds)
         if self.merged is not None:
             changes["inputs_embeds"] = self.merged(kwargs["inputs_embeds"])
-            self._merge_features(self.merged, kwargs["inputs_embeds"])
+            self._merge_features(self.merged, kwargs["inputs_embeds"], self.to_come(-1))
         return args, {**kwargs, **changes}
 
-    def _merge_features(self, merge, states, first=0):
-        """Features that are added after layers from `first` on are merged like the tokens they belong to."""
-        for layer in range(first, len(self.features or [])):
+    def _merge_features(self, merge, states, places):
+        """Features that are added at these places later are merged like the tokens they belong to."""
+        for place in places:
             full = torch.zeros_like(states)
-            full[self.visual] = self.features[layer]
-            self.features[layer] = merge(full)[self.visual]
+            full[self.visual] = self.features[place]
+            self.features[place] = merge(full)[self.visual]
 
     def __enter__(self):
         self.stack = contextlib.ExitStack()
@@ -367,7 +376,7 @@ def summed(strategy, turn, model, untouched, inputs):
 # Projectors that take more than one vector per token.
 WHOLE = (
     *("mistral3", "gemma3", "llava_onevision", "deepseek_vl_hybrid", "aya_vision", "cohere2_vision"),
-    *("lfm2_vl", "lfm3_vl"),
+    *("lfm2_vl", "lfm3_vl", "granite4_vision"),
 )
 
 

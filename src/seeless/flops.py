@@ -19,6 +19,8 @@ class Dimensions:
         patch_inputs: numbers in one patch, 3 * patch_size**2.
         projector_weights: weights of the matrices between tower and decoder, those for features of earlier tower layers
             (DeepStack) included.
+        patch_weights: of others between them that every patch meets, and not every token: of keys and values of
+            projectors whose queries look at patches.
         windowed_layers, window: tower layers whose attention stays in square windows of so many patches a side; 0 = has
             none.
         unlike: `kv_heads` and `head_dim` of every decoder layer, where these differ; else empty.
@@ -38,6 +40,7 @@ class Dimensions:
     tower_weights: int
     patch_inputs: int
     projector_weights: int
+    patch_weights: int = 0
     windowed_layers: int = 0
     window: int = 0
     unlike: tuple[tuple[int, int], ...] = ()
@@ -84,7 +87,7 @@ class Cost:
     counted by their weights, and a recurrent layer has no map. Where a tower runs all pictures as one sequence with a
     mask between them (Pixtral), their attention is counted as computed, over all. Norms, activations, the recurrence of
     linear attention, what a tower has before and between its layers, pixels that only pad a picture to the size of
-    another, and the scoring itself are not counted.
+    another, attention inside a projector, and the scoring itself are not counted.
     """
 
     tower: int
@@ -141,10 +144,16 @@ def prefill_cost(
     )
     return Cost(
         tower=_tower_flops(size, pictures, class_token),
-        projector=2 * sum(picture.tokens for picture in pictures) * size.projector_weights,
+        projector=2 * sum(_projected(size, picture) for picture in pictures),
         decoder=decoder,
         lm_head=2 * len(tokens[0]) * size.hidden * size.vocabulary,
     )
+
+
+def _projected(size: Dimensions, picture: Picture) -> int:
+    """Multiplications between tower and decoder."""
+    height, width = picture.side
+    return picture.tokens * size.projector_weights + height * width * size.patch_weights
 
 
 def _tower_flops(size: Dimensions, pictures: list[Picture], class_token: bool) -> int:

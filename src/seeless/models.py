@@ -12,6 +12,7 @@ from torch import nn
 from seeless.api import apply, resolved
 from seeless.context import Context
 from seeless.core.family import Family, Kind, ModelView, unwrap
+from seeless.core.pictures import entering
 from seeless.core.sizes import dimensions
 from seeless.errors import BudgetError, InputError, MissingExtra, SeelessError, UnsupportedModel
 from seeless.families import families, family_of
@@ -159,7 +160,7 @@ def placeholder(model: nn.Module, kind: Kind = "image") -> int:
 
 
 def parts(model: nn.Module) -> dict[str, list[nn.Module]]:
-    """The modules that are the "tower" (two where videos have another), the "projector" and the "decoder".
+    """The modules that are the "tower" (two where videos have another), the "projector" (or several) and the "decoder".
 
     A projector may lie inside the tower (the Qwen models').
 
@@ -169,7 +170,7 @@ def parts(model: nn.Module) -> dict[str, list[nn.Module]]:
     """
     view = _view(model)
     towers = {id(tower): tower for tower in (view.tower("image"), view.tower("video"))}
-    return {"tower": list(towers.values()), "projector": [view.projector], "decoder": [view.language_model]}
+    return {"tower": list(towers.values()), "projector": view.projectors, "decoder": [view.language_model]}
 
 
 def text_flops(model: nn.Module, tokens: int) -> int:
@@ -188,7 +189,7 @@ def parameter_names(model: nn.Module) -> dict[str, list[str]]:
     {'tower': 87, 'projector': 4, 'decoder': 75}
     """
     view = _view(model)
-    projector = set(view.projector.parameters())
+    projector = {parameter for part in view.projectors for parameter in part.parameters()}
     tower = {*view.tower("image").parameters(), *view.tower("video").parameters()} - projector
     names: dict[str, list[str]] = {"tower": [], "projector": [], "decoder": []}
     for name, parameter in model.named_parameters():
@@ -346,3 +347,9 @@ def _reason_against(model: nn.Module, name: str) -> str | None:
     except SeelessError as error:
         return str(error)
     return None
+
+
+def visual_features(output: Any) -> Any:
+    """Of what a model's `get_image_features` or `get_video_features` gives, in any release, the features alone: one
+    tensor `[pictures, ..., dim]`, or one for each."""
+    return entering(output) if hasattr(output, "pooler_output") else output

@@ -161,6 +161,8 @@ def gap_inside(tiny, name):
     """As `gap`, for what acting inside the tower asks of it."""
     if tiny.unread:
         return "shows no attention that could be read"
+    if tiny.name == "granite4_vision":
+        return "whole windows of their patches"
     if tiny.name == "lfm2_vl":
         return "filled up to equally many patches"
     if tiny.name.startswith("minicpm"):

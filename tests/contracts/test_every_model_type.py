@@ -50,6 +50,13 @@ SAID |= {name: {"image_token_id": 151655, "video_token_id": 151656} for name in 
 
 
 SAID["gemma4"] = {"vision_config": {"model_type": "gemma4_vision"}}
+SAID["granite4_vision"] = {
+    "vision_config": {"model_type": "siglip_vision_model", "image_size": 384, "patch_size": 16, "hidden_size": 1152},
+    "vision_feature_select_strategy": "full",
+    "downsample_rate": "4/8",
+    "image_grid_pinpoints": [[384, 384], [384, 768], [768, 384]],
+    "deepstack_layer_map": [[-19, 9], [-13, 6], [-7, 3], [-1, 0]],
+}
 NEED_TIMM = ("fast_vlm", "perception_lm")  # which is not among the tests' packages: their tinies have stand-ins
 
 

@@ -23,6 +23,7 @@ from matrix import (
     rows_of,
 )
 from plan import backends_of, before_the_oracle, methods, pairs
+from transformers import DynamicCache
 
 import seeless as sl
 from oracle import merges_of, oracle_of, turn_of
@@ -224,7 +225,7 @@ def test_budget_is_met_exactly_and_no_text_is_touched(tiny, case, name):
         if gap(own, name, "sdpa"):
             return
     with sl.apply(model, strategy) as run:
-        cache = model(**inputs)[CACHE]
+        cache = model(**inputs, **{CACHE: DynamicCache(config=model.config.get_text_config())})[CACHE]
     parts = strategy.parts()
     for number, stage in enumerate(run.report.stages):
         part, index = (parts[number], 0) if len(parts) > 1 else (strategy, number)

@@ -26,7 +26,7 @@ WHOLE = {
     "minicpmv4_6": FIRST,
     "minicpmv4_7": FIRST,
 }
-NEWLINES = ("llava_next", "llava_onevision")
+NEWLINES = ("llava_next", "llava_onevision", "granite4_vision")
 SHAPES = {1: (1, 1), 2: (2, 1), 3: (1, 3), 4: (2, 2)}  # tiles across and down that the pictures below were cut into
 CASES = [(tiny, kind) for tiny in TINIES for kind in tiny.kinds]
 

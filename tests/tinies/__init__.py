@@ -25,6 +25,7 @@ from .base import (
 from .exaone4_5 import Exaone45
 from .gemma3 import Gemma3
 from .gemma4 import Gemma4, Gemma4Small
+from .granite4_vision import Granite4Vision
 from .idefics3 import Idefics3
 from .internvl import InternVL
 from .lfm2_vl import Lfm2VL
@@ -109,6 +110,7 @@ TINIES: tuple[Tiny, ...] = (
     Qwen35Moe(),
     Lfm2VL(),
     MiniCPMV47(),
+    Granite4Vision(),
     *of_newer_releases(),
 )
 

@@ -110,8 +110,10 @@ def features(model, tiny, kind, piece, pixels=None):
     inputs = {key: value for key, value in inputs.items() if key in own}
     if pixels is not None:
         inputs[own[0]] = pixels.reshape(inputs[own[0]].shape)
-    out = encode(**inputs, return_dict=True).pooler_output
-    return torch.cat([f.reshape(-1, f.shape[-1]) for f in out])
+    out = encode(**inputs, return_dict=True)
+    if (found := out.pooler_output) is None:  # what enters before the decoder's first layer
+        found = dict(out.deepstack_features)[0]
+    return torch.cat([f.reshape(-1, f.shape[-1]) for f in found])
 
 
 @every
@@ -128,11 +130,13 @@ def test_placeholders_are_as_many_as_features(tiny, kind, seed):
 
 @functools.cache
 def local(tiny):
-    """A model whose tower mixes no patches, so that a token's gradient shows where in which picture it comes from."""
+    """A model whose tower and Q-Formers mix no patches of several tokens, so that a token's gradient shows where in
+    which picture it comes from."""
     model = tiny.build("eager")
     ends = (".out_proj", ".attn.proj", ".projection_layer", ".attention.o_proj", ".o_proj.linear", ".self_attn.o_proj")
     for name, module in model.named_modules():
-        if name.endswith(ends) and not any(part in name for part in ("language_model", "text_model", "projector")):
+        inside = not any(part in name for part in ("language_model", "text_model", "projector"))
+        if (name.endswith(ends) and inside) or (".qformer." in name and name.endswith("attention.output.dense")):
             for p in module.parameters():
                 p.data.zero_()
     return model

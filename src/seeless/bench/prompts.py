@@ -111,7 +111,7 @@ def _looked_at(encode: Any, given: dict[str, torch.Tensor], what: str) -> int:
         features = encode(**given)
     except (RuntimeError, ValueError, IndexError) as error:
         raise sl.InputError(f"the model cannot look at {what}: {error}") from error
-    features = getattr(features, "pooler_output", features)
+    features = models.visual_features(features)
     each = [features] if isinstance(features, torch.Tensor) else features  # a tensor, or one for each crop
     if not (tokens := sum(x.shape[:-1].numel() for x in each)):
         raise sl.InputError(f"the model makes no visual token of {what}")

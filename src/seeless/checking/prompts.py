@@ -74,12 +74,14 @@ class Pictures:
 
     def tokens(self, number: int) -> int:
         """Visual tokens that the stock model makes of a picture."""
+        from seeless.models import visual_features
+
         with torch.no_grad():
             if self.encode is None:  # videos that are encoded as images are
                 features = self.base.get_image_features(self.arguments([number])[self.pixels])
             else:
                 features = self.encode(**self.arguments([number]))
-        features = getattr(features, "pooler_output", features)
+        features = visual_features(features)
         parts = [features] if isinstance(features, torch.Tensor) else features
         return sum(part.shape[:-1].numel() for part in parts)
 

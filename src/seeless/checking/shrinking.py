@@ -99,7 +99,10 @@ def shrunk(config: Any, mrope: bool = False) -> Any:
         text_part["rope_parameters"] = _rope({"mrope_section": [1, 1, 1], **text_part["rope_parameters"]}, 1.0)
     given["tie_word_embeddings"] = False
     _name_tokens(given)
-    return type(config)(**{key: value for key, value in given.items() if key not in OF_NO_SIZE})
+    small = type(config)(**{key: value for key, value in given.items() if key not in OF_NO_SIZE})
+    if (queries := getattr(small, "qformer_config", None)) is not None:  # heads are counted as if of 64
+        queries.num_attention_heads = HEADS
+    return small
 
 
 def _part(given: dict[str, Any], widths: dict[int, int], tower: bool) -> dict[str, Any]:
@@ -125,6 +128,11 @@ def _part(given: dict[str, Any], widths: dict[int, int], tower: bool) -> dict[st
             result[name] = value[: TOWER_LAYERS if tower else LAYERS]
         elif name in LAYERS_OF_THE_TOWER:
             result[name] = LAYERS_OF_THE_TOWER[name]
+        elif name == "deepstack_layer_map" and value is not None:  # the first is to enter first
+            ranks = sorted(after for _, after in value)
+            result[name] = [(_layer(layer), min(ranks.index(after), LAYERS - 1)) for layer, after in value]
+        elif name == "spatial_target_layers" and value is not None:
+            result[name] = [LAYERS - 1] * len(value)
         elif name in ("vision_feature_layer", "vision_feature_layers"):
             result[name] = list(FEATURE_LAYERS[: len(value)]) if isinstance(value, list | tuple) else _layer(value)
         elif name == "first_k_dense_replace":

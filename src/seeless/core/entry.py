@@ -15,7 +15,7 @@ from seeless.core.frame import PASSED_BY, Frame, Running, named, named_output, n
 from seeless.core.generating import apart, drafted, note_prompt, with_plain_mask
 from seeless.core.hooks import HookSet, hook_layers, is_bare, without_seams
 from seeless.core.host import PREFILL, all_logits, cache_in, mask_form
-from seeless.core.injection import following
+from seeless.core.injection import take_injected
 from seeless.core.layers import PrefillLayers
 from seeless.core.masks import check_made, is_plain, prompt_blocks
 from seeless.core.noting import Noting, acting_inside, check_merged
@@ -315,12 +315,13 @@ class Reducer:
         if made is not None and self._to_check(past.tokens):
             check_made(self.view, made, session.ready_masks(embeds), valid, length)
             self.masks_checked = True
-        injected = kwargs.get("deepstack_visual_embeds")
+        session.injection, kwargs = take_injected(session, kwargs)
+        session.embeds = session.shown(embeds)
         own_name = (family.layer_inputs or ("",))[0]
         own = kwargs.get(own_name)
         session.layer_inputs = own is not None
         second = SecondForward(
-            self.view, prompt, embeds, injected, session.layer_inputs, session.second_runs, self.self_check
+            self.view, prompt, embeds, session.injection, session.layer_inputs, session.second_runs, self.self_check
         )
         prepare(session, self.stages, second)
 
@@ -351,9 +352,6 @@ class Reducer:
                     columns = past.columns[self.view.counting] + hidden.shape[1]
                     new_mask = torch.ones(len(hidden), columns, device=hidden.device)
                 kwargs["attention_mask"] = None if new_mask is None else new_mask.to(hidden.device, torch.long)
-        if family.injector is not None:
-            inject = getattr(self.view.language_model, family.injector)
-            frame.hooks.override(self.view.language_model, family.injector, following(session, inject))
         later = [stage for stage in self.stages if stage.layer > 0]
         layers = PrefillLayers(session, later, positions, gapped)
         hook_layers(self.view.layers, layers.needed(self.view.depth), layers.before, frame.hooks)

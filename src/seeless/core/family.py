@@ -39,6 +39,10 @@ class Family:
         tower_layers: path from the tower to its layers; the first that exists. Empty: the tower is not read, as if it
             were a box that gives features, and its operations are not counted.
         tower_readers: attribute of the tower with a list of modules that take in what layers before the last give.
+        projectors: attributes of the base with lists of all projectors, where `projector` is one of several.
+        feeding: attributes of the config that say which layers of the tower give what enters before which of the
+            decoder: pairs of both; one of the tower; and those of the decoder that get what that one gives. All of it
+            is made of whole windows of patches, and nothing of a picture stands among the embeddings.
         class_token_towers: `vision_config.model_type` of towers whose first token is a class token.
         merge: path in the config to the patches per side that make one token, or to that number's inverse.
         video_merge: the same for the frames of videos, or their number itself, where the model pools them after the
@@ -79,7 +83,10 @@ class Family:
         layer_inputs: argument of the language model with something of its own for every token, `[batch, seq, ...]`, and
             of its layers with their part of it, if they take such.
         modal_experts: modules of `feed_forward` with the experts of text and of visual tokens, where these are others.
-        injector: method of the language model that adds visual features after early layers, if it has one.
+        injected: arguments of the language model with visual features that enter between its layers, `[visual, dim]`,
+            and with the mask of visual tokens. The features come as a list, one tensor for each of the first layers,
+            after which it is added; or by the number of the layer before which they are.
+        embedding_scale: attribute of the language model by which it multiplies embeddings, but no such features.
         both_ways: kinds of decoder layers in which visual tokens see each other both ways, an image or video by itself,
             so that only masks can express it.
         both_ways_if: attribute of the decoder's config, and the value with which they do; None: always.
@@ -109,6 +116,8 @@ class Family:
     feed_forward: str = "mlp"
     tower_layers: tuple[str, ...] = ("encoder.layers", "vision_model.encoder.layers", "transformer.layers")
     tower_readers: str | None = None
+    projectors: tuple[str, ...] = ()
+    feeding: tuple[str, str, str] | None = None
     class_token_towers: tuple[str, ...] = ("clip_vision_model",)
     merge: str | None = None
     video_merge: str | int | None = None
@@ -137,7 +146,8 @@ class Family:
     canvas: bool = False
     layer_inputs: tuple[str, str] | None = None
     modal_experts: tuple[str, str] | None = None
-    injector: str | None = None
+    injected: tuple[str, str] | None = None
+    embedding_scale: str | None = None
     both_ways: tuple[str, ...] = ()
     both_ways_if: tuple[str, Any] | None = None
     both_ways_joined: bool = False
@@ -298,6 +308,12 @@ class ModelView(LayerKinds, TowerParts):
             f"{type(self.rotary).__name__} shows no frequencies, so what positions alone add to attention is unknown; "
             "use a strategy that does not ask for it"
         )
+
+    @property
+    def embedding_scale(self) -> float:
+        """What the decoder multiplies embeddings by, but no features that enter between its layers."""
+        name = self.family.embedding_scale
+        return 1.0 if name is None else float(self._part_of_decoder(name))
 
     @cached_property
     def needs_positions(self) -> bool:

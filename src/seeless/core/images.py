@@ -71,7 +71,7 @@ def packed_image(pack: Callable, crops: int, patches: int, options: dict, unresa
     nearest patch there counts as its origin.
 
     Args:
-        pack: the model's packing method, returning a list with one tensor per image first.
+        pack: the model's packing method, which returns a list with one tensor per image, alone or first of several.
         crops, patches: how many crops it has, of how many patches each.
         options: the method's other arguments for this image alone, on the host; `image_newline` is replaced.
         unresampled: options with which nothing is interpolated.
@@ -81,13 +81,19 @@ def packed_image(pack: Callable, crops: int, patches: int, options: dict, unresa
     newline = torch.full((1,), float(NO_PATCH), dtype=torch.float64)
     numbers = torch.arange(crops * patches, dtype=torch.float64).view(-1, patches, 1)
     exact = {**options, **unresampled, "image_newline": newline}
-    index = pack([numbers], **exact)[0][0][:, 0].round().long().numpy()
+    index = _only(pack([numbers], **exact))[:, 0].round().long().numpy()
     if unresampled and crops > 1:
         index = _nearest(pack, numbers.shape, index, options)
     side = round(patches**0.5)
     own = (side, side) if side * side == patches else (1, patches)
     crop = np.maximum(index, 0) // patches
     return Image(crop, np.where(index < 0, NO_PATCH, index % patches), (own,) * crops)
+
+
+def _only(packed: list | tuple) -> torch.Tensor:
+    """What a packing method made of one image."""
+    images = packed[0] if isinstance(packed, tuple) else packed
+    return images[0]
 
 
 def _nearest(pack: Callable, shape: torch.Size, index: np.ndarray, options: dict) -> np.ndarray:
@@ -99,7 +105,7 @@ def _nearest(pack: Callable, shape: torch.Size, index: np.ndarray, options: dict
     at = np.full((crops, patches, 2), np.nan)
     at.reshape(-1, 2)[canvas] = np.moveaxis(np.indices(canvas.shape), 0, -1)
     newline = torch.full((2,), float(NO_PATCH), dtype=torch.float64)
-    sampled = pack([torch.from_numpy(at)], **{**options, "image_newline": newline})[0][0][patches:].numpy()
+    sampled = _only(pack([torch.from_numpy(at)], **{**options, "image_newline": newline}))[patches:].numpy()
     row = sampled[:, 0].round().astype(int).clip(0, len(canvas) - 1)
     column = sampled[:, 1].round().astype(int).clip(0, width - 1)
     return np.concatenate([index[:patches], np.where(sampled[:, 0] >= 0, canvas[row, column], NO_PATCH)])

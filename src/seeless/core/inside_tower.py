@@ -30,6 +30,11 @@ def check_inside(view: ModelView, kind: str, layers: range, what: str) -> None:
             f"the pictures of {title} are filled up to equally many patches in the tower, and padding cannot be told "
             "from patches there; use a strategy that acts at the entry"
         )
+    if view.family.feeding is not None:
+        raise UnsupportedModel(
+            f"the projectors of {title} take the outputs of several tower layers, and whole windows of their patches, "
+            f"which {what} do not fill; use a strategy that acts at the entry or later"
+        )
     if view.family.merging_layer is not None:
         raise UnsupportedModel(
             f"the tower of {title} makes one patch of four by itself, between its layers, which {what} do not "

@@ -62,6 +62,8 @@ class PrefillLayers:
         first = min((stage.layer for stage in self.stages), default=depth)
         if (record := self.session.past.record) is not None:
             first = min([first, *(span.first for span in record.spans[1:])])
+        if (injection := self.session.injection) is not None:
+            layers |= injection.before.keys()
         return sorted(layers | set(range(0 if self.gapped else first, depth)))
 
     def before(self, index: int, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
@@ -71,6 +73,8 @@ class PrefillLayers:
         record = session.past.record
         if record is not None and index in {span.first for span in record.spans[1:]}:
             self.inputs = {}
+        if session.injection is not None:
+            hidden = session.injection.add(session, index, hidden)
         hidden = self._run_stages(index, hidden, (args[1:], kwargs))
         if index in self.watched:
             session.watch(index, hidden)

@@ -20,6 +20,7 @@ from seeless.core.pictures import (
     Packing,
     Pictures,
     carriers,
+    entering,
     geometry,
     given_grids,
     lengths,
@@ -133,7 +134,7 @@ class Noting:
             hooks.remove()
         if self.tower is not None:
             vision.taken = acting.shape
-        features = output.pooler_output if hasattr(output, "pooler_output") else output
+        features = entering(output)
         if not view.family.projected and vision.may_read("features"):
             vision.given = features
         if not sizes and not vision.patches:
@@ -145,7 +146,7 @@ class Noting:
             note.images(fetch(note.wanted()))
             vision.merged = acting.outcome()
         vars(output)[NOTE] = note
-        for feature in carriers(output.pooler_output):  # accelerate rebuilds outputs around the same tensors
+        for feature in carriers(features):  # accelerate rebuilds outputs around the same tensors
             setattr(feature, NOTE, note)
         self.on_note(kind, note)
         return output

@@ -205,8 +205,9 @@ def read_note(output: Any) -> tuple[Note, int]:
     Raises:
         InputError: they were made without `apply`, or cut up since.
     """
-    note, count = getattr(output, NOTE, None), len(output.pooler_output)
-    carried = {id(found): found for f in carriers(output.pooler_output) if (found := getattr(f, NOTE, None))}
+    features = entering(output)
+    note, count = getattr(output, NOTE, None), len(features)
+    carried = {id(found): found for f in carriers(features) if (found := getattr(f, NOTE, None))}
     if len(carried) > 1:
         raise InputError("the images of one forward come from several runs of the tower; encode them together")
     if note is None and carried:
@@ -217,6 +218,15 @@ def read_note(output: Any) -> tuple[Note, int]:
             "pass pixel_values, or call get_image_features while the handle is active"
         )
     return note, count // note.features
+
+
+def entering(output: Any) -> Any:
+    """Of what a tower's run gives, the features that stand among the decoder's embeddings; where none do, those that
+    enter before its first layers."""
+    if getattr(output, "pooler_output", None) is not None:
+        return output.pooler_output
+    by_layer = dict(output.deepstack_features)
+    return by_layer[min(by_layer)]
 
 
 def carriers(features: Any) -> list[torch.Tensor]:

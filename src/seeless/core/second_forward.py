@@ -10,6 +10,7 @@ import torch
 from seeless.core.attention import check_attention, read_nothing
 from seeless.core.capture import Call, Capture, Reached
 from seeless.core.family import ModelView
+from seeless.core.injection import Injection
 from seeless.core.masks import causal_mask, of_all_layers, token_blocks
 from seeless.core.prompt import Prompt
 from seeless.core.sharding import leave
@@ -29,7 +30,7 @@ class SecondForward:
     Args:
         prompt: the running prompt, with its positions.
         embeds: `[batch, seq, dim]`, what it is made of.
-        injected: features `[visual, dim]` of all its visual tokens, one tensor for each early layer that adds them.
+        injection: visual features that enter between layers, if there are some.
         layer_inputs: whether layers take something of their own for every token, which a second prompt would lack.
         runs: gets (row, tokens, decoder layers) of every run.
         self_check: whether attention that is read for the first time is compared with the model's own.
@@ -38,7 +39,7 @@ class SecondForward:
     view: ModelView
     prompt: Prompt
     embeds: torch.Tensor
-    injected: Sequence[torch.Tensor] | None
+    injection: Injection | None
     layer_inputs: bool
     runs: list[tuple[int, int, int]]
     self_check: bool
@@ -152,11 +153,10 @@ class SecondForward:
             mask = of_all_layers(view, lambda layer: causal_mask(view, embeds, plain, None, layer, blocks, at))
         given = {"inputs_embeds": embeds, "attention_mask": mask, "use_cache": False}
         given["position_ids"] = positions if self._axes > 1 else positions[0]
-        if self.injected is not None:
+        if self.injection is not None:
             first = sum(map(len, self.prompt.layout.columns[:row]))
             mine = slice(first, first + len(self.prompt.layout.columns[row]))
-            given["visual_pos_masks"] = visual
-            given["deepstack_visual_embeds"] = [feature[mine] for feature in self.injected]
+            given |= self.injection.arguments(mine, visual)
         layers = [view.attention_layer(layer) for layer in layers]
         rows: dict[int, torch.Tensor] = {}
         deepest = max(layers)

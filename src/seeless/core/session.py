@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from seeless.core.visual_columns import VisualColumns
 from seeless.decision import Merge
 from seeless.report import StageReport
 
+if TYPE_CHECKING:
+    from seeless.core.injection import Injection
+
 
 class Session:
     """One prefill.
@@ -39,7 +42,9 @@ class Session:
         memory: of strategies, by the units it belongs to; `prepared`: what they prepared, by strategy and unit.
         merges: what was merged at the entry or later: rows, columns and the decision.
         watched: per layer, what entered it, and the row and the ledger then.
+        injection: visual features that enter between layers, if there are some.
         uninjected: `[batch, slots, dim]` as the last layer gave it, if visual features were added to that since.
+        entered: what entered the first layer, chunk by chunk, if visual features were added to it there.
         added: how many tokens were added so far.
         layer_inputs: whether layers take something of their own for every token.
         self_check: whether attention that is read for the first time is compared with the model's own.
@@ -76,7 +81,9 @@ class Session:
         self.prepared: dict[tuple, torch.Tensor] = {}
         self.merges: list[tuple[torch.Tensor, torch.Tensor, Merge]] = []
         self.watched: dict[int, tuple[torch.Tensor, TokenRow, Ledger]] = {}
+        self.injection: Injection | None = None
         self.uninjected: torch.Tensor | None = None
+        self.entered: list[torch.Tensor] = []
         self.added = 0
         self.layer_inputs = False
         self.second_runs: list[tuple[int, int, int]] = []
@@ -144,6 +151,10 @@ class Session:
             for i, count in fetch(alive).items():
                 counts[int(i)] = int(count)
         return [count or 0 for count in counts]
+
+    def shown(self, hidden: torch.Tensor) -> torch.Tensor:
+        """What strategies at the entry see of the embeddings `[batch, slots, dim]` of what is left."""
+        return hidden if self.injection is None else self.injection.shown(self, hidden)
 
     # What has been cached, and what will be.
 
@@ -295,6 +306,8 @@ class Session:
         output.last_hidden_state = back(output.last_hidden_state, self.view.depth - 1)
         if output.get("hidden_states") is not None:
             states = output.hidden_states
+            if self.entered:
+                states = (torch.cat(self.entered, 1), *states[1:])
             restored = [back(x, max(0, i - 1)) for i, x in enumerate(states[:-1])]
             output.hidden_states = (*restored, output.last_hidden_state)
         return output

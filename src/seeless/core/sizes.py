@@ -16,6 +16,7 @@ def dimensions(view: ModelView) -> Dimensions:
     layers = view.tower_layers("image")
     patch = _area(tower.patch_size) * getattr(tower, "temporal_patch_size", 1) if layers else 0
     attention = [_attention(view, layer) for layer in range(view.depth)]
+    by_patch = sum(map(_weights, _looking(view)))
     windowed = sum(not view.tower_attends("image", index) for index in range(len(layers)))  # see nothing: window 0
     if view.family.windows:
         windowed = len(layers) - len(tower.fullatt_block_indexes)
@@ -31,7 +32,8 @@ def dimensions(view: ModelView) -> Dimensions:
         tower_hidden=getattr(tower, "embed_dim", None) or tower.hidden_size if layers else 0,
         tower_weights=sum(map(_weights, layers)) // len(layers) if layers else 0,
         patch_inputs=getattr(tower, "num_channels", 3) * patch,
-        projector_weights=_weights(view.projector) + sum(map(_weights, view.tower_readers)),
+        projector_weights=sum(map(_weights, [*view.projectors, *view.tower_readers])) - by_patch,
+        patch_weights=by_patch,
         windowed_layers=windowed,
         window=_window(tower) if view.family.windows else 0,
         unlike=tuple(attention) if len(set(attention)) > 1 else (),
@@ -62,6 +64,12 @@ def _attention(view: ModelView, layer: int) -> tuple[int, int]:
     if getattr(text, "kv_lora_rank", None):  # compressed keys and values, cached as they are expanded
         return heads, (text.qk_nope_head_dim + text.qk_rope_head_dim + text.v_head_dim) // 2
     return heads, getattr(own, "head_dim", None) or text.hidden_size // text.num_attention_heads
+
+
+def _looking(view: ModelView) -> list[nn.Module]:
+    """What projectors make keys and values of patches with, where queries of theirs look at these."""
+    parts = [(name, part) for projector in view.projectors for name, part in projector.named_modules()]
+    return [part for name, part in parts if "crossattention" in name and name.endswith((".key", ".value"))]
 
 
 def _area(size: int | list[int] | tuple[int, ...]) -> int:

@@ -187,7 +187,8 @@ def run_stage(session: Session, stage: PlannedStage, hidden: torch.Tensor, taps:
         session.stages.append(found.report(stage.layer, stage.name, before))
         return None
     with torch.no_grad():
-        answered = _asked(session, stage, hidden, taps, partial(_decided, stage))
+        states = session.shown(hidden) if stage.layer == 0 else hidden
+        answered = _asked(session, stage, states, taps, partial(_decided, stage))
         for asked in answered:
             _check(session, stage, asked, hidden.dtype)
         counts = _counts(stage, answered)

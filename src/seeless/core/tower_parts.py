@@ -28,6 +28,8 @@ class TowerParts:
 
     family: "Family"
     config: Any
+    base: Any
+    projector: Any
     _towers: dict[str, Any]
 
     def _part(self, owner: nn.Module, path: str) -> Any:
@@ -59,11 +61,33 @@ class TowerParts:
             choice: indices among the tower's hidden states, `vision_feature_layer`; None = the config's.
         """
         states = len(self.tower_layers(kind)) + 1
+        if self.family.feeding is not None:
+            choice = [layer for _, layer in sorted(self.feeding.items(), reverse=True)]  # what enters first comes last
         if choice is None:
             choice = feature_layer_in({name: getattr(self.config, name, None) for name in FEATURE_LAYERS})
         choice = -1 if choice is None else choice
         chosen = [choice] if isinstance(choice, int) else choice
         return [index % states - 1 for index in chosen]
+
+    @cached_property
+    def feeding(self) -> dict[int, int]:
+        """By decoder layer before which something enters, the tower's hidden state that it is made of."""
+        assert self.family.feeding is not None
+        pairs, one, several = (getattr(self.config, name) for name in self.family.feeding)
+        found = {after: layer for layer, after in [*pairs, *((one, after) for after in several)]}
+        if min(found) > 0:
+            raise UnsupportedModel(
+                f"nothing of a picture enters this {self.family.title} model before decoder layer {min(found)} "
+                f"({self.family.feeding[0]} of its config), so methods have nothing to choose by at the entry; "
+                "what enters before layer 0 is read as a picture's features"
+            )
+        return found
+
+    @property
+    def projectors(self) -> list[nn.Module]:
+        """All that take the tower's outputs to the decoder, save those that are `tower_readers`."""
+        lists = [self._part(self.base, name) for name in self.family.projectors]
+        return [part for one in lists for part in one] if lists else [self.projector]
 
     @property
     def tower_readers(self) -> list[nn.Module]:

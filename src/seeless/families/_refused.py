@@ -34,8 +34,6 @@ REFUSED: dict[str, str] = {
     "gemma4_unified": NO_TOWER,
     "git": NO_PLACEHOLDERS,
     "glm5_next": RECURRENT,
-    "granite4_vision": "its visual features enter between decoder layers, inside the decoder's own loop, at the places "
-    "they have in the full prompt, which fit no longer once tokens have left",
     "hy_v4_vl": INDEXED,
     "idefics": CROSS_ATTENTION,
     "idefics2": LEARNED_QUERIES,

@@ -8,7 +8,7 @@ FAMILY = replace(
     QWEN2_VL,
     title="Qwen3-VL",
     model_types=("qwen3_vl", "qwen3_vl_moe"),
-    injector="_deepstack_process",
+    injected=("deepstack_visual_embeds", "visual_pos_masks"),
     tower_readers="deepstack_merger_list",
     note="every frame of a video stands alone between its timestamps; all of them are one image to the scopes",
 )
