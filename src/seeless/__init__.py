@@ -199,4 +199,4 @@ __all__ = [  # noqa: RUF022 (plain order; ruff takes CLSE and EVS for constants)
     "register",
     "register_family",
 ]
-__version__ = "0.1.0"
+__version__ = "0.2.0"

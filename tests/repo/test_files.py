@@ -5,8 +5,6 @@ import re
 import pytest
 from source import FILES, PACKAGE, ROOT, files_of, short, tracked, words
 
-import seeless as sl
-
 
 @pytest.mark.parametrize("path", FILES, ids=short)
 def test_no_file_is_long(path):
@@ -44,13 +42,8 @@ def test_nothing_invisible_in_source_files():
         assert not re.search(r"[ ]+$", text, re.MULTILINE), path
 
 
-def test_the_changelog_knows_this_version():
-    text = (ROOT / "CHANGELOG.md").read_text()
-    assert sl.__version__ in text or "[Unreleased]" in text
-
-
 def test_files_a_repository_needs():
-    for name in ("README.md", "LICENSE", "pyproject.toml", "src/seeless/py.typed"):
+    for name in ("README.md", "LICENSE", "CITATION.cff", "pyproject.toml", "src/seeless/py.typed"):
         assert (ROOT / name).is_file()
 
 
