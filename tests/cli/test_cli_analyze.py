@@ -91,8 +91,26 @@ def test_the_overlap_of_methods(seeless, tmp_path):
     assert (tmp_path / "seeless-analysis" / "overlap.png").exists()
     assert (tmp_path / "seeless-analysis" / "sheet.png").exists()
     assert seeless(*arguments, "--param", "layer=5").code == 2  # what was gathered is another method's
-    assert "overlap alone" in seeless("analyze", "--param", "layer=4").err
+    refused = seeless("analyze", "--param", "layer=4").err.replace("│", " ")
+    assert "overlap and occlusion have some" in " ".join(refused.split())
     assert seeless("analyze", "--study", "overlap", "--strategies", "fastv").code != 0
+
+
+def test_occlusion_stopped_and_continued(seeless, records, tmp_path, monkeypatch):
+    """Regions of 8 x 8 of the 12 x 12 tokens: four, of which three are smaller."""
+    monkeypatch.setattr(running, "SAVE_EVERY", 0)
+    arguments = ("analyze", records, "--study", "occlusion", "--region", 8, "--strategies", "fastv", "--keep", ".5")
+    stopped = seeless(*arguments, "--samples", 1, "--output", "stopped")
+    assert stopped.code == 0 and "one region of 8 x 8 tokens is dropped" in stopped.out
+    assert "of what they lose, where fastv, keep .5, keeps" in stopped.out and "50.0 %" in stopped.out
+    assert {file.name for file in (tmp_path / "stopped").glob("*.png")} == {"occlusion.png", "sheet.png"}
+    for output in ("stopped", "whole"):
+        assert seeless(*arguments, "--samples", 2, "--output", output).code == 0
+    assert studies(tmp_path / "stopped") == studies(tmp_path / "whole")
+    told = studies(tmp_path / "whole")["occlusion"]
+    assert np.shape(told["loss"]) == np.shape(told["changed"]) == (2, 2, 2) and told["kept"][".5"][0]["tokens"] == 0.5
+    other = seeless(*arguments[:-6], "--region", 4, *arguments[-4:], "--output", "whole")
+    assert other.code == 2 and "region=8, not 4" in other.err
 
 
 def test_what_cannot_be_asked_for(seeless, tmp_path):

@@ -7,6 +7,7 @@ reading = read_attention(model, inputs)       # one picture: `reading.last` [lay
 
 from seeless.analysis.dispersion import AttentionDispersion
 from seeless.analysis.gathering import Gathered, Measured, OtherStudy
+from seeless.analysis.occlusion import Occlusion
 from seeless.analysis.overlap import KeptOverlap
 from seeless.analysis.reading import Reading, read_attention
 from seeless.analysis.running import analyze
@@ -25,6 +26,7 @@ __all__ = [
     "Gathered",
     "KeptOverlap",
     "Measured",
+    "Occlusion",
     "OtherStudy",
     "Reading",
     "Sample",

@@ -168,19 +168,53 @@ def draw_overlap(numbers: dict[str, Any], samples: int, folder: Path, ending: st
     return [file]
 
 
-def draw_sheet(image: "Image", names: list[str], reports: dict[str, list[Report]], file: Path) -> None:
+def draw_occlusion(numbers: dict[str, Any], samples: int, folder: Path, ending: str) -> list[Path]:
+    """What answers lose by each region, and how many are others then, as maps."""
+    from matplotlib.figure import Figure
+
+    loss, changed = np.array(numbers["mean_loss"]), 100 * np.array(numbers["share_changed"])
+    maps = {
+        "mean loss of log-likelihood, nats": (loss, {}),
+        "answers that change, %": (changed, {"vmin": 0, "vmax": max(1.0, changed.max())}),
+    }
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    for axis, (title, (values, limits)) in zip(figure.subplots(1, 2), maps.items(), strict=True):
+        drawn = axis.imshow(values, cmap="viridis", **limits)
+        axis.set_axis_off()
+        axis.set_title(title, loc="left", color=INK, fontsize=9)
+        figure.colorbar(drawn, ax=axis, shrink=0.8, format="%.2g")
+    side = numbers["region"]
+    figure.suptitle(f"one region of {side} x {side} tokens dropped, {samples} pictures", color=INK, fontsize=10)
+    save(figure, file := folder / f"occlusion{ending}")
+    return [file]
+
+
+def draw_sheet(
+    image: "Image", names: list[str], reports: dict[str, list[Report]], file: Path, loss: np.ndarray | None = None
+) -> None:
     """One picture under each method (a line) and budget (a column), what is dropped in the end darkened.
 
     Args:
         names: of the methods.
         reports: by budget, one per method.
+        loss: by region, what its answer loses without it: a column of its own, on the left.
     """
     from matplotlib.figure import Figure
 
     width = 3.0 * min(2.0, max(0.5, image.width / image.height))
-    figure = Figure(figsize=(width * len(reports), 3.3 * len(names)), layout="constrained")
-    axes = figure.subplots(len(names), len(reports), squeeze=False)
-    for column, (budget, of_budget) in enumerate(reports.items()):
+    first = 0 if loss is None else 1
+    figure = Figure(figsize=(width * (first + len(reports)), 3.3 * len(names)), layout="constrained")
+    axes = figure.subplots(len(names), first + len(reports), squeeze=False)
+    if loss is not None:
+        for axis in axes[:, 0]:
+            axis.set_axis_off()
+        axes[0][0].imshow(image.convert("L"), cmap="gray", extent=(0, 1, 0, 1), aspect=image.height / image.width)
+        drawn = axes[0][0].imshow(
+            loss, cmap="inferno", alpha=0.65, extent=(0, 1, 0, 1), aspect=image.height / image.width
+        )
+        axes[0][0].set_title("loss without a region, nats", fontsize=9)
+        figure.colorbar(drawn, ax=axes[0][0], shrink=0.7, format="%.2g")
+    for column, (budget, of_budget) in enumerate(reports.items(), first):
         for line, (name, report) in enumerate(zip(names, of_budget, strict=True)):
             axis = axes[line][column]
             axis.imshow(report.overlay(image))

@@ -47,16 +47,12 @@ class KeptOverlap(Study):
 
     def measure(self, seen: Seen, layers: Sequence[int]) -> Measured:
         depth, means = models.decoder_depth(seen.model), {}
-        for budget, reports in self.reports(seen).items():
+        for budget, reports in reports_of(seen, self.methods).items():
             kept, visual = [kept_by_layer(report, depth) for report in reports], reports[0].n_before[0]
             both = [[_overlap(a, b, visual) for a, b in zip(kept[i], kept[j], strict=True)] for i, j in self.pairs]
             means[f"overlap/{budget}"] = np.array([[own for own, _ in pair] for pair in both])
             means[f"overlap/{budget} chance"] = np.array([[chance for _, chance in pair] for pair in both])
         return Measured(means=means)
-
-    def reports(self, seen: Seen) -> dict[str, list[Report]]:
-        """What each method keeps of one picture, by budget, in the order of `names`."""
-        return {budget: [_report(seen, method) for method in own.values()] for budget, own in self.methods.items()}
 
     def numbers(self, gathered: Gathered) -> dict[str, Any]:
         """Per budget and pair of methods, layer by layer, the overlap and that of chance."""
@@ -84,6 +80,11 @@ class KeptOverlap(Study):
         from seeless.analysis.drawing import draw_overlap
 
         return draw_overlap(self.numbers(gathered), gathered.samples, folder, ending)
+
+
+def reports_of(seen: Seen, methods: Mapping[str, Mapping[str, Strategy]]) -> dict[str, list[Report]]:
+    """What each method keeps of one picture, by budget, in the order of their names."""
+    return {budget: [_report(seen, method) for method in own.values()] for budget, own in methods.items()}
 
 
 def _report(seen: Seen, strategy: Strategy) -> Report:

@@ -21,7 +21,7 @@ from seeless.named.plugins import load_plugins
 from seeless.outputs import claimed_folder, make_folder, replace_file
 
 if TYPE_CHECKING:
-    from seeless.analysis import Gathered, KeptOverlap, Sample, Study
+    from seeless.analysis import Gathered, Sample, Study
 
 SCENES = 50
 QUESTION = "What is shown in this picture?"
@@ -34,13 +34,16 @@ def analyze(
         typer.Argument(metavar="FOLDER_OR_JSON", help="Pictures, or records of a picture and a question; else scenes."),
     ] = None,
     study: Annotated[
-        str, typer.Option(metavar="A,B", help="shift, dispersion (FasterVLM's studies), share, overlap.")
+        str, typer.Option(metavar="A,B", help="shift, dispersion (FasterVLM's studies), share, overlap, occlusion.")
     ] = "shift,dispersion",
     strategies: Annotated[
         str,
-        typer.Option(metavar="A,B", help="Methods, for overlap; see `seeless list`.", autocompletion=complete_name),
+        typer.Option(
+            metavar="A,B", help="Methods, for overlap and occlusion; see `seeless list`.", autocompletion=complete_name
+        ),
     ] = "fastv,fastervlm",
-    keep: Annotated[str, typer.Option(metavar="A,B", help="Budgets, for overlap.")] = "0.5,0.25",
+    keep: Annotated[str, typer.Option(metavar="A,B", help="Budgets, for overlap and occlusion.")] = "0.5,0.25",
+    region: Annotated[int, typer.Option(min=1, metavar="TOKENS", help="Along a side of what occlusion drops.")] = 2,
     param: Annotated[
         list[str] | None, typer.Option(metavar="FIELD=VALUE", help="A field of these methods; may be repeated.")
     ] = None,
@@ -71,25 +74,32 @@ def analyze(
     shift: does text look more at later visual tokens than at earlier ones, whatever they show? dispersion: is text's
     attention spread over more tokens than the vision tower's? share: how much of text's attention goes to visual
     tokens? Nothing is dropped for these, and every attention kernel will do. overlap: do methods keep the same tokens,
-    layer by layer? --param layer=3 sets a field of all that have it, --param fastv.layer=3 of one.
+    layer by layer? --param layer=3 sets a field of all that have it, --param fastv.layer=3 of one. occlusion: what does
+    the model's answer lose when one region of the picture is dropped, and do methods keep it?
 
     Records are {"image": ..., "question": ...} or LLaVA's with "conversations", whose first question is asked.
     """
     from seeless import models
-    from seeless.analysis import STUDIES, KeptOverlap
+    from seeless.analysis import STUDIES, KeptOverlap, Occlusion
     from seeless.eval.drawing import check_picture
 
     names = items(study)
-    known = [*STUDIES, KeptOverlap.name]
+    known = [*STUDIES, KeptOverlap.name, Occlusion.name]
     for name in names:
         if name not in known:
             guess = did_you_mean(name, known) or f"there are {', '.join(known)}"
             raise typer.BadParameter(f"no study is called {brief(name)}; {guess}")
-    if param and KeptOverlap.name not in names:
-        raise typer.BadParameter(f"--param {brief(param[0])} is for methods, which --study overlap alone takes")
+    about_methods = {KeptOverlap.name, Occlusion.name} & {*names}
+    if param and not about_methods:
+        raise typer.BadParameter(f"--param {brief(param[0])} is for methods: overlap and occlusion have some")
     load_plugins(plugin or [])
-    methods = _methods(items(strategies), items(keep), param or []) if KeptOverlap.name in names else {}
-    chosen = [KeptOverlap(methods) if name == KeptOverlap.name else STUDIES[name]() for name in names]
+    methods = _methods(items(strategies), items(keep), param or []) if about_methods else {}
+    made: dict[str, Callable[[], Study]] = {
+        **STUDIES,
+        KeptOverlap.name: lambda: KeptOverlap(methods),
+        Occlusion.name: lambda: Occlusion(region, methods),
+    }
+    chosen = [made[name]() for name in names]
     if f".{ending}" not in ENDINGS:
         raise typer.BadParameter(f"--format {brief(ending)}: figures are png, svg or pdf")
     wanted = None if size is None else _size(size)
@@ -104,6 +114,7 @@ def analyze(
         "model": name,
         "methods": {budget: [s.to_dict() for s in own.values()] for budget, own in methods.items()},
         "plugins": [str(file) for file in plugin or []],
+        "region": region if Occlusion.name in names else None,
     }
     with claimed_folder(output):
         loaded = load_embedded() if model is None else load_model(name)
@@ -117,7 +128,7 @@ def analyze(
             drawn.append(output / f"sheet.{ending}")
             left_out = {picture for picture, _ in gathered.left_out}
             shown = next(sample for sample in asked if sample.name not in left_out)
-            _draw_sheet(loaded, shown, KeptOverlap(methods), wanted, drawn[-1])
+            _draw_sheet(loaded, shown, methods, wanted, drawn[-1], _first_loss(told))
     for picture, reason in gathered.left_out:
         notice(f"left out: {picture}: {reason}")
     if as_json:
@@ -185,17 +196,35 @@ def _gather(
         raise SystemExit(130) from None
 
 
+def _first_loss(told: dict[str, Any]) -> Any:
+    """What the answer to the first picture loses without the region of each token; None where that was not asked."""
+    import numpy as np
+
+    if (found := told["studies"].get("occlusion")) is None:
+        return None
+    height, width = told["grid"]
+    loss = np.array(found["loss"][0]).repeat(found["region"], 0).repeat(found["region"], 1)
+    return loss[:height, :width]
+
+
 def _draw_sheet(
-    loaded: LoadedModel, sample: "Sample", study: "KeptOverlap", size: tuple[int, int] | None, file: Path
+    loaded: LoadedModel,
+    sample: "Sample",
+    methods: "dict[str, dict[str, sl.Strategy]]",
+    size: tuple[int, int] | None,
+    file: Path,
+    loss: Any,
 ) -> None:
-    """The first picture under every method and budget."""
+    """The first picture under every method and budget, beside what its answer loses."""
     from seeless.analysis import Seen
     from seeless.analysis.drawing import draw_sheet
+    from seeless.analysis.overlap import reports_of
     from seeless.cli.asking import build_inputs
 
     image = sample.load() if size is None else sample.load().resize(size)
     inputs = build_inputs(loaded, [image], [sample.name], sample.question)
-    draw_sheet(image, study.names, study.reports(Seen(loaded.model, inputs, None)), file)
+    names = list(next(iter(methods.values())))
+    draw_sheet(image, names, reports_of(Seen(loaded.model, inputs, None), methods), file, loss)
 
 
 @contextmanager
