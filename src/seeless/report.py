@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from seeless.errors import InputError
 from seeless.flops import Cost
 
 if TYPE_CHECKING:
@@ -224,6 +225,38 @@ class Report:
         if self.stages:
             kept[self.stages[stage].kept[row].cpu()] = True
         return draw_overlay(image, partial(self.facts.picture, row, picture), kept, cut)
+
+    def heat_map(
+        self, image: "Image", row: int = 0, picture: int = 0, stage: int = -1, centre_crop: bool | None = None
+    ) -> "Image":
+        """`image` with its patches coloured by the scores of a stage: from blue, the lowest of the row, over green to
+        yellow, the highest, by their places in the ranking (equal scores share the mean of theirs). Patches that were
+        not ranked, or had left before, are dark. Arguments as for `overlay`.
+
+        Raises:
+            MissingExtra: Pillow is not installed.
+            InputError: the stage has no scores; there is no such picture, or it cannot be told which crops are of one.
+        """
+        from seeless.overlay import draw_heat
+
+        cut = self.centre_crop if centre_crop is None else centre_crop
+        return draw_heat(image, partial(self.facts.picture, row, picture), self._ranks(row, stage), cut)
+
+    def _ranks(self, row: int, stage: int) -> torch.Tensor:
+        """Per original visual token of a row, the share of the others that a stage ranked below it; nan: not ranked."""
+        given = self.stages[stage].scores if self.stages else None
+        if given is None:
+            name = self.stages[stage].strategy if self.stages else "a method that drops nothing"
+            raise InputError(f"{name} gives its tokens no scores, so there is no heat map; overlay shows what was kept")
+        number = range(len(self.stages))[stage]
+        there = self.stages[number - 1].kept[row] if number else torch.arange(self.n_before[row])
+        scores = given[row][: len(there)].double()  # behind them, tokens that were added
+        ranks = torch.full((self.n_before[row],), torch.nan, dtype=torch.float64)
+        ranked, values = there[~scores.isnan()], scores[~scores.isnan()]
+        in_order = values.sort().values
+        below, up_to = torch.searchsorted(in_order, values), torch.searchsorted(in_order, values, right=True)
+        ranks[ranked] = (below + up_to - 1).double() / 2 / max(1, len(values) - 1)
+        return ranks
 
 
 def _span(counts: list[int]) -> str:
