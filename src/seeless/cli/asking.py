@@ -4,6 +4,7 @@ import importlib.util
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import seeless as sl
 from seeless import models
 from seeless.cli.console import notice
 from seeless.errors import InputError, MissingExtra, brief, one_line
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from seeless.pixels import Video
+    from seeless.strategy import Recipe
 
 
 PLACEHOLDERS = ("image_token", "video_token")
@@ -23,13 +25,13 @@ PLACEHOLDERS = ("image_token", "video_token")
 def check_question(question: str, processor: Any) -> None:
     """Raise `InputError` if a question cannot be put to a model: no text, or text that stands for a picture."""
     if question.encode("utf-8", "replace") != question.encode("utf-8", "surrogatepass"):
-        raise InputError(f"--ask {brief(question)} has bytes that are no UTF-8; write it in UTF-8")
+        raise InputError(f"the question {brief(question)} has bytes that are no UTF-8; write it in UTF-8")
     for name in PLACEHOLDERS:
         token = getattr(processor, name, None)
         if isinstance(token, str) and token in question:
             raise InputError(
-                f"--ask {brief(question)} has {token} in it, which this model keeps for its pictures; leave it out, "
-                "pictures come before the question by themselves"
+                f"the question {brief(question)} has {token} in it, which this model keeps for its pictures; leave it "
+                "out, pictures come before the question by themselves"
             )
 
 
@@ -85,9 +87,17 @@ def build_inputs(
         named = ", ".join(map(brief, refused or sources))
         cause = error.__cause__ or error
         raise UnreadableImage(f"the model's processor refuses {named}: {one_line(cause)}") from error
-    if (unknown := processor.tokenizer.unk_token_id) is not None and (inputs["input_ids"] == unknown).any():
-        notice(f"the model's vocabulary does not have every word of {question!r}")
+    if told := unknown_words(loaded, inputs):
+        notice(f"{told} of {question!r}")
     return inputs
+
+
+def unknown_words(loaded: LoadedModel, inputs: Any) -> str:
+    """What is to be said where a question has words that the model's vocabulary has not; "" where it has all."""
+    unknown = loaded.processor.tokenizer.unk_token_id
+    if unknown is None or not (inputs["input_ids"] == unknown).any():
+        return ""
+    return "the model's vocabulary does not have every word"
 
 
 def _refuses(processor: Any, image: "Image") -> bool:
@@ -98,7 +108,37 @@ def _refuses(processor: Any, image: "Image") -> bool:
     return False
 
 
+def answer_reduced(
+    loaded: LoadedModel, inputs: Any, strategy: "sl.Strategy | Recipe", max_new_tokens: int
+) -> tuple[str, sl.Report]:
+    """The model's answer under a strategy, greedy, and the report.
+
+    Raises:
+        SeelessError: the strategy cannot be had on this model or these inputs.
+        BudgetError: a number of tokens that is larger than anything there was to rank.
+    """
+    with sl.apply(loaded.model, strategy) as handle:
+        answer = generate_answer(loaded, inputs, max_new_tokens)
+    if isinstance(strategy, sl.Strategy):  # a guest's framework keeps all where there are fewer
+        _check_count(strategy, handle.report, models.crop_tokens(loaded.model))
+    return answer, handle.report
+
+
 def generate_answer(loaded: LoadedModel, inputs: Any, max_new_tokens: int) -> str:
     """The model's answer, greedy."""
     ids = loaded.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
     return loaded.processor.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)[0].strip()
+
+
+def _check_count(strategy: sl.Strategy, report: sl.Report, crop_tokens: int | None) -> None:
+    """Raise `BudgetError` if a number of tokens is larger than anything there was to rank."""
+    keeps = strategy.keep if isinstance(strategy.keep, list) else [strategy.keep]
+    images = [len(boxes) for row in report.boxes for boxes in row]
+    what, there = "image", max(images)
+    if strategy.scope == "row" and len(images) > 1:
+        what, there = "prompt", max(report.n_before)
+    elif strategy.scope == "crop" and crop_tokens is not None and crop_tokens < there:
+        what, there = "crop", crop_tokens
+    for keep in keeps:
+        if isinstance(keep, int) and keep > there:
+            raise sl.BudgetError(f"keep={keep}, but the {what} has {there} visual tokens; use --keep 1.0 to keep all")

@@ -11,6 +11,8 @@ from seeless.named.knobs import default_of
 from seeless.strategy import Recipe
 from seeless.vtr import VTRConfig
 
+COLUMNS = ["strategy", "answer", "tokens kept", "tokens/layer", "GFLOPs", "KV cache", "prefill", "decode step"]
+
 
 @dataclass(frozen=True)
 class Result:
@@ -62,8 +64,7 @@ def result_dict(result: Result, first: sl.Report, right_answer: str | None) -> d
 
 def print_results(rows: Sequence[dict[str, Any]]) -> None:
     """A table with one line per result, from their dictionaries."""
-    columns = ["strategy", "answer", "tokens kept", "tokens/layer", "GFLOPs", "KV cache", "prefill", "decode step"]
-    print_table(columns, [_cells(row) for row in rows])
+    print_table(COLUMNS, [cells(row) for row in rows])
 
 
 def say_what_is_not_faster(rows: Sequence[dict[str, Any]]) -> None:
@@ -82,7 +83,8 @@ def say_what_is_not_faster(rows: Sequence[dict[str, Any]]) -> None:
         )
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
+def cells(row: dict[str, Any]) -> list[str]:
+    """A result's dictionary as text, under `COLUMNS`."""
     mark = {True: " (right)", False: " (wrong)", None: ""}[row["right"]]
     return [
         row["strategy"],

@@ -1,6 +1,5 @@
 """`seeless run`: one question, with all visual tokens and with fewer."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +10,7 @@ from seeless.cli.catalogue import complete_name
 from seeless.cli.console import notice, print_json, say
 from seeless.cli.flags import as_flag, read_flags
 from seeless.cli.options import Device, Dtype, Plugins
-from seeless.errors import shortened
+from seeless.cli.tasks import Task, make_task
 from seeless.named.checkpoints import LoadedModel, load_config, load_model, resolve_name
 from seeless.named.knobs import build_strategies
 from seeless.named.places import check_attention, check_dtype, place_of
@@ -19,37 +18,11 @@ from seeless.named.plugins import load_plugins
 from seeless.named.strategies import shadowed
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from seeless.cli.results import Result
-    from seeless.pixels import Video
     from seeless.strategy import Recipe
 
-LONGEST_SOURCE = 300  # characters; a data: URI has thousands
 DEFAULT_STRATEGY = "fastv"
 DEFAULT_OVERLAY = Path("seeless-overlay.png")
-QUESTIONS = {True: "how many digits are there?", False: "What is shown in this picture?"}  # by: embedded model?
-
-
-@dataclass(frozen=True)
-class Task:
-    """Pictures and videos, where they come from, a question about them, and the right answer where it is known."""
-
-    images: "list[Image]"
-    videos: "list[Video]"
-    sources: list[str]
-    question: str
-    right_answer: str | None
-
-    @property
-    def pictured(self) -> list[str]:
-        """Where the pictures come from."""
-        return self.sources[: len(self.images)]
-
-    @property
-    def filmed(self) -> list[str]:
-        """Where the videos come from."""
-        return self.sources[len(self.images) :]
 
 
 def run(
@@ -122,7 +95,7 @@ def run(
     check_dtype(dtype)
     if attention is not None:
         check_attention(attention)
-    task = _task(image or [], video or [], frames, allow_private_urls, ask, seed, embedded=model is None)
+    task = make_task(image or [], video or [], frames, allow_private_urls, ask, seed, embedded=model is None)
 
     name = resolve_name(model)
     skeleton = models.skeleton(load_config(name))
@@ -170,59 +143,22 @@ def _names(compare: str) -> list[str]:
     return names
 
 
-def _task(
-    images: list[str], videos: list[str], frames: int, allow_private: bool, ask: str | None, seed: int, embedded: bool
-) -> Task:
-    from seeless.pixels import load_image, read_video
-    from seeless.tiny import draw_scene
-
-    if images or videos:
-        pictures = [load_image(source, allow_private=allow_private) for source in images]
-        films = [read_video(source, frames) for source in videos]
-        names = [source if len(source) <= LONGEST_SOURCE else shortened(source) for source in [*images, *videos]]
-        return Task(pictures, films, names, ask or QUESTIONS[embedded], None)
-    scene = draw_scene(seed)
-    question = scene.questions[0].text if ask is None else ask
-    answers = {q.text: q.answer for q in scene.questions}
-    return Task([scene.image], [], [f"held-out scene {seed}"], question, answers.get(question))
-
-
 def _answer_all(
     loaded: LoadedModel, task: Task, strategies: "dict[str, sl.Strategy | Recipe]", max_new_tokens: int, repeats: int
 ) -> "list[Result]":
     """The untouched model first, then every strategy."""
-    from seeless import models
-    from seeless.cli.asking import build_inputs, generate_answer
+    from seeless.cli.asking import answer_reduced, build_inputs, generate_answer
     from seeless.cli.results import Result
     from seeless.cli.timing import measure
 
     inputs = build_inputs(loaded, task.images, task.sources, task.question, task.videos)
-    answers, reports = [], []
-    for strategy in strategies.values():
-        with sl.apply(loaded.model, strategy) as handle:
-            answers.append(generate_answer(loaded, inputs, max_new_tokens))
-        if isinstance(strategy, sl.Strategy):  # a guest's framework keeps all where there are fewer
-            _check_count(strategy, handle.report, models.crop_tokens(loaded.model))
-        reports.append(handle.report)
+    found = [answer_reduced(loaded, inputs, strategy, max_new_tokens) for strategy in strategies.values()]
     untouched = generate_answer(loaded, inputs, max_new_tokens)
     everyone: dict[str, Any] = {"none": None, **strategies}
     times = measure(loaded.model, inputs, list(everyone.values()), repeats) if repeats else [None] * len(everyone)
-    lines = zip(everyone, everyone.values(), [untouched, *answers], [None, *reports], times, strict=True)
-    return [Result(*line) for line in lines]
-
-
-def _check_count(strategy: "sl.Strategy", report: "sl.Report", crop_tokens: int | None) -> None:
-    """Raise `BudgetError` if a number of tokens is larger than anything there was to rank."""
-    keeps = strategy.keep if isinstance(strategy.keep, list) else [strategy.keep]
-    images = [len(boxes) for row in report.boxes for boxes in row]
-    what, there = "image", max(images)
-    if strategy.scope == "row" and len(images) > 1:
-        what, there = "prompt", max(report.n_before)
-    elif strategy.scope == "crop" and crop_tokens is not None and crop_tokens < there:
-        what, there = "crop", crop_tokens
-    for keep in keeps:
-        if isinstance(keep, int) and keep > there:
-            raise sl.BudgetError(f"keep={keep}, but the {what} has {there} visual tokens; use --keep 1.0 to keep all")
+    answers = [(untouched, None), *found]
+    lines = zip(everyone.items(), answers, times, strict=True)
+    return [Result(name, strategy, *answer, time) for (name, strategy), answer, time in lines]
 
 
 def _print_run(name: str, task: Task, rows: list[dict], results: "list[Result]", repeats: int) -> None:
