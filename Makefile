@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet
 PYTHONS ?= 3.10 3.11 3.12 3.13
 unexport PIP_CONSTRAINT PIP_BUILD_CONSTRAINT
 
-.PHONY: demo test test-all test-newest test-wheel test-vllm check site examples style dist lock tables bench bench-smoke finetune sweep tiny clean
+.PHONY: demo test test-all test-newest test-wheel test-vllm test-page check site examples style dist lock tables bench bench-smoke finetune sweep tiny clean
 
 # pip in .venv takes the exact versions of locks/, and nothing else, whatever is installed there later.
 .venv/demo: pyproject.toml $(wildcard locks/python*.txt)
@@ -71,6 +71,20 @@ $(VLLM_ENV)/ready: pyproject.toml
 	$(VLLM_ENV)/bin/python tests/torchvision_shim.py
 	touch $@
 
+# The page in a real browser, in an environment of its own, since Gradio takes no Pillow 13; Chromium is the system's.
+PAGE_ENV ?= build/page
+CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+test-page: $(PAGE_ENV)/ready
+	$(if $(CHROMIUM),,$(error no Chromium here; on Debian and Ubuntu: apt-get install chromium))
+	$(PAGE_ENV)/bin/python -m pytest -p no:cacheprovider tests/page
+
+$(PAGE_ENV)/ready: pyproject.toml locks/page.in $(wildcard locks/demo-python*.txt)
+	$(PYTHON) locks/use_lock.py $(PAGE_ENV) demo-
+	$(PYTHON) -m venv $(PAGE_ENV)
+	$(PAGE_ENV)/bin/python -m pip install --quiet torch
+	$(PAGE_ENV)/bin/python -m pip install --quiet -e ".[demo]" -r locks/page.in
+	touch $@
+
 check: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -95,7 +109,7 @@ dist: .venv/dev
 	$(BIN)/python -m build
 	$(BIN)/twine check --strict dist/*
 
-# All extras but vllm, whose torch and transformers are its own.
+# All extras but vllm, whose torch and transformers are its own, and demo, whose Pillow is, with locks beside the others.
 EXTRAS := cli train eval plot published video heif docs dev
 # The newest versions of everything that is installed here, for every Python; the packages of CUDA come as torch wants them.
 lock: build/uv
@@ -103,7 +117,11 @@ lock: build/uv
 		{ echo "# Written by make lock." && build/uv/bin/uv pip compile --quiet --no-header --no-annotate --prerelease disallow \
 			--python-version $$version --python-platform linux $(EXTRAS:%=--extra %) pyproject.toml requirements-eval.txt \
 			locks/build.in locks/torch.in | grep -vE "^(cuda|nvidia|triton)"; \
-		} > locks/python$$version.txt || exit 1; done
+		} > locks/python$$version.txt && \
+		{ echo "# Written by make lock." && build/uv/bin/uv pip compile --quiet --no-header --no-annotate --prerelease disallow \
+			--python-version $$version --python-platform linux --extra demo pyproject.toml \
+			locks/page.in locks/build.in locks/torch.in | grep -vE "^(cuda|nvidia|triton)"; \
+		} > locks/demo-python$$version.txt || exit 1; done
 
 build/uv:
 	$(PYTHON) -m venv $@

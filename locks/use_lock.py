@@ -1,6 +1,7 @@
 """Make pip in an environment take exactly what the lock of the running Python says, in every `pip install` there.
 
-`python locks/use_lock.py .venv` writes `.venv/pip.conf`; the folder need not exist yet.
+`python locks/use_lock.py .venv` writes `.venv/pip.conf`; the folder need not exist yet. `... build/page demo-` takes
+the locks whose names begin so.
 """
 
 import sys
@@ -9,9 +10,9 @@ from pathlib import Path
 LOCKS = Path(__file__).resolve().parent
 
 
-def lock_of(version):
+def lock_of(version, kind=""):
     """The lock for a Python `(major, minor)`; without one, exits with the versions that have one."""
-    lock = LOCKS / f"python{version[0]}.{version[1]}.txt"
+    lock = LOCKS / f"{kind}python{version[0]}.{version[1]}.txt"
     if not lock.is_file():
         known = [f"3.{minor}" for minor in range(99) if (LOCKS / f"python3.{minor}.txt").is_file()]
         sys.exit(
@@ -30,4 +31,4 @@ def write(environment, lock):
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]), lock_of(sys.version_info))
+    write(Path(sys.argv[1]), lock_of(sys.version_info, *sys.argv[2:]))

@@ -13,8 +13,11 @@ from seeless.cli import catalogue
 from seeless.cli.cards import cards
 from seeless.cli.errors import EXIT_CODES
 
-HEAVY = ("torch", "transformers", "matplotlib", "pandas", "PIL", "lmms_eval")
-VERBS = ("list", "info", "run", "train", "eval", "sweep", "advise", "analyze", "plot", "check-family", "tasks-path")
+HEAVY = ("torch", "transformers", "matplotlib", "pandas", "PIL", "lmms_eval", "gradio")
+VERBS = (
+    *("list", "info", "run", "train", "eval", "sweep", "advise", "analyze", "demo", "plot", "check-family"),
+    "tasks-path",
+)
 SHOWN = [
     [],
     ["-h"],

@@ -23,7 +23,7 @@ LOCKS = ROOT / "locks"
 CUDA = re.compile(r"cuda|nvidia|triton")  # what torch pins for itself, where it needs them
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = PROJECT["project"]["optional-dependencies"]
-APART = ("vllm",)  # pins torch and transformers itself, so it is installed in an environment of its own
+APART = ("vllm", "demo")  # in environments of their own: one pins torch and transformers, one takes another Pillow
 PYTHONS = sorted(path.stem.removeprefix("python") for path in LOCKS.glob("python*.txt"))
 
 
@@ -33,8 +33,8 @@ def requirements(name: str) -> list[str]:
 
 
 @cache
-def pins(python: str) -> dict[str, Version]:
-    pinned = [line.split("==") for line in requirements(f"locks/python{python}.txt")]
+def pins(python: str, kind: str = "") -> dict[str, Version]:
+    pinned = [line.split("==") for line in requirements(f"locks/{kind}python{python}.txt")]
     return {canonicalize_name(name): Version(version) for name, version in pinned}
 
 
@@ -55,11 +55,22 @@ def test_each_supported_python_has_a_lock():
     assert supported == PYTHONS and PYTHONS[0] == PROJECT["project"]["requires-python"].removeprefix(">=")
 
 
+@pytest.mark.parametrize("kind", ["", "demo-"])
 @pytest.mark.parametrize("python", PYTHONS)
-def test_a_lock_is_of_exact_versions_and_leaves_cuda_to_torch(python):
-    for line in requirements(f"locks/python{python}.txt"):
+def test_a_lock_is_of_exact_versions_and_leaves_cuda_to_torch(python, kind):
+    for line in requirements(f"locks/{kind}python{python}.txt"):
         assert re.fullmatch(r"[a-z0-9][a-z0-9.-]*==[0-9][0-9a-z.]*", line), line
-    assert [name for name in pins(python) if CUDA.match(name)] == []
+    assert [name for name in pins(python, kind) if CUDA.match(name)] == []
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_the_page_has_locks_of_its_own_with_the_same_torch(python):
+    for one in map(Requirement, [*EXTRAS["demo"], *EXTRAS["video"], *EXTRAS["cli"], *requirements("locks/page.in")]):
+        if one.name != "seeless":
+            pinned = pins(python, "demo-").get(canonicalize_name(one.name))
+            assert pinned is not None and one.specifier.contains(pinned), f"{one}: {pinned}"
+    assert pins(python, "demo-")["torch"] == pins(python)["torch"]
+    assert pins(python, "demo-")["transformers"] == pins(python)["transformers"]
 
 
 @pytest.mark.parametrize("python", PYTHONS)

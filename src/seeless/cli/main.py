@@ -24,6 +24,7 @@ def main(arguments: list[str] | None = None) -> None:
     from seeless.cli.bench import bench
     from seeless.cli.check_family import check_family
     from seeless.cli.console import whole_output
+    from seeless.cli.demo import demo
     from seeless.cli.errors import EXIT_CODES
     from seeless.cli.eval import evaluate
     from seeless.cli.info import info
@@ -69,6 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
     app.command("serve", context_settings=FIELDS_ARE_FLAGS)(serve)
     app.command("advise")(advise)
     app.command("analyze")(analyze)
+    app.command("demo")(demo)
     app.command("plot")(plot)
     app.command("published")(published)
     app.command("check-family")(check_family)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import seeless as sl
-from seeless.cli.console import print_table, say
+from seeless.cli.console import print_table
 from seeless.cli.timing import Times
 from seeless.named.knobs import default_of
 from seeless.strategy import Recipe
@@ -67,20 +67,21 @@ def print_results(rows: Sequence[dict[str, Any]]) -> None:
     print_table(COLUMNS, [cells(row) for row in rows])
 
 
-def say_what_is_not_faster(rows: Sequence[dict[str, Any]]) -> None:
-    """Say which prefills took as long as the untouched one or longer, and how to see what other sizes save.
+def what_is_not_faster(rows: Sequence[dict[str, Any]]) -> str:
+    """Which prefills took as long as the untouched one or longer, and how to see what other sizes save; "" for none.
 
     Args:
         rows: of the untouched model and of strategies, with times.
     """
     whole, *others = rows
     slow = [row["strategy"] for row in others if row["prefill_seconds"] >= whole["prefill_seconds"]]
-    if slow:
-        say(
-            f"not faster here: {', '.join(slow)}; with {whole['visual_tokens']} visual tokens on a model of this size "
-            "a prefill is mostly what layers cost whatever they read, and choosing comes on top. What a larger model "
-            "saves on this machine: seeless bench --arch llava-1.5-7b --scale 1/8"
-        )
+    if not slow:
+        return ""
+    return (
+        f"not faster here: {', '.join(slow)}; with {whole['visual_tokens']} visual tokens on a model of this size a "
+        "prefill is mostly what layers cost whatever they read, and choosing comes on top. What a larger model saves "
+        "on this machine: seeless bench --arch llava-1.5-7b --scale 1/8"
+    )
 
 
 def cells(row: dict[str, Any]) -> list[str]:

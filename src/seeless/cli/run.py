@@ -162,7 +162,7 @@ def _answer_all(
 
 
 def _print_run(name: str, task: Task, rows: list[dict], results: "list[Result]", repeats: int) -> None:
-    from seeless.cli.results import print_results, say_what_is_not_faster
+    from seeless.cli.results import print_results, what_is_not_faster
 
     say(f"model         {name}")
     for kind, shown in (("image", task.pictured), ("video", task.filmed)):
@@ -175,7 +175,8 @@ def _print_run(name: str, task: Task, rows: list[dict], results: "list[Result]",
     print_results(rows)
     if repeats:
         say(f"times: median of {repeats}, measured just now; prefill = until the first token is there")
-        say_what_is_not_faster(rows)
+        if told := what_is_not_faster(rows):
+            say(told)
     for result in results:
         if result.report is not None:
             say(f"\n{result.headline}\n{result.report}")

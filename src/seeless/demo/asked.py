@@ -1,0 +1,50 @@
+"""From what a visitor gives to what is asked."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from seeless.cli.tasks import Task, make_task
+from seeless.errors import InputError
+from seeless.pixels import UnreadableImage, UnreadableVideo, is_animation, is_video
+from seeless.tiny import draw_scene
+
+FRAMES = 8  # of a video
+MOST_SCENES = 2**31
+LONGEST_QUESTION = 1000
+
+
+def questions_about(upload: str | None, scene: float | None, embedded: bool) -> list[str]:
+    """What the embedded model can be asked about the scene of a number; of other pictures and models nobody knows."""
+    if upload is not None or scene is None or not embedded:
+        return []
+    return [question.text for question in draw_scene(int(scene)).questions]
+
+
+def task_of(upload: str | None, scene: float | None, question: str | None, embedded: bool) -> Task:
+    """A visitor's picture or video, or the scene drawn for a number, with the question.
+
+    Args:
+        upload: a file of this machine, which the page has stored.
+        question: None: one that goes with the picture.
+        embedded: whether the embedded model is asked.
+
+    Raises:
+        InputError: there is neither, or no question.
+        UnreadableImage, UnreadableVideo: the file, named as the visitor did, cannot be read.
+    """
+    if question is not None and not 0 < len(question.strip()) <= LONGEST_QUESTION:
+        raise InputError(f"the question is empty or longer than {LONGEST_QUESTION} characters; ask in a sentence")
+    asked = None if question is None else question.strip()
+    if upload is None:
+        if scene is None or not 0 <= scene < MOST_SCENES or scene != int(scene):
+            raise InputError(
+                f"there is no picture; choose a file, or give the number of a scene, 0 to {MOST_SCENES - 1:,}"
+            )
+        return make_task([], [], FRAMES, False, asked, int(scene), embedded)
+    file = Path(upload)
+    filmed = is_video(file) or is_animation(file)
+    try:
+        task = make_task([] if filmed else [file], [file] if filmed else [], FRAMES, False, asked, 0, embedded)
+    except (UnreadableImage, UnreadableVideo) as error:
+        raise type(error)(str(error).replace(str(file), file.name)) from error
+    return replace(task, sources=[file.name])
