@@ -15,7 +15,7 @@ def test_without_gradio_the_extra_is_named(seeless, monkeypatch):
     ("flags", "code", "said"),
     [
         (["--model", "lava"], 2, "no model is called 'lava'; did you mean llava"),
-        (["--model", "tiny", "--model", "./nowhere"], 2, "no such folder"),
+        (["--model", "tiny", "--model", "./nowhere"], 6, "no such folder"),
         (["--port", 0], 2, "--port"),
     ],
 )

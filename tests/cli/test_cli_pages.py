@@ -28,6 +28,7 @@ LONG = {
     "advise": "seeless.advice.measuring.timed",
     "analyze": "seeless.cli.analyze._gather",
     "bench": "seeless.bench.measure.measure",
+    "demo": "seeless.demo.serving.check_gradio",
     "train": "seeless.train.finetune",
 }
 PLUGINS = {
