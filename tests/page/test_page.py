@@ -78,11 +78,14 @@ def test_by_keyboard_alone(visit):
         if page.evaluate("!!document.activeElement.closest('#question')"):
             break
     assert any(each.startswith("upload") for each in reached[:-1]), reached
+    asked = (
+        "how many ${6 * 7} {{value}} <b id=evil>digits</b> are there?"  # shown as it is, whatever templates make of it
+    )
     page.keyboard.press("Control+A")
-    page.keyboard.type("how many digits are there?")
+    page.keyboard.type(asked)
     page.keyboard.press("Enter")
     answered(page)
-    assert "how many digits are there?" in page.inner_text("#results h2")
+    assert page.inner_text("#results h2") == asked
 
 
 def test_every_input_has_a_name(visit):

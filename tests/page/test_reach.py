@@ -98,7 +98,7 @@ def test_a_place_that_cannot_be_had_is_named(address):
 
     taken = urlsplit(address).port
     with (
-        pytest.raises(ImpossiblePlace, match=f"cannot listen on 127.0.0.1, port {taken}"),
+        pytest.raises(ImpossiblePlace, match=f"cannot listen on 127.0.0.1, port {taken}: the port is taken"),
         serving(Page(Shelf(["tiny"])), "127.0.0.1", taken),
     ):
         pass

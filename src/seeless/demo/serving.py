@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seeless.errors import MissingExtra, one_line
+from seeless.errors import MissingExtra
 from seeless.named.errors import ImpossiblePlace
 
 if TYPE_CHECKING:
@@ -67,7 +67,10 @@ def serving(page: "Page", host: str, port: int | None) -> Iterator[str]:
                 pwa=False,
             )
         except (OSError, ValueError) as error:
-            raise ImpossiblePlace(f"cannot listen on {host}, port {port or 'any'}: {one_line(error)}") from error
+            which = "any port from 7860 on" if port is None else f"port {port}"
+            raise ImpossiblePlace(
+                f"cannot listen on {host}, {which}: the port is taken, or this machine has no such address; give others"
+            ) from error
         try:
             yield blocks.local_url
         finally:
