@@ -19,7 +19,7 @@ SMALL = next(own for own in TINIES if own.name == "gemma4-small")  # a second pr
 CASES = [(own, kind) for own in TINIES for kind in own.kinds if own is not SMALL and "omni_" not in own.name]
 EVERY_CROP_AN_IMAGE = (
     *("smolvlm", "idefics3", "gemma3", "aya_vision", "cohere2_vision"),
-    *("minicpmv4_6", "minicpmv4_7"),
+    *("lfm2_vl", "minicpmv4_6", "minicpmv4_7"),
 )
 LONGER = [(own, "image") for own in WINDOWED if not own.name.startswith(SMALL.name)]
 EXPERTS = ("llava-gpt_oss-windowed", "gemma4-windowed")

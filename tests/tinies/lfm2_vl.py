@@ -3,10 +3,11 @@
 import torch
 from transformers import Lfm2Config, Lfm2VlConfig, Lfm2VlForConditionalGeneration, Siglip2VisionConfig
 
-from .base import END, IMAGE, LAYERS, START, Piece, Tiny, grids, normal, text_options, tower_options
+from .base import BREAK, END, IMAGE, LAYERS, START, Piece, Tiny, grids, normal, text_options, tower_options
 
 PATCH, MERGE = 4, 2
-GRIDS = [(8, 8), (8, 12), (6, 10), (12, 8)]  # (height, width) in patches
+# (height, width) in patches; of the last picture those of two tiles side by side, and of the whole
+GRIDS = [[(8, 8)], [(8, 12)], [(6, 10)], [(8, 6), (8, 6), (6, 8)]]
 CONV, FULL = "conv", "full_attention"
 
 
@@ -33,11 +34,16 @@ class Lfm2VL(Tiny):
         )
 
     def image(self, seed: int) -> Piece:
-        height, width = GRIDS[seed % 4]
-        pixels = normal((1, height * width, 3 * PATCH * PATCH), seed)
-        data = {"pixel_values": pixels, "spatial_shapes": torch.tensor([[height, width]])}
-        down, across = height // MERGE, width // MERGE
-        return Piece([START] + [IMAGE] * (down * across) + [END], data, grids(1, down, across))
+        sides, ids, crops, first = GRIDS[seed % 4], [START], [], 0
+        most = max(height * width for height, width in sides)
+        pixels = normal((len(sides), most, 3 * PATCH * PATCH), seed)
+        for number, (height, width) in enumerate(sides):
+            pixels[number, height * width :] = 0
+            down, across = height // MERGE, width // MERGE
+            ids += [*[BREAK] * (len(sides) > 1), *[IMAGE] * (down * across)]  # which tile it is
+            crops += grids(1, down, across, first)
+            first += down * across
+        return Piece([*ids, END], {"pixel_values": pixels, "spatial_shapes": torch.tensor(sides)}, crops)
 
     def collate(self, pieces, ids, mask) -> dict:
         own = [piece.data for piece in pieces["image"]]
@@ -46,9 +52,6 @@ class Lfm2VL(Tiny):
         most = max(data["pixel_values"].shape[1] for data in own)
         gaps = [most - data["pixel_values"].shape[1] for data in own]
         padded = [torch.nn.functional.pad(d["pixel_values"], (0, 0, 0, gap)) for d, gap in zip(own, gaps, strict=True)]
-        seen = [torch.arange(most)[None] < most - gap for gap in gaps]
-        return {
-            "pixel_values": torch.cat(padded),
-            "spatial_shapes": torch.cat([data["spatial_shapes"] for data in own]),
-            "pixel_attention_mask": torch.cat(seen).long(),
-        }
+        shapes = torch.cat([data["spatial_shapes"] for data in own])
+        seen = torch.arange(most) < shapes.prod(1, keepdim=True)
+        return {"pixel_values": torch.cat(padded), "spatial_shapes": shapes, "pixel_attention_mask": seen.long()}

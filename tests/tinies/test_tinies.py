@@ -105,11 +105,14 @@ def features(model, tiny, kind, piece, pixels=None):
     more += ("image_token_pooling", "image_grids")
     encode, own = model.model.get_image_features, (*names, *more)
     if kind == "video":
-        encode = model.model.get_video_features
-        own = ("pixel_values_videos", "video_grid_thw", "video_position_ids", "num_frames_per_video")
+        encode = getattr(model.model, "get_video_features", None)
+        own = ("pixel_values_videos", "video_grid_thw", "video_merge_sizes")
+        own += ("video_position_ids", "num_frames_per_video")
     inputs = {key: value for key, value in inputs.items() if key in own}
     if pixels is not None:
         inputs[own[0]] = pixels.reshape(inputs[own[0]].shape)
+    if encode is None:  # videos are encoded as images are
+        encode, inputs = model.model.get_image_features, {"pixel_values": inputs[own[0]]}
     out = encode(**inputs, return_dict=True)
     if (found := out.pooler_output) is None:  # what enters before the decoder's first layer
         found = dict(out.deepstack_features)[0]
@@ -146,8 +149,12 @@ def origin(tiny, piece, gradient):
     """(picture, height, width) energy of a gradient on the pixels of one piece."""
     grid = next((piece.data[key][0].tolist() for key in piece.data if key.endswith("grid_thw")), None)
     energy = gradient.square()
+    if grid is not None and grid[0] > len(piece.crops):  # several frames of which the model makes one
+        grid[0] = len(piece.crops)
+        energy = energy.unflatten(0, (grid[0], -1, grid[1] * grid[2])).sum(1).flatten(0, 1)
     if "spatial_shapes" in piece.data:  # patches in raster order
-        return energy.sum(-1).reshape(1, *piece.data["spatial_shapes"][0].tolist())
+        sides = piece.data["spatial_shapes"].tolist()
+        return [own[: h * w].view(h, w) for own, (h, w) in zip(energy.sum(-1), sides, strict=True)]
     if "image_grids" in piece.data:  # patches of the whole picture, then of a canvas of its crops
         low, wide, high, across = (2 * side for side in piece.data["image_grids"][0].tolist())
         patches = energy.sum(-1).flatten()
@@ -164,7 +171,7 @@ def origin(tiny, piece, gradient):
     if grid is None:
         return energy.flatten(0, -4).sum(1)
     t, h, w = grid
-    if energy.ndim == 4 or "image_merge_sizes" in piece.data:  # patches in the order of the picture
+    if energy.ndim == 4 or any(name.endswith("merge_sizes") for name in piece.data):  # in the order of the picture
         return energy.flatten(1).sum(1).reshape(t, h, w)
     # Qwen's order of patches: 2 x 2 of them side by side
     energy = energy.sum(1).reshape(t, h // 2, w // 2, 2, 2)

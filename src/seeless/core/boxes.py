@@ -51,6 +51,8 @@ class Shown:
         if self.family.crops == "marked":  # a picture ends with the whole of it, behind the same token as the last one
             marks = [own[-1] if own else None for own in texts]
             return [True, *(mark == marks[-1] for mark in marks[:-1])]
+        if self.family.crops == "numbered":  # between two pictures stands more than one token
+            return [True, *(len(own) > 1 for own in texts[1:])]
         if self.family.crops == "opened":
             return [own[-1:] == texts[0][-1:] for own in texts]
         tokenizer = load_tokenizer(

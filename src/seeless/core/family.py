@@ -16,7 +16,7 @@ from seeless.errors import UnsupportedModel, did_you_mean
 
 Kind = Literal["image", "video"]
 Merged = Literal["blocks", "consecutive"]
-Crops = Literal["joined", "marked", "opened", "told"]
+Crops = Literal["joined", "marked", "opened", "numbered", "told"]
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,9 @@ class Family:
         runs: whether one image is one unbroken run of placeholders, however many crops it was cut into.
         overview: the crop that shows the whole picture, 0 or -1.
         crops: how one knows the crops of a picture: they are "joined" to one image, or each is one of its own and the
-            one that shows the whole is "marked" by the token before it, or the first one "opened" by it, or crops are
-            "told" of by the text before them.
+            one that shows the whole is "marked" by the token before it, or the first one "opened" by it, or all of them
+            "numbered", each by the one token between it and the one before, or crops are "told" of by the text before
+            them.
         crops_told: what that text says before the first crop.
         image_token: attribute of the config with the id of an image's placeholders.
         video_token: attribute of the config with the id of a video's, None if the model takes no videos of their own.

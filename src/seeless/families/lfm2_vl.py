@@ -11,6 +11,8 @@ FAMILY = Family(
     projected=False,
     grids={"image": "spatial_shapes"},
     padded=True,
+    overview=-1,
+    crops="numbered",
     note="the first decoder layers have no attention, so methods that read it act before layer 3 at the earliest; "
     "every tile counts as an image of its own: keep counts for each",
 )
