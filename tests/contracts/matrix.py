@@ -96,6 +96,8 @@ EVERYTHING = {
 }
 NULL_TOKEN = ("priortr", "priortr_2f")  # read the first token after the image
 LEAVES_STILLS_ALONE = ("dycoke", "evs")
+MERGED_FRAMES = ("ernie4_5_vl_moe", "kimi_k25")
+ONE_FRAME = ("kimi_k25",)  # the tiny makes one of a whole video
 LEAVES_THE_TOWER = ("flowcut", "mustdrop", "pixelprune")
 INSIDE = (*LEAVES_THE_TOWER, "tome")  # the tower
 READ_THE_TOWER = (  # its attention
@@ -136,8 +138,10 @@ def rows_of(kind):
     return RAGGED_VIDEO if kind == "video" else RAGGED
 
 
-def gap(tiny, name, backend):
-    """Why a pair cannot work: a piece of the sentence it is refused with; None if it must work."""
+def gap(tiny, name, backend, kind="image"):
+    """Why a pair cannot work on stills, or on videos: a piece of the sentence it is refused with; None if it must."""
+    if name in INSIDE and kind == "video" and tiny.name in MERGED_FRAMES:
+        return "makes one of several frames of a video"
     if name in INSIDE and (reason := gap_inside(tiny, name)) is not None:
         return reason
     if name in READS_THE_FIRST_LAYER and tiny.name.startswith(FIRST_LAYER_RECURRENT):

@@ -47,7 +47,8 @@ def methods(case, turn: int = 0) -> list[str]:
     own, kind = case
     if differs(case):
         return list(STRATEGIES)
-    found = of_every_kind(CASES.index(case) + turn, [name for name in STRATEGIES if gap(own, name, "sdpa") is None])
+    possible = [name for name in STRATEGIES if gap(own, name, "sdpa", kind) is None]
+    found = of_every_kind(CASES.index(case) + turn, possible)
     return [*found, *(DEMANDING if (str(own), kind) in MORE else ())]
 
 
@@ -93,7 +94,7 @@ def backends_of(case, name) -> tuple[str, ...]:
 
 def one_backend(case, name, number: int) -> tuple[str, ...]:
     """One that the pair can run on, if there is any: another one for the next case and for the next number."""
-    possible = [backend for backend in BACKENDS if gap(case[0], name, backend) is None] or BACKENDS
+    possible = [backend for backend in BACKENDS if gap(case[0], name, backend, case[1]) is None] or BACKENDS
     return (possible[(CASES.index(case) + number) % len(possible)],)
 
 

@@ -15,6 +15,7 @@ from matrix import (
     LEAVES_THE_TOWER,
     NEEDS_TEXT,
     NEW_TOKENS,
+    ONE_FRAME,
     PLACEHOLDERS,
     STRATEGIES,
     case_id,
@@ -29,7 +30,7 @@ import seeless as sl
 from oracle import merges_of, oracle_of, turn_of
 from seeless.core.host import CACHE
 from seeless.registry import strategy_class
-from tinies import VIDEO, make_inputs, make_pieces
+from tinies import make_inputs, make_pieces
 from tiny_models import BACKENDS
 
 
@@ -50,10 +51,10 @@ def generate(model, inputs):
 
 def refuses(tiny, name, backend, model, inputs):
     """Whether the pair cannot work; then it says so."""
-    reason = gap(tiny, name, backend)
+    reason = gap(tiny, name, backend, "video" if "pixel_values_videos" in inputs else "image")
     if reason is None:
         return False
-    if name not in LEAVES_STILLS_ALONE or VIDEO in inputs["input_ids"]:
+    if name not in LEAVES_STILLS_ALONE or "pixel_values_videos" in inputs:
         with pytest.raises(sl.UnsupportedModel, match=reason), sl.apply(model, STRATEGIES[name]):
             model(**inputs)
     return True
@@ -116,7 +117,8 @@ def test_oracle_prefill_and_decode(tiny, case, name, whole):
         assert (whole - want[:, :prompt])[text].abs().max() < 5e-5
         assert (torch.stack(out.logits, 1) - want[:, prompt - 1 : -1]).abs().max() < 1e-4
         assert torch.equal(want[:, prompt - 1 : -1].argmax(-1), out.sequences[:, prompt:])
-    if want is not None and (kind == "video" or name not in LEAVES_STILLS_ALONE):
+    frames = kind == "video" and own.name not in ONE_FRAME
+    if want is not None and (frames or name not in LEAVES_STILLS_ALONE):
         plain = untouched(**inputs).logits  # the check has teeth: reduction does change the answer
         assert (plain - want[:, :prompt])[text].abs().max() > 1e-2
 
@@ -166,9 +168,9 @@ def test_a_row_of_a_batch_equals_the_row_alone(tiny, case, name):
 def unit_sizes(strategy, own, model, row):
     """Visual tokens of every unit of a row, from its pieces alone."""
     units, total = [], 0
-    for piece, part in zip(make_pieces(model, own, row), [p for p in row if isinstance(p, str)], strict=True):
+    for piece in make_pieces(model, own, row):
         crops = [len(places) for places, _, _ in piece.crops]
-        frames = strategy.scope == "frame" and part.startswith("video")
+        frames = strategy.scope == "frame" and piece.of_video
         if strategy.scope == "crop" or frames or own.name in EVERY_CROP_AN_IMAGE:
             units += crops
         else:
@@ -198,7 +200,7 @@ def changed(evs, own, model, row):
     for piece in make_pieces(model, own, row):
         sizes = [len(places) for places, _, _ in piece.crops]
         must = sizes[0] + piece.tokens - sum(sizes)
-        total += max(must, math.floor(piece.tokens * evs.keep)) if VIDEO in piece.ids else piece.tokens
+        total += max(must, math.floor(piece.tokens * evs.keep)) if piece.of_video else piece.tokens
     return total
 
 
@@ -208,7 +210,7 @@ def compared(dycoke, own, model, row):
     for piece in make_pieces(model, own, row):
         sizes = [len(places) for places, _, _ in piece.crops]
         less = [0 if t % 4 == 0 else n - int((1 - dycoke.drop) * n) for t, n in enumerate(sizes)]
-        total += piece.tokens - (sum(less) if VIDEO in piece.ids else 0)
+        total += piece.tokens - (sum(less) if piece.of_video else 0)
     return total
 
 
@@ -222,7 +224,7 @@ def test_budget_is_met_exactly_and_no_text_is_touched(tiny, case, name):
     if refuses(own, name, "sdpa", model, inputs) or name in NEEDS_TEXT:
         rows = rows[:-1]
         inputs = make_inputs(model, own, rows)
-        if gap(own, name, "sdpa"):
+        if gap(own, name, "sdpa", kind):
             return
     with sl.apply(model, strategy) as run:
         cache = model(**inputs, **{CACHE: DynamicCache(config=model.config.get_text_config())})[CACHE]
@@ -257,6 +259,6 @@ def test_bfloat16_is_finite(case, whole):
     model = own.build("sdpa", torch.bfloat16)
     inputs = make_inputs(model, own, rows_of(kind)[:2])
     for name in STRATEGIES if whole else methods(case, 4):
-        if gap(own, name, "sdpa") is None:
+        if gap(own, name, "sdpa", kind) is None:
             with sl.apply(model, STRATEGIES[name]):
                 assert model(**inputs).logits.isfinite().all(), name

@@ -58,7 +58,7 @@ def rows(test, short=True):
 
 
 def works(case, name):
-    return gap(case[0], name, "sdpa") is None
+    return gap(case[0], name, "sdpa", case[1]) is None
 
 
 def kinds_of(names):
@@ -85,7 +85,7 @@ def test_every_method_meets_a_third_of_the_families_before_the_oracle(name):
         chosen = backends_of(case, name)
         assert chosen and set(chosen) <= set(BACKENDS)
         if works(case, name):
-            assert any(gap(case[0], name, backend) is None for backend in chosen)
+            assert any(gap(case[0], name, backend, case[1]) is None for backend in chosen)
     assert {backend for case in CASES for backend in backends_of(case, name)} == set(BACKENDS)
 
 

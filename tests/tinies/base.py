@@ -26,6 +26,10 @@ class Piece:
     crops: list[tuple[list[int], int, int]] = field(default_factory=list)
 
     @property
+    def of_video(self) -> bool:
+        return any("video" in name for name in self.data)
+
+    @property
     def tokens(self) -> int:
         return sum(i in (IMAGE, VIDEO) for i in self.ids)
 

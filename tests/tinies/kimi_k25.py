@@ -1,9 +1,12 @@
-"""Kimi K2.5: patches as pixels in the order of the picture, 2 x 2 of them to a token; latent attention, experts."""
+"""Kimi K2.5: patches as pixels in the order of the picture, 2 x 2 of them to a token; latent attention, experts.
+
+Up to four frames of a video become one.
+"""
 
 import torch
 from transformers import DeepseekV3Config, Kimi_K25Config, Kimi_K25ForConditionalGeneration
 
-from .base import END, IMAGE, START, Piece, Tiny, grids, normal, text_options, tower_options
+from .base import END, IMAGE, START, VIDEO, Piece, Tiny, grids, normal, text_options, tower_options
 from .qwen2_vl import IMAGE_GRIDS, MARKERS, MERGE, PATCH
 
 LATENT = {
@@ -26,6 +29,7 @@ LATENT = {
 class KimiK25(Tiny):
     name = "kimi_k25"
     model_class = Kimi_K25ForConditionalGeneration
+    kinds = ("image", "video")
     sparse = True
 
     def config(self):
@@ -45,3 +49,10 @@ class KimiK25(Tiny):
         pixels = normal((grid[1] * grid[2], 3, PATCH, PATCH), seed)
         data = {"pixel_values": pixels, "image_grid_thw": torch.tensor([grid])}
         return Piece([START] + [IMAGE] * (height * width) + [END], data, grids(1, height, width))
+
+    def video(self, seed: int) -> Piece:
+        grid = (2 + seed % 3, *IMAGE_GRIDS[(seed + 1) % 4][1:])
+        height, width = grid[1] // MERGE, grid[2] // MERGE
+        pixels = normal((grid[0] * grid[1] * grid[2], 3, PATCH, PATCH), 1000 + seed)
+        data = {"pixel_values_videos": pixels, "video_grid_thw": torch.tensor([grid])}
+        return Piece([START] + [VIDEO] * (height * width) + [END], data, grids(1, height, width))

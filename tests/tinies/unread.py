@@ -15,7 +15,7 @@ from transformers import (
     PPChart2TableConfig,
 )
 
-from .base import IMAGE, Piece, Tiny, grids, normal, tower_options
+from .base import IMAGE, VIDEO, Piece, Tiny, grids, normal, tower_options
 from .llava import decoder
 
 
@@ -79,6 +79,7 @@ class PerceptionLM(Unread):
     """A CLIP gives a class token and one vector per patch, as timm's tower does; 2 x 2 are pooled later."""
 
     name = "perception_lm"
+    kinds = ("image", "video")
     model_class = PerceptionLMForConditionalGeneration
 
     def config(self):
@@ -90,9 +91,13 @@ class PerceptionLM(Unread):
             vision_use_cls_token=True,
             projector_pooling_ratio=2,
             image_token_id=IMAGE,
-            video_token_id=94,
+            video_token_id=VIDEO,
             tie_word_embeddings=False,
         )
 
     def image(self, seed: int) -> Piece:
         return Piece([IMAGE] * 16, {"pixel_values": normal((1, 1, 3, 32, 32), seed)}, grids(1, 4, 4))
+
+    def video(self, seed: int) -> Piece:
+        pixels = normal((1, 3, 3, 32, 32), 1000 + seed)  # as many frames in all videos of a batch
+        return Piece([VIDEO] * 48, {"pixel_values_videos": pixels}, grids(3, 4, 4))

@@ -13,6 +13,7 @@ SIDES = [(4, 4), (4, 6), (3, 5), (6, 4)]
 class VideoLlama3(Tiny):
     name = "video_llama_3"
     model_class = VideoLlama3ForConditionalGeneration
+    kinds = ("image", "video")
     sparse = True
 
     def config(self):
@@ -32,3 +33,12 @@ class VideoLlama3(Tiny):
             "image_merge_sizes": torch.tensor([1]),
         }
         return Piece([START] + [IMAGE] * (height * width) + [END], data, grids(1, height, width))
+
+    def video(self, seed: int) -> Piece:
+        frames, (height, width) = 2 + seed % 2, SIDES[(seed + 1) % 4]
+        data = {
+            "pixel_values_videos": normal((frames * height * width, 3 * PATCH * PATCH), 1000 + seed),
+            "video_grid_thw": torch.tensor([(frames, height, width)]),
+            "video_merge_sizes": torch.tensor([1]),
+        }
+        return Piece([START] + [VIDEO] * (frames * height * width) + [END], data, grids(frames, height, width))
