@@ -1,5 +1,6 @@
 """The budget that reaches a wish, found by halving, is the one that trying all finds; and what is chosen then."""
 
+import dataclasses
 import itertools
 from fractions import Fraction
 
@@ -95,6 +96,13 @@ def test_a_wish_that_nothing_reaches_and_one_that_needs_nothing(about):
     assert "the soonest is" in found.reason and "keep=8: 508 ms, 51 % of the untouched" in found.reason
     found = choose_in_time(about, use, Wish(2.0, None), fake(lambda name, keep: 9.0, asked := []))
     assert found.best is None and found.soon_enough and asked == [[]]
+
+
+def test_where_nothing_is_compared_what_is_published_comes_first(about):
+    video = dataclasses.replace(about, description=dataclasses.replace(about.description, videos=True), tried={})
+    use = suited(video, use_named("video"))
+    assert use.ranking is None and use.candidates[0].name == "vidcom2" and len(use.candidates) == 7
+    assert suited(about, use_named("video")).refused.keys() == {one.name for one in use.candidates}
 
 
 def test_the_first_that_runs_is_chosen(about):

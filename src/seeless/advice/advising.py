@@ -7,7 +7,7 @@ from torch import nn
 
 import seeless as sl
 from seeless.advice.candidates import Candidate, candidate, own_schedule, reason_against
-from seeless.advice.evidence import Ranking, rank
+from seeless.advice.evidence import Ranking, published_of, rank
 from seeless.advice.kin import PUBLISHED, nearest_first
 from seeless.advice.suiting import facts_of, suits
 from seeless.advice.uses import Use
@@ -52,13 +52,19 @@ class About:
         others = [each for each in nearest_first(self.description) if each[0] != self.own]
         return [*([(self.own, "")] if self.own else []), *others]
 
+    def with_any(self, found: Mapping[str, Candidate]) -> list[str]:
+        """Those methods about which something is published near their budgets, on whatever model."""
+        models = [model for model, _ in self.with_figures()]
+        return [name for name, one in found.items() if any(published_of(each, name, one.share) for each in models)]
+
 
 @dataclass(frozen=True)
 class Suited:
     """What suits one use.
 
     Args:
-        candidates: methods that suit and run, the one to begin with first.
+        candidates: methods that suit and run, the one to begin with first: those that a source compares, or where none
+            does those about which anything is published.
         refused: by name of a method that suits, why it cannot run on this model, or not as it is.
         ranking: what put them in this order; None if nothing is published about two of them.
         in_common: what the ranking's model has in common with this one; "" if it is this one.
@@ -108,7 +114,7 @@ def suited(about: About, use: Use) -> Suited:
         else:
             refused[name] = reason
     ranking, in_common = ranked(about, {name: one.share for name, one in found.items()}, use.benchmarks)
-    ranks = [place.method for place in ranking.places] if ranking else []
+    ranks = [place.method for place in ranking.places] if ranking else about.with_any(found)
     order = dict.fromkeys([*(name for name in use.first if name in found), *ranks, *found])
     return Suited(use, tuple(found[name] for name in order), refused, ranking, in_common)
 
