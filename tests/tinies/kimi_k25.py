@@ -4,6 +4,7 @@ Up to four frames of a video become one.
 """
 
 import torch
+import transformers
 from transformers import DeepseekV3Config, Kimi_K25Config, Kimi_K25ForConditionalGeneration
 
 from .base import END, IMAGE, START, VIDEO, Piece, Tiny, grids, normal, text_options, tower_options
@@ -51,7 +52,10 @@ class KimiK25(Tiny):
         return Piece([START] + [IMAGE] * (height * width) + [END], data, grids(1, height, width))
 
     def video(self, seed: int) -> Piece:
-        grid = (2 + seed % 3, *IMAGE_GRIDS[(seed + 1) % 4][1:])
+        frames = (
+            2 + seed % 3 if hasattr(transformers, "Lfm3VlConfig") else 3
+        )  # equally many before, the model joins them
+        grid = (frames, *IMAGE_GRIDS[(seed + 1) % 4][1:])
         height, width = grid[1] // MERGE, grid[2] // MERGE
         pixels = normal((grid[0] * grid[1] * grid[2], 3, PATCH, PATCH), 1000 + seed)
         data = {"pixel_values_videos": pixels, "video_grid_thw": torch.tensor([grid])}
