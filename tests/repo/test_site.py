@@ -88,6 +88,11 @@ def test_the_reference_knows_fields_of_strategies(site):
     assert all(name in re.sub("<.*?>", "", signature) for name in ("keep", "layer", "positions"))
 
 
+def test_examples_of_docstrings_are_code(site):
+    pages = {page.stem: page.read_text() for page in (site / "reference").glob("*.html")}
+    assert "&gt;&gt;&gt;" in pages["apply"] and not any("<blockquote" in page for page in pages.values())
+
+
 def test_nothing_is_fetched_from_elsewhere(site):
     fetched = re.compile(r'<(?:script|img|link rel="(?:stylesheet|preconnect)")[^>]*(?:src|href)="(https?:[^"]*)"')
     pages = list(site.rglob("*.html"))

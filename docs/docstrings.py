@@ -1,8 +1,11 @@
-"""An extension of griffe: subclasses of `Strategy` are dataclasses, which no decorator says."""
+"""Extensions of griffe, which reads the package for the reference."""
+
+import re
 
 from griffe import Class, Extension, Module
 
 BASE = "seeless.strategy.Strategy"
+EXAMPLE = re.compile(r"^>>> .*(?:\n.+)*", re.MULTILINE)
 
 
 def classes(parent: Module | Class) -> list[Class]:
@@ -15,7 +18,10 @@ def classes(parent: Module | Class) -> list[Class]:
 
 
 class StrategyFields(Extension):
-    """Runs before griffe's own extension for dataclasses, which makes signatures."""
+    """Subclasses of `Strategy` are dataclasses, which no decorator says.
+
+    Runs before griffe's own extension for dataclasses, which makes signatures.
+    """
 
     def on_package(self, *, pkg, **kwargs):
         """Give the subclasses the decorator of their base class."""
@@ -23,3 +29,12 @@ class StrategyFields(Extension):
         for each in classes(pkg):
             if base in each.mro():
                 each.decorators = [*each.decorators, *base.decorators]
+
+
+class Examples(Extension):
+    """Examples that doctest runs are code; to Markdown `>>>` is a quotation."""
+
+    def on_object(self, *, obj, **kwargs):
+        """Put fences around them."""
+        if obj.docstring is not None:
+            obj.docstring.value = EXAMPLE.sub(r"```pycon\n\g<0>\n```", obj.docstring.value)
