@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from seeless.reader.drawing import Drawing
 from seeless.tiny.scenes import COLOUR_NAMES, MAX_DIGITS, QUESTION_TYPES, Question, Scene, draw_scenes
 
 OPTIONS = 4
@@ -62,7 +63,7 @@ def options(scene: Scene, question: Question, generator: torch.Generator) -> lis
     return shuffled([question.answer, *[word for word in others if word not in also_right][: OPTIONS - 1]])
 
 
-def png(scene: Scene) -> bytes:
+def png(scene: Scene | Drawing) -> bytes:
     """The picture, without loss."""
     data = io.BytesIO()
     scene.image.save(data, "PNG", optimize=True)

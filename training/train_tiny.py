@@ -14,16 +14,13 @@ import time
 from pathlib import Path
 
 import torch
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     AutoProcessor,
-    CLIPImageProcessor,
     CLIPVisionModel,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
-    PreTrainedTokenizerFast,
 )
 
 from seeless.tiny.scenes import (
@@ -39,59 +36,15 @@ from seeless.tiny.scenes import (
     sample_contents,
 )
 from train_tower import MEAN, STD, tower_config
+from word_processor import build_processor
 
 VISUAL = (IMAGE_SIZE // PATCH_SIZE) ** 2
-CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}"
-    "{{ 'user:' if message['role'] == 'user' else ' assistant:' }}"
-    "{% if message['content'] is string %}{{ ' ' + message['content'] }}{% else %}"
-    "{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}{{ ' <image>\n' }}{% else %}{{ ' ' + part['text'] }}{% endif %}"
-    "{% endfor %}{% endif %}"
-    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ ' assistant:' }}{% endif %}"
-)
 
 
-def build_processor() -> LlavaProcessor:
-    """A word-level tokenizer over the questions' words, and CLIP preprocessing at 96 pixels."""
-    words = {"user", "assistant", ":", "?", "\n", *map(str, range(10)), *COLOUR_NAMES}
-    splitter = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(" ", "removed"), pre_tokenizers.Split(Regex(r"\n|\d|[^\w\s]"), "isolated")]
-    )
-    for templates in TEMPLATES.values():
-        for text in templates:
-            filled = text.format(colour="red", digit="7")
-            words |= {word for word, _ in splitter.pre_tokenize_str(filled)}
-    special = ["<pad>", "<s>", "</s>", "<unk>", "<image>"]
-    vocabulary = {word: i for i, word in enumerate([*special, *sorted(words)])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = splitter
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        additional_special_tokens=["<image>"],
-        padding_side="left",
-        model_max_length=1024,
-    )
-    image_processor = CLIPImageProcessor(
-        size={"shortest_edge": IMAGE_SIZE},
-        crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
-        image_mean=[MEAN] * 3,
-        image_std=[STD] * 3,
-    )
-    return LlavaProcessor(
-        image_processor=image_processor,
-        tokenizer=fast,
-        patch_size=PATCH_SIZE,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=CHAT_TEMPLATE,
-    )
+def tiny_processor() -> LlavaProcessor:
+    """The words of all questions and answers, digits one by one; pictures of 96 pixels."""
+    filled = [text.format(colour="red", digit="7") for texts in TEMPLATES.values() for text in texts]
+    return build_processor([*filled, *map(str, range(10)), *COLOUR_NAMES], IMAGE_SIZE, PATCH_SIZE, MEAN, STD)
 
 
 def build_model(tower: Path, processor: LlavaProcessor) -> LlavaForConditionalGeneration:
@@ -135,7 +88,7 @@ def build_model(tower: Path, processor: LlavaProcessor) -> LlavaForConditionalGe
 
 
 @torch.no_grad()
-def start_by_looking_up(model: LlavaForConditionalGeneration) -> None:
+def start_by_looking_up(model: LlavaForConditionalGeneration, spread: float = 0.09) -> None:
     """Let every head start out attending to what resembles its own token, and passing that on.
 
     Keys equal queries and values pass through unchanged (Trockman and Kolter, "Mimetic Initialization of Self-Attention
@@ -146,7 +99,7 @@ def start_by_looking_up(model: LlavaForConditionalGeneration) -> None:
     heads, kv_heads, size = config.num_attention_heads, config.num_key_value_heads, config.head_dim
     for layer in model.model.language_model.layers:
         attention = layer.self_attn
-        attention.k_proj.weight.normal_(0, 0.09)
+        attention.k_proj.weight.normal_(0, spread)
         shared = attention.k_proj.weight.view(kv_heads, size, -1).repeat_interleave(heads // kv_heads, 0)
         attention.q_proj.weight.copy_(shared.flatten(0, 1))
         torch.nn.init.orthogonal_(attention.v_proj.weight)
@@ -270,7 +223,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
-    processor = build_processor()
+    processor = tiny_processor()
     model = build_model(options.tower, processor).train()
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=options.lr, weight_decay=0.02, betas=(0.9, 0.98))

@@ -12,6 +12,7 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from seeless.tiny.scenes import COLOUR_NAMES, IMAGE_SIZE, PATCH_SIZE, compose, s
 MEAN, STD = 0.3, 0.3
 WIDTH, HEADS, LAYERS = 96, 8, 5
 POSITION_DIMS = 12
+NEIGHBOURS = tuple((y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0))
 
 
 def tower_config() -> CLIPVisionConfig:
@@ -39,35 +41,43 @@ def tower_config() -> CLIPVisionConfig:
 
 
 @torch.no_grad()
-def start_as_convolution(tower: CLIPVisionModel) -> None:
-    """Give the first dimensions to sine positions and point the heads of the first three layers at their neighbours."""
-    embeddings, layers = tower.embeddings, tower.encoder.layers
-    side = IMAGE_SIZE // PATCH_SIZE
-    frequencies = torch.tensor([0.25, 0.7, 1.5])
+def start_as_convolution(
+    tower: CLIPVisionModel,
+    neighbours: Sequence[tuple[int, int]] = NEIGHBOURS,
+    sharpness: tuple[float, float, float] = (1.9, 1.9, 1.6),
+    frequencies: tuple[float, float, float] = (0.25, 0.7, 1.5),
+) -> None:
+    """Give the first dimensions to sine positions and point the heads of the first three layers at their neighbours.
+
+    Args:
+        frequencies: of the sines, per patch; no two places of the picture may look alike.
+        neighbours: (down, across) of each head's, in patches; of the third layer's twice as far away.
+    """
+    embeddings, layers, config = tower.embeddings, tower.encoder.layers, tower.config
+    side = config.image_size // config.patch_size
     place = torch.arange(side).float()
     rows, columns = place.repeat_interleave(side), place.repeat(side)
-    axes = [f(axis[:, None] * frequencies) for axis in (rows, columns) for f in (torch.sin, torch.cos)]
+    axes = [f(axis[:, None] * torch.tensor(frequencies)) for axis in (rows, columns) for f in (torch.sin, torch.cos)]
     position = torch.cat(axes, 1)
     embeddings.position_embedding.weight.zero_()
     embeddings.position_embedding.weight[1:, :POSITION_DIMS] = position
-    embeddings.patch_embedding.weight.normal_(0, 1.6 / math.sqrt(3 * PATCH_SIZE**2))
+    embeddings.patch_embedding.weight.normal_(0, 1.6 / math.sqrt(3 * config.patch_size**2))
     embeddings.patch_embedding.weight[:POSITION_DIMS] = 0
-    neighbours = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
-    head_dim = WIDTH // HEADS
+    head_dim = config.hidden_size // config.num_attention_heads
     for depth, layer in enumerate(layers[:3]):
-        attention, reach, sharpness = layer.self_attn, (1, 1, 2)[depth], (1.9, 1.9, 1.6)[depth]
+        attention, reach, sharp = layer.self_attn, (1, 1, 2)[depth], sharpness[depth]
         attention.q_proj.weight.normal_(0, 0.02)
         attention.k_proj.weight.normal_(0, 0.02)
         for head, (dy, dx) in enumerate(neighbours):
             rotation = torch.zeros(POSITION_DIMS, POSITION_DIMS)
             for axis, step in enumerate((dy * reach, dx * reach)):
                 for i, frequency in enumerate(frequencies):
-                    s, c, turn = 6 * axis + i, 6 * axis + 3 + i, float(frequency) * step
+                    s, c, turn = 6 * axis + i, 6 * axis + 3 + i, frequency * step
                     rotation[s, s] = rotation[c, c] = math.cos(turn)
                     rotation[s, c], rotation[c, s] = math.sin(turn), -math.sin(turn)
             block = slice(head * head_dim, head * head_dim + POSITION_DIMS)
-            attention.q_proj.weight[block, :POSITION_DIMS] = sharpness * rotation
-            attention.k_proj.weight[block, :POSITION_DIMS] = sharpness * torch.eye(POSITION_DIMS)
+            attention.q_proj.weight[block, :POSITION_DIMS] = sharp * rotation
+            attention.k_proj.weight[block, :POSITION_DIMS] = sharp * torch.eye(POSITION_DIMS)
     for layer in layers:
         torch.nn.init.xavier_uniform_(layer.self_attn.v_proj.weight)
         torch.nn.init.xavier_uniform_(layer.self_attn.out_proj.weight, gain=0.6)

@@ -16,7 +16,7 @@ QUICK = ("--repeats", 0, "--max-new-tokens", 2)
 
 
 def run_json(seeless, *arguments) -> dict:
-    outcome = seeless("run", *QUICK, "--json", *arguments)
+    outcome = seeless("run", "--model", "tiny", *QUICK, "--json", *arguments)
     assert outcome.code == 0, outcome.err
     assert outcome.err == ""
     return json.loads(outcome.out)
@@ -140,7 +140,9 @@ def test_compare_mixes_native_and_guest(seeless, guest):
 
 
 def test_the_table_shows_what_was_set(seeless, guest):
-    outcome = seeless("run", *QUICK, "--plugin", guest, "--compare", "pool,myguest", "--keep-tokens", 36)
+    outcome = seeless(
+        "run", "--model", "tiny", *QUICK, "--plugin", guest, "--compare", "pool,myguest", "--keep-tokens", 36
+    )
     assert (outcome.code, outcome.err) == (0, "")
     assert "\nMyConfig(strategy='myguest', keep_tokens=36)\n" in outcome.out
     assert "144 -> 36 from layer 3 (myguest)" in outcome.out
@@ -182,7 +184,7 @@ def test_the_table_shows_what_was_set(seeless, guest):
 def test_mistakes(seeless, guest, arguments, code, parts):
     if arguments[1] == "priortr_2f":  # whether seeless has one of its own, too, does not matter here
         arguments = ["--strategy", "vtr:priortr_2f", *arguments[2:]]
-    refused(seeless("run", "--plugin", guest, *arguments), code, *parts)
+    refused(seeless("run", "--model", "tiny", "--plugin", guest, *arguments), code, *parts)
 
 
 def test_what_cannot_work_is_refused_before_weights_are_looked_for(seeless, tmp_path):
@@ -255,7 +257,9 @@ def test_a_plugins_guest_wins_and_says_so(seeless, tmp_path):
         "        start, end = image_token_range\n"
         "        return attention.shape[-1] - attention[:, 0, -1, start:end].squeeze(0)\n"
     )
-    outcome = seeless("run", *QUICK, "--json", "--plugin", "mine.py", "--strategy", "uniform", "--keep_tokens", 9)
+    outcome = seeless(
+        "run", "--model", "tiny", *QUICK, "--json", "--plugin", "mine.py", "--strategy", "uniform", "--keep_tokens", 9
+    )
     assert json.loads(outcome.out)["runs"][1]["fields"]["keep_tokens"] == 9
     assert outcome.err == "'uniform' is the plugin's guest; seeless' own strategy of this name is not used\n"
     row = run_json(seeless, "--plugin", "mine.py", "--strategy", "vtr:uniform", "--keep_tokens", 9)["runs"][1]
@@ -275,7 +279,12 @@ def test_the_only_configuration_of_a_module_belongs_to_its_strategies(seeless, t
     fields = run_json(seeless, "--plugin", "one.py", "--strategy", "gained", "--gain", "3")["runs"][1]["fields"]
     assert fields["gain"] == 3.0
     (tmp_path / "bare.py").write_text(code.replace("@dataclass\n", "").replace("gained", "bare"))
-    refused(seeless("run", "--plugin", "bare.py", "--strategy", "bare"), 2, "Mine is no dataclass", "@dataclass")
+    refused(
+        seeless("run", "--model", "tiny", "--plugin", "bare.py", "--strategy", "bare"),
+        2,
+        "Mine is no dataclass",
+        "@dataclass",
+    )
 
 
 def test_a_guest_outside_a_module_has_the_common_configuration():

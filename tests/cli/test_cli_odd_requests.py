@@ -143,7 +143,7 @@ def test_budgets_of_another_model(seeless, stub, tmp_path):
         ("scene", "did you mean scenes or scenes_choice?"),
         ("scenes_ch", "did you mean scenes_choice?"),
         ("sceens", "did you mean scenes"),
-        ("seeless", "did you mean seeless_scenes or seeless_scenes_choice?"),
+        ("seeless", "did you mean seeless_scenes or seeless_scenes_choice or seeless_drawings?"),
         ("mm", "did you mean mme?"),
         ("mmee", "did you mean mme?"),
         ("zzz", "lmms-eval tasks list"),

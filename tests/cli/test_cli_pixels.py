@@ -61,7 +61,7 @@ def test_the_same_pixels_everywhere(tmp_path, monkeypatch, seeless, tiny, name, 
         return inputs
 
     monkeypatch.setattr(asking, "build_inputs", build)
-    assert seeless("run", "--image", file, "--repeats", 0, "--max-new-tokens", 1, "--json").code == 0
+    assert seeless("run", "--model", "tiny", "--image", file, "--repeats", 0, "--max-new-tokens", 1, "--json").code == 0
 
     talk = [{"from": "human", "value": "<image>what?"}, {"from": "gpt", "value": "7"}]
     (tmp_path / "data.json").write_text(json.dumps([{"image": "odd.png", "conversations": talk}]))
@@ -81,7 +81,7 @@ def test_the_same_pixels_everywhere(tmp_path, monkeypatch, seeless, tiny, name, 
 @pytest.mark.parametrize("size", [(1, 3000), (3000, 1), (1, 1), (20, 30), (2500, 2000)])
 def test_the_overlay_is_bounded_on_both_sides(seeless, tmp_path, size):
     Image.new("RGB", size, "navy").save("odd.png")
-    outcome = seeless("run", "--image", "odd.png", "--repeats", 0, "--max-new-tokens", 1)
+    outcome = seeless("run", "--model", "tiny", "--image", "odd.png", "--repeats", 0, "--max-new-tokens", 1)
     assert outcome.code == 0, outcome.err
     with Image.open("seeless-overlay.png") as overlay:
         assert max(overlay.size) <= 1920
@@ -92,7 +92,9 @@ def test_the_overlay_is_bounded_on_both_sides(seeless, tmp_path, size):
 def test_pictures_in_text(seeless):
     source = "data:image/png;base64," + base64.b64encode(turned()).decode()
     for arguments in ((), ("--json",)):
-        outcome = seeless("run", "--image", source, "--repeats", 0, "--max-new-tokens", 1, *arguments)
+        outcome = seeless(
+            "run", "--model", "tiny", "--image", source, "--repeats", 0, "--max-new-tokens", 1, *arguments
+        )
         assert outcome.code == 0 and source not in outcome.out and "data:image/png;base64," in outcome.out
-    outcome = seeless("run", "--image", "data:image/png;base64," + "A" * 28_000)
+    outcome = seeless("run", "--model", "tiny", "--image", "data:image/png;base64," + "A" * 28_000)
     assert outcome.code == 5 and len(outcome.err) < 500 and outcome.err.count("\n") == 1

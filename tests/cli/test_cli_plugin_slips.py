@@ -43,7 +43,7 @@ def test_an_exception(seeless, write, rung):
     body = RAISES.replace("{rung}", rung)
     body += "def score(self, ctx):\n    return ctx.index.float()\n" if rung == "prepare" else ""
     file = write(body)
-    outcome = seeless("run", *QUICK, "--plugin", file, "--strategy", "mine")
+    outcome = seeless("run", "--model", "tiny", *QUICK, "--plugin", file, "--strategy", "mine")
     where = "before the first layer" if rung == "prepare" else "stage 0, before layer 2"
     refused(outcome, 7, f"error: {file}:{line_of(file, '# here')}, in helper of Mine, {where}: KeyError: 'b'")
 
@@ -62,7 +62,7 @@ def test_an_exception(seeless, write, rung):
 )
 def test_slips_while_it_runs(seeless, write, body, parts):
     file = write(body)
-    outcome = seeless("run", *QUICK, "--plugin", file, "--strategy", "mine")
+    outcome = seeless("run", "--model", "tiny", *QUICK, "--plugin", file, "--strategy", "mine")
     refused(outcome, 7, *parts)
     if "# here" in body:
         assert outcome.err.startswith(f"error: {file}:{line_of(file, '# here')}, in ")
@@ -98,7 +98,9 @@ def test_slips_of_the_decorator(seeless, write, head, part):
 
 def test_a_list_as_default_is_taken(seeless, write):
     file = write("layer: list[int] = [3, 7]\ndef score(self, ctx):\n    return ctx.index.float()")
-    outcome = seeless("run", *QUICK, "--plugin", file, "--strategy", "mine", "--keep", ".5,.25", "--json")
+    outcome = seeless(
+        "run", "--model", "tiny", *QUICK, "--plugin", file, "--strategy", "mine", "--keep", ".5,.25", "--json"
+    )
     report = json.loads(outcome.out)["runs"][1]["report"]
     assert [(stage["layer"], stage["n_after"]) for stage in report["stages"]] == [(3, [72]), (7, [36])]
 

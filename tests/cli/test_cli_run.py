@@ -10,6 +10,7 @@ from transformers import VideoLlavaConfig
 
 from seeless.cli.results import what_is_not_faster
 from seeless.pixels import read_video
+from seeless.reader import draw_drawing
 from seeless.tiny import draw_scene
 from video_files import write_videos
 
@@ -17,7 +18,9 @@ QUICK = ("--repeats", 0, "--max-new-tokens", 2)
 
 
 def run_json(seeless, *arguments) -> dict:
-    outcome = seeless("run", *QUICK, "--json", *arguments)
+    """What a run prints; of the smallest embedded model unless another is named."""
+    model = () if "--model" in arguments else ("--model", "tiny")
+    outcome = seeless("run", *QUICK, "--json", *model, *arguments)
     assert outcome.code == 0, outcome.err
     assert outcome.out.count("\n") == 1
     return json.loads(outcome.out)
@@ -29,24 +32,25 @@ def fields_of(seeless, *arguments) -> dict:
 
 def test_without_arguments(seeless, tmp_path):
     outcome = seeless("run")
-    question = draw_scene(0).questions[0]
+    question = draw_drawing(0).questions[0]
     assert (outcome.code, outcome.err) == (0, "")
     for part in (
         question.text,
         question.answer,
-        "fastv",
+        "fastv 64",
         "GFLOPs",
         " ms",
-        "144 -> 36 from layer 2",
+        "576 -> 192 from layer 2",
+        "576 -> 64 from layer 2",
         "seeless-overlay.png",
     ):
         assert part in outcome.out
     with Image.open(tmp_path / "seeless-overlay.png") as overlay:
-        assert min(overlay.size) >= 480
+        assert overlay.height > 2 * overlay.width >= 960  # one budget below the other
 
 
 def test_json(seeless, tmp_path):
-    outcome = seeless("run", "--json", "--repeats", 1, "--max-new-tokens", 2, "--seed", 3)
+    outcome = seeless("run", "--json", "--model", "tiny", "--repeats", 1, "--max-new-tokens", 2, "--seed", 3)
     assert outcome.err == ""
     data = json.loads(outcome.out)
     question = draw_scene(3).questions[0]
@@ -83,7 +87,7 @@ def test_own_pictures_and_question(seeless, tmp_path):
 def test_a_question_about_the_scene_has_a_known_answer(seeless):
     question = draw_scene(0).questions[-1]
     assert run_json(seeless, "--ask", question.text)["right_answer"] == question.answer
-    outcome = seeless("run", *QUICK, "--json", "--ask", "where is the cat?")
+    outcome = seeless("run", *QUICK, "--json", "--model", "tiny", "--ask", "where is the cat?")
     assert json.loads(outcome.out)["right_answer"] is None
     assert outcome.err.count("\n") == 1  # the embedded model does not know these words
     assert "vocabulary" in outcome.err

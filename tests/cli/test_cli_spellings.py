@@ -43,7 +43,9 @@ def stages(method, field):
 
 @pytest.mark.parametrize("keep", ["[0.5,0.25,0.125]", "[.5, .25, .125]", "0.5,0.25,0.125"])
 def test_brackets(seeless, keep):
-    outcome = seeless("run", *QUICK, "--strategy", "pyramiddrop", "--layer", "[2,4,6]", "--keep", keep)
+    outcome = seeless(
+        "run", "--model", "tiny", *QUICK, "--strategy", "pyramiddrop", "--layer", "[2,4,6]", "--keep", keep
+    )
     assert outcome.code == 0, outcome
     fields = json.loads(outcome.out)["runs"][1]["fields"]
     assert (fields["layer"], fields["keep"]) == ([2, 4, 6], [0.5, 0.25, 0.125])
@@ -51,7 +53,7 @@ def test_brackets(seeless, keep):
 
 @pytest.mark.parametrize("keep", ["[0.5", "0.5]", "[[0.5]]", "[]", "[0.5,half]"])
 def test_half_a_list(seeless, keep):
-    outcome = seeless("run", "--strategy", "pyramiddrop", "--layer", "2", "--keep", keep)
+    outcome = seeless("run", "--model", "tiny", "--strategy", "pyramiddrop", "--layer", "2", "--keep", keep)
     assert outcome.code == 2 and outcome.err.count("\n") == 1 and "keep" in outcome.err
 
 

@@ -33,7 +33,7 @@ def loaded(shelf):
 
 
 def ask(loaded, methods, budget=0.25, by="keep", task=None):
-    return list(answer_side_by_side(loaded, task or task_of(None, SCENE, None, True), methods, budget, by, repeats=0))
+    return list(answer_side_by_side(loaded, task or task_of(None, SCENE, None, "tiny"), methods, budget, by, repeats=0))
 
 
 def generate(loaded, strategy, image, question):
@@ -77,7 +77,7 @@ def test_columns_are_what_apply_and_generate_give(loaded, by):
 
 
 def test_times_come_second_and_change_nothing_else(loaded):
-    task = task_of(None, SCENE, None, True)
+    task = task_of(None, SCENE, None, "tiny")
     early, late = answer_side_by_side(loaded, task, ["random"], 0.25, "keep", repeats=1)
     assert {column.numbers["prefill"] for column in early.columns} == {"-"}
     for before, after in zip(early.columns, late.columns, strict=True):
@@ -111,7 +111,7 @@ def test_a_slider_can_set_what_is_offered():
 def test_a_video_is_frames_in_a_row_to_a_model_of_pictures(loaded, tmp_path):
     pytest.importorskip("av")
     write_video(tmp_path / "clip.mp4")
-    task = task_of(str(tmp_path / "clip.mp4"), None, "how many digits are there?", True)
+    task = task_of(str(tmp_path / "clip.mp4"), None, "how many digits are there?", "tiny")
     (answers,) = ask(loaded, ["fastervlm"], task=task)
     assert answers.notes == [
         f"the model takes no videos of their own; it sees {FRAMES} frames of it as pictures in a row"
@@ -124,24 +124,24 @@ def test_a_video_is_frames_in_a_row_to_a_model_of_pictures(loaded, tmp_path):
 
 
 def test_words_a_model_does_not_know_are_said(loaded):
-    (answers,) = ask(loaded, ["uniform"], task=task_of(None, SCENE, "which digit is mauve?", True))
+    (answers,) = ask(loaded, ["uniform"], task=task_of(None, SCENE, "which digit is mauve?", "tiny"))
     assert answers.notes == ["the model's vocabulary does not have every word of the question"]
 
 
 def test_pictures_and_scenes_and_what_is_none(tmp_path):
     scene = draw_scene(5)
     scene.image.save(tmp_path / "mine.png")
-    own, drawn = task_of(str(tmp_path / "mine.png"), 5, " why? ", True), task_of(None, 5, None, True)
+    own, drawn = task_of(str(tmp_path / "mine.png"), 5, " why? ", "tiny"), task_of(None, 5, None, "tiny")
     assert same(own.images[0], scene.image) and (own.question, own.sources) == ("why?", ["mine.png"])
     assert drawn.question == scene.questions[0].text and drawn.right_answer == scene.questions[0].answer
-    assert questions_about(None, 5, True) == [question.text for question in scene.questions]
-    assert questions_about(str(tmp_path / "mine.png"), 5, True) == questions_about(None, 5, False) == []
+    assert questions_about(None, 5, "tiny") == [question.text for question in scene.questions]
+    assert questions_about(str(tmp_path / "mine.png"), 5, "tiny") == questions_about(None, 5, None) == []
     for number in (None, -1, 0.5, 1e12):
         with pytest.raises(sl.InputError, match="there is no picture; choose a file, or give the number of a scene"):
-            task_of(None, number, "why?", True)
+            task_of(None, number, "why?", "tiny")
     for question in ("", "  ", "x" * 2000):
         with pytest.raises(sl.InputError, match="the question is empty or longer"):
-            task_of(None, 5, question, True)
+            task_of(None, 5, question, "tiny")
 
 
 @pytest.mark.parametrize(
@@ -162,14 +162,14 @@ def test_files_that_cannot_be_read_are_named_as_the_visitor_did(tmp_path, name, 
         content = data.getvalue()[:500]
     (tmp_path / name).write_bytes(content)
     with pytest.raises(error, match=said) as refused:
-        task_of(str(tmp_path / name), None, "what?", True)
+        task_of(str(tmp_path / name), None, "what?", "tiny")
     assert name in str(refused.value) and str(tmp_path) not in str(refused.value)
 
 
 def test_a_shelf_holds_one_model_at_a_time(tmp_path):
     shelf = Shelf(["tiny", str(save_llava(tmp_path / "two"))])
     first = shelf.load("tiny")
-    assert shelf.load("tiny") is first and shelf.embedded("tiny") and not shelf.embedded(shelf.names[1])
+    assert shelf.load("tiny") is first and shelf.embedded("tiny") == "tiny" and not shelf.embedded(shelf.names[1])
     assert shelf.load(shelf.names[1]).model.config.text_config.num_hidden_layers == 4
     assert shelf.load("tiny") is not first
     with pytest.raises(sl.InputError, match="offers no model 'gpt'; it offers tiny"):

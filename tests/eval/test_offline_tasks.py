@@ -42,6 +42,21 @@ def test_the_records_are_what_the_script_draws(records):
         assert Image.open(ours).tobytes() == Image.open(theirs).tobytes()
 
 
+def test_drawings_are_what_the_script_draws():
+    import make_drawing_tasks
+
+    from seeless.reader import KINDS
+
+    records = pq.read_table(tasks_path() / "drawings.parquet").to_pylist()
+    drawn = make_drawing_tasks.records(count=20, seed=7)
+    assert [{**row, "image": None} for row in records] == [{**row, "image": None} for row in drawn]
+    assert all(sum(row["kind"] == kind for row in records) == 20 for kind in KINDS)
+    for row, again in list(zip(records, drawn, strict=True))[::20]:
+        ours, theirs = (io.BytesIO(each["image"]["bytes"]) for each in (row, again))
+        assert Image.open(ours).tobytes() == Image.open(theirs).tobytes()
+        assert row["choices"][row["label"]] == row["answer"] and len(set(row["choices"])) == 4
+
+
 def test_every_question_has_one_right_option(records):
     assert len(records) == 381 and min(sum(row["kind"] == kind for row in records) for kind in QUESTION_TYPES) >= 60
     for row in records:
@@ -100,6 +115,7 @@ def test_the_wheel_carries_them(tmp_path):
     subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=ROOT, capture_output=True, check=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    for name in ("seeless_scenes.yaml", "seeless_scenes_choice.yaml", "scenes.parquet", "scenes.py"):
+    shipped = ("scenes", "scenes_choice", "drawings", "drawings_choice")
+    for name in (*(f"seeless_{task}.yaml" for task in shipped), "scenes.parquet", "drawings.parquet", "scenes.py"):
         assert f"seeless/eval/tasks/{name}" in names
     assert sum(file.stat().st_size for file in tasks_path().iterdir() if file.is_file()) < 10 * 2**20

@@ -156,7 +156,7 @@ def test_import_is_light():
 
 def test_no_optional_package_is_imported_at_the_top_of_the_library():
     """Whatever transformers drags in by itself: our own files outside the rooms for extras must not."""
-    extras = ("cli", "bench", "tiny", "demo", "plots", "eval", "analysis", "integrations", "vtr", "train")
+    extras = ("cli", "bench", "tiny", "reader", "demo", "plots", "eval", "analysis", "integrations", "vtr", "train")
     for path in FILES:
         if short(path).split("/")[0] in extras:
             continue

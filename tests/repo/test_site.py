@@ -40,7 +40,7 @@ TAGS = {
     "p",
     "blockquote",
 }
-REFERENCE = ("seeless", "seeless.tiny", "seeless.analysis", "seeless.train", "seeless.vtr")
+REFERENCE = ("seeless", "seeless.tiny", "seeless.reader", "seeless.analysis", "seeless.train", "seeless.vtr")
 
 
 @pytest.fixture(scope="module")

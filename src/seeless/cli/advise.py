@@ -128,11 +128,12 @@ def _model(
     from seeless.bench.loading import load
     from seeless.eval.errors import InvalidRequest
     from seeless.eval.targets import target
+    from seeless.named.checkpoints import TINY
 
     if model is not None and arch is not None:
         raise InvalidRequest("give a model, or --arch for random weights, not both")
     wanted = None if model is None else target(model)
-    name = None if wanted is None or wanted.embedded else wanted.pretrained
+    name = None if wanted is None or wanted.pretrained == TINY else wanted.pretrained
     loaded = load(name, arch, scale, layers, device, dtype, attention)
     skeleton = models.skeleton(loaded.model.config)
     shown = "the embedded model" if name is None and arch is None else loaded.name

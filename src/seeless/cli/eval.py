@@ -21,7 +21,7 @@ def evaluate(
         typer.Option(
             metavar="NAME",
             rich_help_panel=MODEL,
-            help="llava, internvl, qwen2vl, qwen3vl, video-llava, tiny (the embedded one), a hub id or a folder.",
+            help="llava, internvl, qwen2vl, qwen3vl, video-llava, tiny or reader (embedded), a hub id or a folder.",
         ),
     ] = None,
     pretrained: Annotated[

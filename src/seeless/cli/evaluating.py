@@ -1,5 +1,6 @@
 """Run lmms-eval for `seeless eval`: what was asked, the check, the command, the table."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from seeless.eval.published import NEEDED, can_read
 from seeless.eval.reductions import BASELINE, BUDGET, Reduction, guest, method_params, methods, native
 from seeless.eval.targets import SHORT, Target, target
 from seeless.eval.tasknames import check_cache, check_folders, check_tasks, leaves, lmms_eval_folder, task_names
-from seeless.eval.tasks import SHORT_NAMES, full_names, tasks_path
+from seeless.eval.tasks import OWN, SHORT_NAMES, full_names, tasks_path
 from seeless.fields import takes
 from seeless.named.checkpoints import load_config, resolve_name
 from seeless.named.strategies import GUEST
@@ -123,7 +124,7 @@ def check_model(found: Target, reduction: Reduction, loading: dict[str, Any], on
         InvalidRequest: a budget or layer that the model does not have.
         UnsupportedModel, UnloadableModel: the model cannot be had, or not with this method.
     """
-    skeleton = models.skeleton(load_config(resolve_name(None if found.embedded else found.pretrained), **loading))
+    skeleton = models.skeleton(load_config(resolve_name(found.pretrained), **loading))
     if reduction.strategy is not None:
         try:
             models.check_strategy(skeleton, reduction.strategy)
@@ -155,7 +156,7 @@ def run_tasks(run: Run, task_run: TaskRun) -> None:
     """
     found, reduction = run.chosen()
     run.check_gpus()
-    asked, leaf_tasks = _tasks(task_run, offline=found.embedded)
+    asked, leaf_tasks = _tasks(task_run, OWN.get(found.pretrained, ()))
     one_picture = show_one_picture(leaf_tasks)
     for line in (*reduction.notices, *([found.note] if found.note else [])):
         notice(line)
@@ -201,11 +202,15 @@ def run_tasks(run: Run, task_run: TaskRun) -> None:
     say(f"\nresults: {file}\nanswers: {file.parent}\nlog:     {evaluation.output / LOG}")
 
 
-def _tasks(task_run: TaskRun, offline: bool) -> tuple[list[str], dict[str, Any]]:
-    """The tasks as lmms-eval is asked for them, and the ones behind tags and groups."""
-    if task_run.tasks is None and not offline:
+def _tasks(task_run: TaskRun, own_tasks: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """The tasks as lmms-eval is asked for them, and the ones behind tags and groups.
+
+    Args:
+        own_tasks: those of an embedded model, which are run unless told.
+    """
+    if task_run.tasks is None and not own_tasks:
         raise InvalidRequest(f"say which --tasks: lmms-eval's, as in --tasks mme,pope, or {', '.join(SHORT_NAMES)}")
-    names = [name.strip() for name in (task_run.tasks or ",".join(SHORT_NAMES)).split(",")]
+    names = [name.strip() for name in (task_run.tasks or ",".join(own_tasks)).split(",")]
     asked = full_names(dict.fromkeys(name for name in names if name))
     own, shipped = task_run.include_path, task_names(tasks_path())
     check_folders([] if own is None else [own])

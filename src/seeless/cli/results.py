@@ -67,6 +67,18 @@ def print_results(rows: Sequence[dict[str, Any]]) -> None:
     print_table(COLUMNS, [cells(row) for row in rows])
 
 
+def what_is_faster(rows: Sequence[dict[str, Any]]) -> str:
+    """How many times as fast prefills are that are faster than the untouched one, by the table's times; "" for none.
+
+    Args:
+        rows: of the untouched model and of strategies, with times.
+    """
+    whole, *others = rows
+    ratios = {row["strategy"]: whole["prefill_seconds"] / row["prefill_seconds"] for row in others}
+    faster = [f"{name} x{ratio:.2f}" for name, ratio in ratios.items() if ratio > 1]
+    return f"prefill faster here: {', '.join(faster)}" if faster else ""
+
+
 def what_is_not_faster(rows: Sequence[dict[str, Any]]) -> str:
     """Which prefills took as long as the untouched one or longer, and how to see what other sizes save; "" for none.
 

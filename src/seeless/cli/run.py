@@ -10,8 +10,8 @@ from seeless.cli.catalogue import complete_name
 from seeless.cli.console import notice, print_json, say
 from seeless.cli.flags import as_flag, read_flags
 from seeless.cli.options import Device, Dtype, Plugins
-from seeless.cli.tasks import Task, make_task
-from seeless.named.checkpoints import LoadedModel, load_config, load_model, resolve_name
+from seeless.cli.tasks import QUESTIONS, Task, make_task
+from seeless.named.checkpoints import READER, LoadedModel, load_config, load_model, resolve_name
 from seeless.named.knobs import build_strategies
 from seeless.named.places import check_attention, check_dtype, place_of
 from seeless.named.plugins import load_plugins
@@ -22,18 +22,20 @@ if TYPE_CHECKING:
     from seeless.strategy import Recipe
 
 DEFAULT_STRATEGY = "fastv"
+BUDGETS = (192, 128, 64)  # of 576 visual tokens, as in every paper: what is shown when nothing is asked for
 DEFAULT_OVERLAY = Path("seeless-overlay.png")
 
 
 def run(
     context: typer.Context,
     model: Annotated[
-        str | None, typer.Option(metavar="ID_OR_PATH", help="Checkpoint; the embedded model unless told.")
+        str | None,
+        typer.Option(metavar="ID_OR_PATH", help="Checkpoint; reader or tiny, the embedded ones; reader unless told."),
     ] = None,
     image: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="FILE_OR_URL", help="A picture: a path, an address, a data: URI; may be repeated. Else a scene."
+            metavar="FILE_OR_URL", help="A picture: a path, an address, a data: URI; may be repeated. Else a drawn one."
         ),
     ] = None,
     allow_private_urls: Annotated[
@@ -56,7 +58,7 @@ def run(
         Path | None, typer.Option(metavar="FILE", help="Where the picture of what was kept goes.")
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 32,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Which held-out scene.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Which of the drawn pictures.")] = 0,
     repeats: Annotated[int, typer.Option(min=0, help="Timed runs after one warm-up; 0: measure no times.")] = 5,
     device: Device = None,
     dtype: Dtype = None,
@@ -70,8 +72,8 @@ def run(
 
     The fields of a strategy are flags, too: --keep 0.25, --keep 64, --keep .5,.25,.125, --layer 8,16,24,
     --head-aggregation max, --newlines or --no-newlines; --random.seed 3 sets a field of one strategy only.
-    Without --keep: the strategy's own budget, else 0.25. With a point it is a share, without one a number of tokens:
-    --keep 1 keeps one token, --keep 1.0 all.
+    Without --keep: the strategy's own budget, else 0.25; without anything, fastv at 192, 128 and 64 tokens.
+    With a point it is a share, without one a number of tokens: --keep 1 keeps one token, --keep 1.0 all.
 
     A guest, registered through seeless.vtr, has the fields of its configuration: --keep-tokens 64 --prune-layer 3.
     vtr:NAME is the framework's version where seeless has a strategy of this name, too.
@@ -85,17 +87,23 @@ def run(
     if strategy is not None and compare is not None:
         raise typer.BadParameter("--strategy and --compare exclude each other")
     names = [strategy or DEFAULT_STRATEGY] if compare is None else _names(compare)
-    strategies = dict(zip(names, build_strategies(names, read_flags(context.args), as_flag), strict=True))
+    flags = read_flags(context.args)
+    if model is None and strategy is None and compare is None and not flags:
+        strategies: dict[str, Any] = {f"{names[0]} {keep}": sl.get(names[0], keep=keep) for keep in BUDGETS}
+    else:
+        strategies = dict(zip(names, build_strategies(names, flags, as_flag), strict=True))
     for taken in set(names) & set(shadowed()):
         notice(f"{taken!r} is the plugin's guest; seeless' own strategy of this name is not used")
     overlay = save_overlay or (DEFAULT_OVERLAY if compare is None and not as_json else None)
     if overlay is not None:
         check_target(overlay)
-    place = "cpu" if model is None and device is None else str(place_of(device))
+    model = model or READER
+    place = "cpu" if model in QUESTIONS and device is None else str(place_of(device))
     check_dtype(dtype)
     if attention is not None:
         check_attention(attention)
-    task = make_task(image or [], video or [], frames, allow_private_urls, ask, seed, embedded=model is None)
+    embedded = model if model in QUESTIONS else None
+    task = make_task(image or [], video or [], frames, allow_private_urls, ask, seed, embedded)
 
     name = resolve_name(model)
     skeleton = models.skeleton(load_config(name))
@@ -113,7 +121,7 @@ def run(
     reports = [result.report for result in results if result.report is not None]
     rows = [result_dict(result, reports[0], task.right_answer) for result in results]
     if not as_json:
-        _print_run("the embedded model" if model is None else name, task, rows, results, repeats)
+        _print_run(f"{model} (embedded)" if model in QUESTIONS else name, task, rows, results, repeats)
     if overlay is not None:
         save_overlays(overlay, [*task.images, *(frame for each in task.videos for frame in each.frames)], reports)
     if not as_json:
@@ -162,7 +170,7 @@ def _answer_all(
 
 
 def _print_run(name: str, task: Task, rows: list[dict], results: "list[Result]", repeats: int) -> None:
-    from seeless.cli.results import print_results, what_is_not_faster
+    from seeless.cli.results import print_results, what_is_faster, what_is_not_faster
 
     say(f"model         {name}")
     for kind, shown in (("image", task.pictured), ("video", task.filmed)):
@@ -175,8 +183,9 @@ def _print_run(name: str, task: Task, rows: list[dict], results: "list[Result]",
     print_results(rows)
     if repeats:
         say(f"times: median of {repeats}, measured just now; prefill = until the first token is there")
-        if told := what_is_not_faster(rows):
-            say(told)
+        for told in (what_is_faster(rows), what_is_not_faster(rows)):
+            if told:
+                say(told)
     for result in results:
         if result.report is not None:
             say(f"\n{result.headline}\n{result.report}")

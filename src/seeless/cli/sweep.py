@@ -30,7 +30,7 @@ SEEDS = 2**32  # NumPy takes no larger ones
 def sweep(
     context: typer.Context,
     model: Annotated[
-        str, typer.Option(metavar="NAME", help="tiny, a hub id, a folder, or a short name of `seeless eval`.")
+        str, typer.Option(metavar="NAME", help="tiny, reader, a hub id, a folder, or a short name of `seeless eval`.")
     ] = "tiny",
     strategies: Annotated[
         str, typer.Option(metavar="A,B,C", help="See `seeless list`, guests too; all: every strategy.")
@@ -45,7 +45,7 @@ def sweep(
         str | None, typer.Option(metavar="R,R,...", help="In place of --keep: what a decoder layer sees on average.")
     ] = None,
     tasks: Annotated[
-        str, typer.Option(metavar="A,B", help="Of lmms-eval, or the shipped scenes and scenes_choice.")
+        str, typer.Option(metavar="A,B", help="Of lmms-eval, or the shipped scenes, scenes_choice and drawings.")
     ] = "scenes",
     include_path: Annotated[
         list[Path] | None, typer.Option(metavar="FOLDER", help="With more tasks; may be repeated.")
@@ -99,7 +99,7 @@ def sweep(
     check_file(file)
     check_rows(file, resume)
     check_cache()
-    loaded = load_embedded() if chosen.embedded else load_model(chosen.pretrained)
+    loaded = load_embedded(chosen.pretrained) if chosen.embedded else load_model(chosen.pretrained)
     try:
         outcome = _with_progress(loaded, runs, asked, file, resume)
     except KeyboardInterrupt:

@@ -6,14 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seeless.errors import shortened
+from seeless.named.checkpoints import READER, TINY
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from seeless.pixels import Video
+    from seeless.reader import Drawing
+    from seeless.tiny import Scene
 
 LONGEST_SOURCE = 300  # characters; a data: URI has thousands
-QUESTIONS = {True: "how many digits are there?", False: "What is shown in this picture?"}  # by: embedded model?
+QUESTIONS = {TINY: "how many digits are there?", READER: "how many words are there?"}  # by embedded model
+QUESTION = "What is shown in this picture?"  # to any other
 
 
 @dataclass(frozen=True)
@@ -44,29 +48,38 @@ def make_task(
     allow_private: bool,
     ask: str | None,
     seed: int,
-    embedded: bool,
+    embedded: str | None,
 ) -> Task:
-    """Pictures and videos with a question; without any, the held-out scene `seed` of the embedded model.
+    """Pictures and videos with a question; without any, the held-out drawing `seed` of the embedded model `reader`, or
+    for other models the held-out scene `seed`.
 
     Args:
         images, videos: where from, as `load_image` and `read_video` take them.
         frames: of each video, evenly spaced.
         allow_private: whether web addresses may lead into this machine's own network.
-        ask: the question; None: one that goes with the scene, or with the model (`embedded`).
+        ask: the question; None: one that goes with what is drawn, or with the model.
+        embedded: the name of the embedded model that is asked; None: another one is.
 
     Raises:
         UnreadableImage, UnreadableVideo: a source cannot be read.
     """
     from seeless.pixels import load_image, read_video
-    from seeless.tiny import draw_scene
 
     if images or videos:
         pictures = [load_image(source, allow_private=allow_private) for source in images]
         films = [read_video(source, frames) for source in videos]
         told = map(str, [*images, *videos])
         names = [source if len(source) <= LONGEST_SOURCE else shortened(source) for source in told]
-        return Task(pictures, films, names, ask or QUESTIONS[embedded], None)
-    scene = draw_scene(seed)
-    question = scene.questions[0].text if ask is None else ask
-    answers = {q.text: q.answer for q in scene.questions}
-    return Task([scene.image], [], [f"held-out scene {seed}"], question, answers.get(question))
+        return Task(pictures, films, names, ask or QUESTIONS.get(embedded or "", QUESTION), None)
+    kind, drawn = draw(embedded, seed)
+    question = drawn.questions[0].text if ask is None else ask
+    answers = {q.text: q.answer for q in drawn.questions}
+    return Task([drawn.image], [], [f"held-out {kind} {seed}"], question, answers.get(question))
+
+
+def draw(embedded: str | None, seed: int) -> "tuple[str, Drawing | Scene]":
+    """What is drawn for a model, and what that is called: a drawing for `reader`, for all others a scene."""
+    from seeless.reader import draw_drawing
+    from seeless.tiny import draw_scene
+
+    return ("drawing", draw_drawing(seed)) if embedded == READER else ("scene", draw_scene(seed))

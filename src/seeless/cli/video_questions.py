@@ -100,7 +100,7 @@ def _run(
     if len(left) < len(questions):
         notice(f"{len(questions) - len(left)} of {len(questions)} questions are answered already in {predictions.file}")
     if left:
-        loaded = load_embedded() if found.embedded else load_model(found.pretrained, **run.loading)
+        loaded = load_embedded(found.pretrained) if found.embedded else load_model(found.pretrained, **run.loading)
         try:
             _ask(loaded, reduction, video_run, left, predictions)
         except KeyboardInterrupt:

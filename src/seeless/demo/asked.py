@@ -3,30 +3,29 @@
 from dataclasses import replace
 from pathlib import Path
 
-from seeless.cli.tasks import Task, make_task
+from seeless.cli.tasks import Task, draw, make_task
 from seeless.errors import InputError
 from seeless.pixels import UnreadableImage, UnreadableVideo, is_animation, is_video
-from seeless.tiny import draw_scene
 
 FRAMES = 8  # of a video
 MOST_SCENES = 2**31
 LONGEST_QUESTION = 1000
 
 
-def questions_about(upload: str | None, scene: float | None, embedded: bool) -> list[str]:
-    """What the embedded model can be asked about the scene of a number; of other pictures and models nobody knows."""
-    if upload is not None or scene is None or not embedded:
+def questions_about(upload: str | None, scene: float | None, embedded: str | None) -> list[str]:
+    """What an embedded model can be asked about what is drawn for it; of other pictures and models nobody knows."""
+    if upload is not None or scene is None or embedded is None:
         return []
-    return [question.text for question in draw_scene(int(scene)).questions]
+    return [question.text for question in draw(embedded, int(scene))[1].questions]
 
 
-def task_of(upload: str | None, scene: float | None, question: str | None, embedded: bool) -> Task:
+def task_of(upload: str | None, scene: float | None, question: str | None, embedded: str | None) -> Task:
     """A visitor's picture or video, or the scene drawn for a number, with the question.
 
     Args:
         upload: a file of this machine, which the page has stored.
         question: None: one that goes with the picture.
-        embedded: whether the embedded model is asked.
+        embedded: the name of the embedded model that is asked; None: another one is.
 
     Raises:
         InputError: there is neither, or no question.

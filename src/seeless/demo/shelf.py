@@ -13,8 +13,8 @@ class Shelf:
     """Models by name; the last one that was asked for stays loaded.
 
     Args:
-        names: as `seeless.eval.targets.target` takes them: "tiny" for the embedded model, short names, hub ids and
-            folders.
+        names: as `seeless.eval.targets.target` takes them: "tiny" and "reader" for the embedded models, short names,
+            hub ids and folders.
 
     Raises:
         InvalidRequest, UnloadableModel: a name stands for no model.
@@ -28,12 +28,12 @@ class Shelf:
             raise InputError(f"a page offers 1 to {MOST_MODELS} models, not {len(self.names)}; name fewer")
         self._targets = {name: target(name) for name in self.names}
         for each in self._targets.values():
-            load_config(resolve_name(None if each.embedded else each.pretrained))
+            load_config(resolve_name(each.pretrained))
         self._loaded: tuple[str, LoadedModel] | None = None
 
-    def embedded(self, name: str) -> bool:
-        """Whether a name stands for the embedded model, which alone knows the words of scenes."""
-        return name in self._targets and self._targets[name].embedded
+    def embedded(self, name: str) -> str | None:
+        """The embedded model that a name stands for: they alone know the words of what is drawn; None for others."""
+        return name if name in self._targets and self._targets[name].embedded else None
 
     def load(self, name: str) -> LoadedModel:
         """The model of that name; the one that was loaded before is let go.
@@ -47,5 +47,5 @@ class Shelf:
         if self._loaded is None or self._loaded[0] != name:
             self._loaded = None  # before the next one comes: there may be room for one only
             found = self._targets[name]
-            self._loaded = name, load_embedded() if found.embedded else load_model(found.pretrained)
+            self._loaded = name, load_embedded(found.pretrained) if found.embedded else load_model(found.pretrained)
         return self._loaded[1]

@@ -8,10 +8,10 @@ from pathlib import Path
 from seeless import models
 from seeless.errors import brief
 from seeless.eval.errors import InvalidRequest
+from seeless.named.checkpoints import READER, TINY
 from seeless.named.errors import UnloadableModel
 
 PLUGIN = "seeless"
-TINY = "tiny"
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Target:
 
     Args:
         name: as it is asked for, and as it stands in folder names.
-        pretrained: hub id or folder for `transformers`; "tiny" for the embedded model.
+        pretrained: hub id or folder for `transformers`; "tiny" or "reader" for an embedded model.
         guest_id: the lmms-eval model id that runs PriorTR's methods with the defaults of its wrapper for this backbone;
             None where there is no such wrapper, so that id "seeless" with strategy `vtr:METHOD` does.
         original: PriorTR's default checkpoint.
@@ -35,8 +35,8 @@ class Target:
 
     @property
     def embedded(self) -> bool:
-        """Whether it is the model in this package."""
-        return self.pretrained == TINY
+        """Whether it is a model in this package."""
+        return self.pretrained in (TINY, READER)
 
     @property
     def on_disk(self) -> bool:
@@ -48,6 +48,7 @@ SHORT = {
     target.name: target
     for target in (
         Target(TINY, TINY, "llava_vtr"),
+        Target(READER, READER, "llava_vtr"),
         Target("llava", "llava-hf/llava-1.5-7b-hf", "llava_vtr", "liuhaotian/llava-v1.5-7b", "the same, converted"),
         Target(
             "internvl",
@@ -86,7 +87,7 @@ def target(name: str, pretrained: str | None = None) -> Target:
         if pretrained is None:
             return short
         if short.embedded:
-            raise InvalidRequest("--model tiny is the embedded model; give another checkpoint as --model")
+            raise InvalidRequest(f"--model {name} is an embedded model; give another checkpoint as --model")
         return Target(name, _checkpoint(pretrained), short.guest_id)
     if pretrained is not None:
         raise InvalidRequest(

@@ -54,7 +54,7 @@ def model_class() -> type:
             super().__init__()
             load_plugins([Path(file) for file in plugin.split(";") if file])
             self.chosen = chosen = read_arguments(arguments, Door())
-            name = resolve_name(None if chosen.pretrained == "tiny" else chosen.pretrained)
+            name = resolve_name(chosen.pretrained)
             loaded = load_model(name, processing=chosen.processing, **chosen.loading)
             self.answerer = Answerer(loaded.model, loaded.processor, chosen.strategy, images=chosen.images)
             self.max_new_tokens = int(max_new_tokens)

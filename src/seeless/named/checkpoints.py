@@ -5,12 +5,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from seeless.errors import SeelessError, brief, one_line
 from seeless.named.adapters import base_of, processor_of, put_on
 from seeless.named.errors import UnloadableModel
 from seeless.named.originals import refuse_original
+
+TINY, READER = "tiny", "reader"  # the embedded models
 
 
 @dataclass(frozen=True)
@@ -22,13 +25,23 @@ class LoadedModel:
     processor: Any
 
 
-def resolve_name(model: str | None) -> str:
-    """The path or hub id to load: the embedded model without a name, a converted checkpoint for an original one."""
-    from seeless import models
+def embedded_path(name: str) -> Path | None:
+    """The folder of the embedded model of this name, "tiny" or "reader"; None: there is none."""
+    from seeless.reader import reader_path
     from seeless.tiny import tiny_path
 
-    if model is None:
-        return str(tiny_path())
+    paths = {TINY: tiny_path, READER: reader_path}
+    return paths[name]() if name in paths else None
+
+
+def resolve_name(model: str | None) -> str:
+    """The path or hub id to load: the embedded model `tiny` without a name, the folder of an embedded one, a converted
+    checkpoint for an original one."""
+    from seeless import models
+
+    if (folder := embedded_path(model or TINY)) is not None:
+        return str(folder)
+    assert model is not None
     name = model if os.path.exists(model) else models.converted_name(model)
     if name != model:
         print(f"{model} is the original release; using its conversion {name}", file=sys.stderr)
@@ -93,12 +106,17 @@ def config_of(name: str) -> Any:
         return CONFIG_MAPPING[name]()
 
 
-def load_embedded() -> LoadedModel:
-    """The embedded model, on the CPU."""
+def load_embedded(name: str = TINY) -> LoadedModel:
+    """An embedded model, on the CPU.
+
+    Args:
+        name: "tiny" or "reader".
+    """
+    from seeless.reader import load_reader
     from seeless.tiny import load_tiny
 
     _silence_transformers()
-    return LoadedModel(resolve_name(None), *load_tiny())
+    return LoadedModel(resolve_name(name), *{TINY: load_tiny, READER: load_reader}[name]())
 
 
 def load_model(

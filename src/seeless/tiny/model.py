@@ -22,11 +22,16 @@ def load_tiny(**options: Any) -> "tuple[LlavaForConditionalGeneration, Any]":
     >>> model.config.text_config.num_hidden_layers
     8
     """
+    return load_embedded_llava(tiny_path(), **options)
+
+
+def load_embedded_llava(folder: Path, **options: Any) -> "tuple[LlavaForConditionalGeneration, Any]":
+    """A checkpoint of this package in float32 on the CPU, ready to answer, and its processor."""
     import torch
     from transformers import AutoProcessor, LlavaForConditionalGeneration
     from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
     options = {"dtype": torch.float32, **options}
-    model = LlavaForConditionalGeneration.from_pretrained(tiny_path(), **options).eval()
+    model = LlavaForConditionalGeneration.from_pretrained(folder, **options).eval()
     maybe_install_capturing_hooks(model.model.vision_tower)  # else the first forward does: so that it changes nothing
-    return model, AutoProcessor.from_pretrained(tiny_path())
+    return model, AutoProcessor.from_pretrained(folder)

@@ -1,9 +1,10 @@
-"""The tasks shipped with the package: held-out scenes for the embedded model, as lmms-eval YAML and parquet."""
+"""The tasks shipped with the package: questions about held-out pictures, as lmms-eval YAML and parquet."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
-SHORT_NAMES = {"scenes": "seeless_scenes", "scenes_choice": "seeless_scenes_choice"}
+OWN = {"tiny": ("scenes", "scenes_choice"), "reader": ("drawings", "drawings_choice")}  # by embedded model
+SHORT_NAMES = {name: f"seeless_{name}" for names in OWN.values() for name in names}
 TAG = "seeless_offline"
 
 
@@ -11,7 +12,7 @@ def tasks_path() -> Path:
     """The folder of the shipped tasks, for `--include_path` of lmms-eval.
 
     >>> sorted(file.name for file in tasks_path().glob("*.yaml"))
-    ['seeless_scenes.yaml', 'seeless_scenes_choice.yaml']
+    ['seeless_drawings.yaml', 'seeless_drawings_choice.yaml', 'seeless_scenes.yaml', 'seeless_scenes_choice.yaml']
     """
     return Path(__file__).parent
 

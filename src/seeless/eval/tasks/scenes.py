@@ -1,4 +1,4 @@
-"""What lmms-eval asks of a record of scenes.parquet: the picture, the question, and whether an answer is right."""
+"""What lmms-eval asks of a record of a shipped task: the picture, the question, and whether an answer is right."""
 
 import io
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ NO_OPTION = "?"
 
 
 def doc_to_visual(doc: dict[str, Any]) -> "list[Image]":
-    """The scene, decoded here and not by `datasets`, so that whatever is wrong with a record is that record's error.
+    """The picture, decoded here and not by `datasets`, so that whatever is wrong with a record is that record's error.
 
     Raises:
         ValueError: the record lacks something.

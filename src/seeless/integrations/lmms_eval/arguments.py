@@ -83,7 +83,9 @@ def read_arguments(given: Mapping[str, Any], door: Door) -> Arguments:
     values |= {ALIASES.get(name, name): text for name, text in texts.items()}
     known = {name: values.pop(name) for name in (*LOADING, *PIXELS, *OTHERS) if name in values}
     if "pretrained" not in known:
-        raise sl.BudgetError("pretrained is missing: the hub id or folder of a checkpoint, or pretrained=tiny")
+        raise sl.BudgetError(
+            "pretrained is missing: the hub id or folder of a checkpoint, pretrained=tiny or pretrained=reader"
+        )
     if door.vtr:
         values = {name.removeprefix(PREFIX): text for name, text in values.items()}
         known |= {"strategy": values.pop("strategy")} if "strategy" in values else {}

@@ -66,7 +66,7 @@ class SeelessLM(lmms):
         accelerator = Accelerator()
         if device in (None, "cuda") and torch.cuda.is_available():
             device = f"cuda:{accelerator.local_process_index}"
-        name = resolve_name(None if chosen.pretrained == "tiny" else chosen.pretrained)
+        name = resolve_name(chosen.pretrained)
         loaded = load_model(name, device=device, processing=chosen.processing, **chosen.loading)
         check_processing(chosen, loaded.processor)
         self._start(loaded.model, loaded.processor, chosen.strategy, batch_size, name, images=chosen.images)

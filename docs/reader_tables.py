@@ -1,0 +1,50 @@
+"""The tables of the embedded model `reader`, from the rows of its sweep."""
+
+from pathlib import Path
+
+from seeless.eval.points import NONE, points
+from seeless.eval.rows import read_rows
+from seeless.reader import KINDS
+
+READER_SWEEP = Path(__file__).parents[1] / "results" / "sweep-reader.jsonl"
+DRAWINGS = "seeless_drawings"
+
+
+def reader_rows() -> list[dict]:
+    """The rows of the sweep; a broken line would leave a hole in the table."""
+    rows, broken = read_rows(READER_SWEEP)
+    assert not broken, "; ".join(map(str, broken))
+    return rows
+
+
+def reader_table() -> str:
+    """Accuracy of the embedded model of the papers' shape at the papers' budgets, per method, with intervals."""
+    rows = reader_rows()
+    found = {(point.strategy, point.keep): point for point in points(rows)}
+    full = found[NONE, 1.0]
+    row = next(row for row in rows if row["strategy"] == NONE)
+    scores = row["scores"][DRAWINGS]
+    kinds = ", ".join(f"{kind} {100 * scores[kind]['value']:.0f}" for kind in KINDS)
+    budgets = sorted({row["keep"] for row in rows if row["strategy"] != NONE}, reverse=True)
+    lines = ["| method | " + " | ".join(f"{b} of 576" for b in budgets) + " |", "|---|" + "---|" * len(budgets)]
+    reasons: list[str] = []
+    for name in dict.fromkeys(row["strategy"] for row in rows if row["strategy"] != NONE):
+        cells = []
+        for budget in budgets:
+            if (point := found.get((name, budget))) is not None:
+                cells.append(f"{100 * point.value:.0f} ({100 * point.low:.0f}–{100 * point.high:.0f})")
+                continue
+            (refused,) = {r["refused"] for r in rows if (r["strategy"], r["keep"]) == (name, budget) and "refused" in r}
+            reasons += [refused] if refused not in reasons else []
+            cells.append(f"[{reasons.index(refused) + 1}]")
+        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
+    head = (
+        f"Right answers in % to {scores['accuracy']['n']} held-out questions, with 95 % intervals. The untouched model "
+        f"has {100 * full.value:.1f} ({100 * full.low:.1f}–{100 * full.high:.1f}); by kind of question: {kinds}."
+    )
+    made = (
+        f"Made by `{row['command']}` at commit {row['commit'][:12]}; every run is a line of results/sweep-reader.jsonl."
+        " Methods that draw: means over their seeds."
+    )
+    notes = [f"[{number}] {reason}  " for number, reason in enumerate(reasons, 1)]
+    return "\n".join([head, "", *lines, "", *notes, *([""] if notes else []), made])
