@@ -14,7 +14,7 @@ import seeless as sl
 from seeless.eval import tasks_path
 from seeless.reader import KINDS, load_reader, reader_path
 
-QUESTIONS = 48  # four of every kind
+QUESTIONS = 33  # three of every kind
 TRAINING = Path(__file__).parents[2] / "training"
 
 
