@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from matrix import CASES, CLIP_TOWERS, PLACEHOLDERS, case_id, rows_of
+from matrix import CASES, CLIP_TOWERS, NO_LATER_TURN, PLACEHOLDERS, case_id, rows_of
 from plan import covering
 from transformers import DynamicCache
 
@@ -59,6 +59,8 @@ def test_dropping_inside_deepstack(tiny, case, backend, name):
 def test_a_later_turn_of_text(tiny, case, name):
     """The cache of the first turn goes on; positions (and rope deltas) are those of the whole conversation."""
     own, kind = case
+    if own.name in NO_LATER_TURN:
+        pytest.skip("the stock model of this release fails")
     model, untouched = tiny(own, "sdpa"), tiny(own, "untouched")
     strategy = sl.get("uniform" if own.unread and name == "fastervlm" else name, keep=5)
     rows = [row for row in rows_of(kind) if any(isinstance(part, str) for part in row)]

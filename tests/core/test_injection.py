@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import seeless as sl
-from seeless.models import describe
+from seeless.models import describe, visual_features
 from tinies import RAGGED, TINIES, make_inputs
 
 BY_NAME = {own.name: own for own in TINIES}
@@ -116,3 +116,10 @@ def test_features_behind_the_last_layer_are_refused(tiny):
 def test_info_says_what_works():
     refused = {name for name, reason in describe(GRANITE.build()).strategies.items() if reason is not None}
     assert {"tome", "flowcut", "pixelprune"} <= refused and not {"fastervlm", "fastv", "pool", "visionzip"} & refused
+
+
+def test_features_in_no_known_form_are_refused():
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+    with pytest.raises(sl.UnsupportedModel, match="a BaseModelOutputWithPooling without pooler_output"):
+        visual_features(BaseModelOutputWithPooling())

@@ -16,7 +16,9 @@ from tiny_models import BACKENDS
 BEFORE, BETWEEN, AFTER = [7, 8, 9, 10], [21, 22], [31, 32, 33]
 SMALL = next(own for own in TINIES if own.name == "gemma4-small")  # a second prompt lacks what its layers need
 # The omni models look for pictures by the marker before them, which is no part of a second prompt, to number positions.
-CASES = [(own, kind) for own in TINIES for kind in own.kinds if own is not SMALL and "omni_" not in own.name]
+# Layers of ERNIE take something of their own for every token, as those of small Gemma 4 do.
+REFUSED = ("omni_", "ernie4_5")
+CASES = [(t, kind) for t in TINIES for kind in t.kinds if t is not SMALL and not any(n in t.name for n in REFUSED)]
 EVERY_CROP_AN_IMAGE = (
     *("smolvlm", "idefics3", "gemma3", "aya_vision", "cohere2_vision"),
     *("lfm2_vl", "minicpmv4_6", "minicpmv4_7"),

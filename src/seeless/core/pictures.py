@@ -222,10 +222,18 @@ def read_note(output: Any) -> tuple[Note, int]:
 
 def entering(output: Any) -> Any:
     """Of what a tower's run gives, the features that stand among the decoder's embeddings; where none do, those that
-    enter before its first layers."""
+    enter before its first layer.
+
+    Raises:
+        UnsupportedModel: it gives neither.
+    """
     if getattr(output, "pooler_output", None) is not None:
         return output.pooler_output
-    by_layer = dict(output.deepstack_features)
+    if not (by_layer := dict(getattr(output, "deepstack_features", None) or ())):
+        raise UnsupportedModel(
+            f"the features of a picture come as a {type(output).__name__} without pooler_output, and none are said to "
+            "enter between layers (deepstack_features), so seeless does not know what of it enters the decoder"
+        )
     return by_layer[min(by_layer)]
 
 
