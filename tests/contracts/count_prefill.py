@@ -172,6 +172,13 @@ def numbers(found: Counting) -> dict:
     return {**plain, **{name: dict(places.most_common()) for name, places in lines.items()}}
 
 
+def without_lines(found: dict) -> dict:
+    """The numbers alone, without the lines of code that they come from."""
+    if "refused" in found:
+        return found
+    return {part: {name: value for name, value in own.items() if isinstance(value, int)} for part, own in found.items()}
+
+
 def more(found: dict, base: dict) -> dict:
     """What was added to the untouched model."""
     return {
@@ -213,8 +220,8 @@ def main() -> None:
             "seeless": sl.__version__,
             "torch": torch.__version__,
             "transformers": transformers.__version__,
-            "untouched": untouched,
-            "added": found,
+            "untouched": {name: without_lines(own) for name, own in untouched.items()},
+            "added": {method: {name: without_lines(own) for name, own in all.items()} for method, all in found.items()},
         }
         options.output.write_text(json.dumps(data, indent=1) + "\n")
 
