@@ -17,6 +17,7 @@ from method_facts import methods_list
 from model_types import model_types_summary, model_types_table, newest
 from PIL import Image, ImageDraw
 from published_tables import published_table
+from reader_tables import reader_table
 from speed_tables import PICTURES, before_table, efficiency_tables, gain, long_table, memory_table, overhead_table
 from support_tables import support_summary, support_table
 
@@ -262,7 +263,7 @@ def fill(text: str, name: str, table: str) -> str:
 PAGES: dict[Path, dict[str, Callable[[], str]]] = {
     README: {"gain": gain, "support": support_summary},
     SUPPORT: {"support": support_table},
-    SWEPT: {"accuracy": accuracy_table, "kinds": kinds_table},
+    SWEPT: {"accuracy": accuracy_table, "kinds": kinds_table, "reader": reader_table},
     GUESTS: {"backbones": backbones_table},
     MODELS: {},
     METHODS: {"methods": methods_list},

@@ -34,9 +34,9 @@ def reader_table() -> str:
             if (point := found.get((name, budget))) is not None:
                 cells.append(f"{100 * point.value:.0f} ({100 * point.low:.0f}–{100 * point.high:.0f})")
                 continue
-            (refused,) = {r["refused"] for r in rows if (r["strategy"], r["keep"]) == (name, budget) and "refused" in r}
-            reasons += [refused] if refused not in reasons else []
-            cells.append(f"[{reasons.index(refused) + 1}]")
+            told = {r["refused"] for r in rows if (r["strategy"], r["keep"]) == (name, budget) and "refused" in r}
+            reasons += [reason for reason in told if reason not in reasons]
+            cells.append(f"[{reasons.index(told.pop()) + 1}]" if told else "–")
         lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
     head = (
         f"Right answers in % to {scores['accuracy']['n']} held-out questions, with 95 % intervals. The untouched model "
@@ -44,7 +44,7 @@ def reader_table() -> str:
     )
     made = (
         f"Made by `{row['command']}` at commit {row['commit'][:12]}; every run is a line of results/sweep-reader.jsonl."
-        " Methods that draw: means over their seeds."
+        " Methods that draw: means over their seeds; –: not run yet."
     )
     notes = [f"[{number}] {reason}  " for number, reason in enumerate(reasons, 1)]
     return "\n".join([head, "", *lines, "", *notes, *([""] if notes else []), made])
