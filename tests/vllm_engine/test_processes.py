@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -17,6 +19,7 @@ from requests_of import requests_of
 from saved_for_vllm import save
 
 HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 BOTH_CORES = {"VLLM_CPU_OMP_THREADS_BIND": "0|1"}
 
 
@@ -69,10 +72,24 @@ def server(tmp_path_factory):
                 break
             except OSError:
                 time.sleep(1)
-        yield f"http://127.0.0.1:{port}/v1"
+        yield f"http://127.0.0.1:{port}", folder
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(60)
+
+
+def test_the_load_of_the_page(server, tmp_path):
+    """docs/serve.md's line that measures a server, on smaller pictures and fewer of them."""
+    (line,) = re.findall(r"^vllm (bench serve .*?)^```", (ROOT / "docs/serve.md").read_text(), re.M | re.S)
+    words = shlex.split(line.replace("\\\n", " ").replace("MODEL", "tiny").replace("(336, 336, 1)", "(112, 112, 1)"))
+    for option, less in {"--random-input-len": "8", "--random-output-len": "2", "--num-prompts": "3"}.items():
+        words[words.index(option) + 1] = less
+    words += ["--base-url", server[0], "--tokenizer", str(server[1]), "--save-result", "--result-dir", str(tmp_path)]
+    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", *words]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=550)
+    assert run.returncode == 0, run.stderr[-3000:]
+    (result,) = (json.loads(file.read_text()) for file in tmp_path.glob("*.json"))
+    assert result["completed"] == 3 and result["median_ttft_ms"] > 0
 
 
 def test_clients_set_budgets(server):
@@ -85,7 +102,7 @@ def test_clients_set_budgets(server):
     picture(5, 140, 120).save(file, "PNG")
     address = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
     content = [{"type": "image_url", "image_url": {"url": address}}, {"type": "text", "text": "how many digits?"}]
-    client = openai.OpenAI(base_url=server, api_key="none")
+    client = openai.OpenAI(base_url=f"{server[0]}/v1", api_key="none")
 
     def ask(**asked):
         extra = {"extra_body": {"mm_processor_kwargs": {"seeless": asked}}} if asked else {}

@@ -24,6 +24,8 @@ CASES = [
     ("llava_siglip", {"strategy": "visionzip", "keep": 16}, {}),
     ("llava_next", {"strategy": "fastervlm", "keep": 16}, SMALL),
     ("llava_next", {"strategy": "divprune", "keep": 0.25}, {}),
+    ("llava_next", {"strategy": "vispruner", "keep": 16}, SMALL),
+    ("llava_next", {"strategy": "pool", "keep": 0.25}, {}),
     ("llava_onevision", {"strategy": "vispruner", "keep": 0.25}, {}),
     ("qwen2_5_vl", {"strategy": "vispruner", "keep": 0.25}, SMALL),
     *(("qwen2_5_vl", strategy, SMALL) for strategy in VIDEO),
