@@ -70,7 +70,7 @@ class PackedLayouts(Layouts):
         import torch
 
         def pack(features: list, image_newline: Any, most: int | None = None) -> list:
-            return [[self.pack(self.config, image_newline, torch.tensor([height, width]), features[0], most)]]
+            return [self.pack(self.config, image_newline, torch.tensor([height, width]), features[0], most)]
 
         options = {"image_newline": torch.zeros(1)}
         return packed_image(pack, crops, self.side**2, options, {"most": 1_000_000} if self.resampled else {})
