@@ -18,7 +18,16 @@ from model_types import model_types_summary, model_types_table, newest
 from PIL import Image, ImageDraw
 from published_tables import published_table
 from reader_tables import reader_table
-from speed_tables import PICTURES, before_table, efficiency_tables, gain, long_table, memory_table, overhead_table
+from speed_tables import (
+    PICTURES,
+    before_table,
+    efficiency_tables,
+    gain,
+    long_table,
+    memory_table,
+    overhead_table,
+    wide_list,
+)
 from support_tables import support_summary, support_table
 
 import seeless as sl
@@ -272,6 +281,7 @@ PAGES: dict[Path, dict[str, Callable[[], str]]] = {
         "overhead": overhead_table,
         "memory": memory_table,
         "selectors": selectors_table,
+        "wide": wide_list,
         "before": before_table,
         "long": long_table,
     },

@@ -16,6 +16,7 @@ SPEED = ROOT / "results" / "speed.jsonl"
 MEMORY = ROOT / "results" / "speed-memory.jsonl"
 BEFORE = ROOT / "results" / "selectors-before.json"
 SELECTORS, LONG = ROOT / "results" / "selectors.json", ROOT / "results" / "selectors-long.json"
+WIDE = ROOT / "results" / "selectors-wide.json"
 SPEED_PICTURE, LONG_PICTURE = ROOT / "docs" / "speed.png", ROOT / "docs" / "selection.png"
 NONE = "none"
 
@@ -132,6 +133,21 @@ def memory_table() -> str:
         f"{whole['peak_bytes'] / 2**20:.1f} MiB beside the weights:"
     )
     return "\n".join([head, "", f"{listed}.", "", _made_by(whole, "1 round")])
+
+
+def wide_list() -> str:
+    """What choosing costs on layers as wide as a 7B's, the dearest method first."""
+    data = json.loads(WIDE.read_text())
+    model, ((count, prefill),) = data["model"], data["prefill_seconds"].items()
+    shares = {name: rows[count]["share"] for name, rows in data["methods"].items() if "share" in rows[count]}
+    listed = [f"`{name}` {100 * shares[name]:.2g} %" for name in sorted(shares, key=shares.__getitem__, reverse=True)]
+    return (
+        f"With {model['layers']} layers of {model['hidden']:,}, as wide as a 7B's, and {count} tokens, of a prefill of "
+        f"{prefill:.3g} s: {', '.join(listed)}. 32 such layers have {32 // model['layers']} times the prefill, and the "
+        f"choice costs the same: {100 * max(shares.values()) * model['layers'] / 32:.2g} % at most.\n\n"
+        f"Made by `{_without_output(data['command'])}` at commit {data['commit'][:12]} on {data['machine']}, "
+        f"{data['rounds']} round, torch {data['torch']}, transformers {data['transformers']}."
+    )
 
 
 def before_table() -> str:
