@@ -261,7 +261,7 @@ def save_qwen(kind: str, folder: Path) -> Path:
         )
         model = transformers.Qwen2_5_VLForConditionalGeneration(config)
     elif kind == "qwen3_vl":
-        tower |= {"num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1, 2]}
+        tower |= {"num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]}
         text |= {"rope_parameters": {**rope, "mrope_interleaved": True}}
         config = transformers.Qwen3VLConfig(text_config=text, vision_config=tower, **marks)
         model = transformers.Qwen3VLForConditionalGeneration(config)
