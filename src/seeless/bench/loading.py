@@ -24,6 +24,12 @@ class Loaded:
     picture: tuple[int, int]
 
 
+def check_one(model: str | None, arch: str | None) -> None:
+    """Raise `InvalidRequest` if both a checkpoint and an architecture are asked for."""
+    if model is not None and arch is not None:
+        raise InvalidRequest("give a model, or --arch for random weights, not both")
+
+
 def load(
     model: str | None,
     arch: str | None,
@@ -42,8 +48,7 @@ def load(
         UnsupportedModel: no such architecture.
         UnloadableModel: no such checkpoint.
     """
-    if arch is not None and model is not None:
-        raise InvalidRequest("give a model, or --arch for random weights, not both")
+    check_one(model, arch)
     if arch is None and scale != 1:
         raise InvalidRequest("--scale is the width of --arch; a model with weights has its own")
     if arch is None and layers is not None:

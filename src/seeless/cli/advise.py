@@ -11,7 +11,7 @@ import typer
 
 from seeless.cli.bench import QUICK_ANSWER, QUICK_ROUNDS, read_scale, read_size
 from seeless.cli.console import print_json
-from seeless.cli.options import Device, Dtype
+from seeless.cli.options import Arch, Attention, Device, Dtype, Layers, Scale
 from seeless.errors import SeelessError, brief
 
 if TYPE_CHECKING:
@@ -36,13 +36,9 @@ def advise(
             metavar="[MODEL]", help="Hub id, folder or a short name of `seeless eval`; or the embedded model."
         ),
     ] = None,
-    arch: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Random weights in the shape of llava-1.5-7b, qwen3-vl-8b, ...")
-    ] = None,
-    scale: Annotated[str, typer.Option(metavar="SHARE", help="Of the width of --arch; depth stays. 1/8, say.")] = "1",
-    layers: Annotated[
-        int | None, typer.Option(min=1, help="Of the decoder of --arch; its tower is cut as much.")
-    ] = None,
+    arch: Arch = None,
+    scale: Scale = "1",
+    layers: Layers = None,
     questions: Annotated[str, typer.Option(metavar="one|many", help="About one picture.")] = "many",
     frames: Annotated[int | None, typer.Option(min=1, help="Videos of so many frames, in place of pictures.")] = None,
     latency: Annotated[
@@ -55,10 +51,7 @@ def advise(
     batch: Annotated[int, typer.Option(min=1, help="Requests at once.")] = 1,
     device: Device = None,
     dtype: Dtype = None,
-    attention: Annotated[
-        str,
-        typer.Option("--attn-implementation", "--attention", metavar="NAME", help="sdpa, eager, flash_attention_2."),
-    ] = "sdpa",
+    attention: Attention = "sdpa",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Which methods suit a model, for what; what the best cost and save on this machine; what is published; the line.
@@ -125,13 +118,11 @@ def _model(
     """The model, and what is known of it. A folder's weights may be anybody's, so nothing is published for them."""
     from seeless import models
     from seeless.advice.advising import About, published_name
-    from seeless.bench.loading import load
-    from seeless.eval.errors import InvalidRequest
+    from seeless.bench.loading import check_one, load
     from seeless.eval.targets import target
     from seeless.named.checkpoints import TINY
 
-    if model is not None and arch is not None:
-        raise InvalidRequest("give a model, or --arch for random weights, not both")
+    check_one(model, arch)
     wanted = None if model is None else target(model)
     name = None if wanted is None or wanted.pretrained == TINY else wanted.pretrained
     loaded = load(name, arch, scale, layers, device, dtype, attention)

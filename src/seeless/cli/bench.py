@@ -11,7 +11,7 @@ import typer
 
 from seeless.cli.console import notice, print_json, print_table, say
 from seeless.cli.flags import read_flags, refuse_strangers
-from seeless.cli.options import Device, Dtype, Plugins, asked_budgets, items
+from seeless.cli.options import Arch, Attention, Device, Dtype, Layers, Plugins, Scale, asked_budgets, items
 from seeless.errors import brief, shortened
 from seeless.named.plugins import load_plugins
 from seeless.outputs import check_file
@@ -31,13 +31,9 @@ def bench(
     model: Annotated[
         str | None, typer.Option(metavar="NAME", help="Hub id or folder; the embedded model unless told.")
     ] = None,
-    arch: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Random weights in the shape of llava-1.5-7b, qwen3-vl-8b, ...")
-    ] = None,
-    scale: Annotated[str, typer.Option(metavar="SHARE", help="Of the width of --arch; depth stays. 1/8, say.")] = "1",
-    layers: Annotated[
-        int | None, typer.Option(min=1, help="Of the decoder of --arch; its tower is cut as much.")
-    ] = None,
+    arch: Arch = None,
+    scale: Scale = "1",
+    layers: Layers = None,
     strategies: Annotated[str, typer.Option(metavar="A,B,C", help="See `seeless list`, guests too.")] = STRATEGIES,
     keep: Annotated[
         str | None, typer.Option(metavar="R,R,...", help=f"Nominal budgets, shares or numbers; {BUDGETS} unless told.")
@@ -63,10 +59,7 @@ def bench(
     threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU; torch's own number unless told.")] = None,
     device: Device = None,
     dtype: Dtype = None,
-    attention: Annotated[
-        str,
-        typer.Option("--attn-implementation", "--attention", metavar="NAME", help="sdpa, eager, flash_attention_2."),
-    ] = "sdpa",
+    attention: Attention = "sdpa",
     plugin: Plugins = None,
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Add rows to this file, lines of JSON.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="One budget, a short answer, two rounds.")] = False,

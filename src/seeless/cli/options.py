@@ -22,6 +22,15 @@ Dtype = Annotated[
     typer.Option(metavar="NAME", help="float32, bfloat16, float16, float64; what suits the device unless told."),
 ]
 
+Arch = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Random weights in the shape of llava-1.5-7b, qwen3-vl-8b, ...")
+]
+Scale = Annotated[str, typer.Option(metavar="SHARE", help="Of the width of --arch; depth stays. 1/8, say.")]
+Layers = Annotated[int | None, typer.Option(min=1, help="Of the decoder of --arch; its tower is cut as much.")]
+Attention = Annotated[
+    str, typer.Option("--attn-implementation", "--attention", metavar="NAME", help="sdpa, eager, flash_attention_2.")
+]
+
 
 def questions(limit: str | None) -> float | int | None:
     """What `--limit` says: how many questions per task, below 1 their share; None: all."""
