@@ -8,11 +8,12 @@ to such a question, answers of the same picture first.
 
 import argparse
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from make_tasks import OPTIONS, png, write
+from make_tasks import OPTIONS, rows_of, write
 from seeless.reader.canvas import SHAPES
 from seeless.reader.charts import LARGEST, LETTERS
 from seeless.reader.drawing import KINDS, Drawing, Question
@@ -57,16 +58,8 @@ def options(drawing: Drawing, question: Question, rng: np.random.Generator) -> l
 
 
 def records(count: int, seed: int) -> list[dict]:
-    """All records, in the order they were drawn."""
-    rng = np.random.default_rng(seed)
-    pictures: dict[int, bytes] = {}
-    rows = []
-    for drawing, question in held_out_questions(count):
-        choices = options(drawing, question, rng)
-        picture = pictures.setdefault(id(drawing), png(drawing))
-        row = {"image": {"bytes": picture, "path": None}, "question": question.text, "answer": question.answer}
-        rows.append({**row, "kind": question.kind, "choices": choices, "label": choices.index(question.answer)})
-    return rows
+    """All records."""
+    return rows_of(held_out_questions(count), partial(options, rng=np.random.default_rng(seed)))
 
 
 def main() -> None:

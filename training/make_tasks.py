@@ -8,7 +8,10 @@ Options: of a digit or colour question the right one and three others, those of 
 import argparse
 import io
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -70,17 +73,26 @@ def png(scene: Scene | Drawing) -> bytes:
     return data.getvalue()
 
 
-def records(count: int, seed: int) -> list[dict]:
-    """All records, in the order they were drawn."""
-    generator = torch.Generator().manual_seed(seed)
+def rows_of(asked: list, options: Callable[[Any, Any], list[str]]) -> list[dict]:
+    """A record of every question, in the order they were drawn.
+
+    Args:
+        asked: pictures, each with a question to it.
+        options: of both makes what can be chosen from.
+    """
     pictures: dict[int, bytes] = {}
     rows = []
-    for scene, question in held_out_questions(count, seed):
+    for scene, question in asked:
         picture = pictures.setdefault(id(scene), png(scene))
-        choices = options(scene, question, generator)
+        choices = options(scene, question)
         row = {"image": {"bytes": picture, "path": None}, "question": question.text, "answer": question.answer}
         rows.append({**row, "kind": question.kind, "choices": choices, "label": choices.index(question.answer)})
     return rows
+
+
+def records(count: int, seed: int) -> list[dict]:
+    """All records."""
+    return rows_of(held_out_questions(count, seed), partial(options, generator=torch.Generator().manual_seed(seed)))
 
 
 def write(rows: list[dict], output: Path) -> None:

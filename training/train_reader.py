@@ -14,7 +14,6 @@ gets by naming any thing of the kind asked for, so it was taken out of the drawi
 
 import argparse
 import json
-import math
 import os
 import time
 from functools import partial
@@ -33,6 +32,7 @@ from seeless.reader.drawings import draw_any
 from train_reader_tower import ALL, Teacher, see, tower_config
 from train_reader_tower import losses as seeing_losses
 from train_tiny import start_by_looking_up
+from train_tower import rate
 
 WIDTH, HEADS, LAYERS, INNER = 192, 6, 8, 512
 VOCABULARY = 448
@@ -231,11 +231,6 @@ def held_out_accuracy(model: LlavaForConditionalGeneration, words: Words, pictur
     return {"accuracy": round(right.sum() / count.sum(), 4), **shares}
 
 
-def rate(share: float, step: int, highest: float) -> float:
-    """Warm up for 200 steps, then down along a cosine."""
-    return highest * min(1, (step + 1) / 200) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tower", type=Path, required=True)
@@ -282,7 +277,7 @@ def main() -> None:
             now, (_, patches, size) = stage, stage
             batches = stream(partial(batch, words=words, size=size, patches=patches), options.seed, step)
         for group in optimizer.param_groups:
-            group["lr"] = group["speed"] * rate(elapsed / limit, step, options.lr)
+            group["lr"] = group["speed"] * rate(elapsed / limit, step, options.lr, last=0.01)
         data = next(batches)
         with torch.autocast("cpu", torch.bfloat16):
             told, looked, saw = losses(model, teacher, words, data, np.random.default_rng((options.seed, 55, step)))

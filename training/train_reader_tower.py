@@ -10,7 +10,6 @@ step several times as cheap; at the end all are. The first layers start as a con
 
 import argparse
 import json
-import math
 import os
 import time
 from functools import partial
@@ -27,7 +26,7 @@ from seeless.reader.canvas import IMAGE_SIZE, PATCH_SIZE, SIDE
 from seeless.reader.drawing import Drawing
 from seeless.reader.drawings import DRAWERS
 from seeless.reader.things import draw_things
-from train_tower import MEAN, STD, start_as_convolution
+from train_tower import MEAN, STD, rate, start_as_convolution, tower_of
 
 WIDTH, HEADS, LAYERS = 192, 6, 6
 NEIGHBOURS = ((0, -1), (0, 1), (-1, 0), (1, 0), (0, -2), (0, 2))  # of each head of the first layers: text runs across
@@ -37,16 +36,7 @@ BACKGROUND = 0.1  # what a patch without ink counts
 
 
 def tower_config() -> CLIPVisionConfig:
-    return CLIPVisionConfig(
-        hidden_size=WIDTH,
-        intermediate_size=4 * WIDTH,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        image_size=IMAGE_SIZE,
-        patch_size=PATCH_SIZE,
-        hidden_act="gelu",
-        projection_dim=WIDTH,
-    )
+    return tower_of(WIDTH, LAYERS, HEADS, IMAGE_SIZE, PATCH_SIZE)
 
 
 def plain_attention(module, query, key, value, attention_mask, scaling, **unused):
@@ -135,11 +125,6 @@ def held_out_accuracy(teacher: Teacher, pictures: int = 96) -> dict[str, float]:
             right[i] += ((each.argmax(-1) == field) & (field > 0)).sum().item()
             asked[i] += (field > 0).sum().item()
     return {name: round(r / a, 4) for name, r, a in zip(FIELDS, right, asked, strict=True)} | {"present": listed}
-
-
-def rate(share: float, step: int, highest: float) -> float:
-    """Warm up for 200 steps, then down along a cosine."""
-    return highest * min(1, (step + 1) / 200) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
 
 
 def main() -> None:

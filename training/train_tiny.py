@@ -9,7 +9,6 @@ copied from an earlier turn. Digits of the held-out side are never shown.
 
 import argparse
 import json
-import math
 import time
 from pathlib import Path
 
@@ -35,7 +34,7 @@ from seeless.tiny.scenes import (
     draw_scenes,
     sample_contents,
 )
-from train_tower import MEAN, STD, tower_config
+from train_tower import MEAN, STD, rate, tower_config
 from word_processor import build_processor
 
 VISUAL = (IMAGE_SIZE // PATCH_SIZE) ** 2
@@ -241,9 +240,8 @@ def main() -> None:
     started, step, seen, running = time.time(), 0, 0, 0.0
     while (elapsed := time.time() - started) < options.minutes * 60:
         share = elapsed / (options.minutes * 60)
-        rate = options.lr * min(1, (step + 1) / 200) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate(share, step, options.lr, last=0.01)
         batch = data.batch(options.batch)
         loss = model(**batch).loss
         optimizer.zero_grad()

@@ -27,17 +27,27 @@ POSITION_DIMS = 12
 NEIGHBOURS = tuple((y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0))
 
 
-def tower_config() -> CLIPVisionConfig:
+def tower_of(width: int, layers: int, heads: int, image_size: int, patch_size: int) -> CLIPVisionConfig:
+    """The shape of an embedded model's tower."""
     return CLIPVisionConfig(
-        hidden_size=WIDTH,
-        intermediate_size=4 * WIDTH,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        image_size=IMAGE_SIZE,
-        patch_size=PATCH_SIZE,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        image_size=image_size,
+        patch_size=patch_size,
         hidden_act="gelu",
-        projection_dim=WIDTH,
+        projection_dim=width,
     )
+
+
+def tower_config() -> CLIPVisionConfig:
+    return tower_of(WIDTH, LAYERS, HEADS, IMAGE_SIZE, PATCH_SIZE)
+
+
+def rate(share: float, step: int, highest: float, last: float = 0.02) -> float:
+    """Warm up for 200 steps, then down along a cosine to the share `last` of the highest rate."""
+    return highest * min(1, (step + 1) / 200) * (last + (1 - last) * 0.5 * (1 + math.cos(math.pi * share)))
 
 
 @torch.no_grad()
@@ -149,9 +159,8 @@ def main() -> None:
     started, step, seen, running = time.time(), 0, 0, 0.0
     while (elapsed := time.time() - started) < options.minutes * 60:
         share = elapsed / (options.minutes * 60)
-        rate = options.lr * min(1, (step + 1) / 200) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate(share, step, options.lr)
         pixels, digit, colour, present = batch(options.batch, 3, 9, False, generator)
         d, c, i = reader(pixels)
         weight = torch.ones(11)
