@@ -28,6 +28,15 @@ def ask(page):
     answered(page)
 
 
+def add_method(page, typed):
+    """Chooses the method whose name begins so beside those that are chosen."""
+    methods = page.get_by_label("Methods, up to 4")
+    methods.click()
+    methods.type(typed)
+    methods.press("Enter")
+    methods.press("Escape")
+
+
 def test_ask_and_move_the_slider(visit):
     page, scene = visit(), draw_scene(0)
     question = page.get_by_label("Question")
@@ -51,11 +60,7 @@ def test_ask_and_move_the_slider(visit):
 
 def test_stage_by_stage(visit):
     page = visit()
-    methods = page.get_by_label("Methods, up to 4")
-    methods.click()
-    methods.type("pyramid")
-    methods.press("Enter")
-    methods.press("Escape")
+    add_method(page, "pyramid")
     ask(page)
     column = page.get_by_role("region", name="pyramiddrop")
     page.wait_for_selector("section[aria-label=pyramiddrop] dl")
@@ -129,11 +134,7 @@ def test_a_file_that_is_too_large_is_refused_in_a_sentence(visit, tmp_path):
 
 def test_a_method_that_cannot_says_so_beside_those_that_can(visit):
     page = visit()
-    methods = page.get_by_label("Methods, up to 4")
-    methods.click()
-    methods.type("cdpruner")
-    methods.press("Enter")
-    methods.press("Escape")
+    add_method(page, "cdpruner")
     ask(page)
     assert "CLIP's text tower" in page.get_by_role("region", name="cdpruner").inner_text()
 
