@@ -7,8 +7,8 @@ tokens is shown at first, all with ink among them; at the end all are. Handwritt
 never shown.
 
 The log in training/log is of two runs. The first (`--minutes 47`, words asked twice as often as all else) has a twelfth
-kind of question, which thing stands beside which: its answers stayed what one gets by naming any thing of the kind asked
-for, so it was taken out of the drawings. The second went on from there (`--minutes 82`).
+kind of question, which thing stands beside which: its answers stayed what one gets by naming any thing of the kind that
+is asked for, so it was taken out of the drawings. The second went on from there (`--minutes 82`).
 
     python training/train_reader.py --tower build/reader-tower --out build/reader --minutes 82
 """
