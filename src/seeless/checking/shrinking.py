@@ -43,6 +43,10 @@ SIZES: dict[str, tuple[int, int | None]] = {
     "vocab_size_per_layer_input": (VOCABULARY, VOCABULARY),
     "hidden_size_per_layer_input": (8, None),
     "global_head_dim": (HIDDEN // HEADS, None),
+    "linear_num_key_heads": (KV_HEADS, None),
+    "linear_num_value_heads": (HEADS, None),
+    "linear_key_head_dim": (32, None),
+    "linear_value_head_dim": (32, None),
     "patch_size": (PATCH, PATCH),
     "image_size": (SIDE, SIDE),
     "projection_dim": (HIDDEN, HIDDEN),
@@ -114,6 +118,8 @@ def _part(given: dict[str, Any], widths: dict[int, int], tower: bool) -> dict[st
             result[name] = {layer: own for layer, own in value.items() if int(layer) < LAYERS}
         elif isinstance(value, dict) and name.endswith("_config"):
             result[name] = _part(value, widths, tower=name in ("vision_config", "adapter_config"))
+        elif name == "num_position_embeddings" and "image_size" in given:  # else they are drawn out over any picture
+            result[name] = (SIDE // PATCH) ** 2
         elif name == "head_dim" and value is not None and value == given.get("qk_rope_head_dim"):
             result[name] = SIZES["qk_rope_head_dim"][0]
         elif name in SIZES and (value is not None or name in LEFT_TO_CHECKPOINTS):
