@@ -81,7 +81,7 @@ def rows_of(capsys, *arguments):
 def test_rows_have_everything(capsys, tmp_path):
     file = tmp_path / "rows.jsonl"
     asked = ["--strategies", "fastv,cdpruner", "--keep", "0.5,36", "--batch", "1,2", "--prompt", "9", "--answer", "3"]
-    asked += ["--processor-time", "--cache", "static"]
+    asked += ["--processor-time", "--cache", "static", "--model", "tiny"]
     code, out, err = rows_of(capsys, *asked, "--rounds", "2", "--json", "--output", str(file))
     assert (code, err.strip()) == (0, "")
     rows = json.loads(out)
@@ -115,7 +115,9 @@ def test_rows_have_everything(capsys, tmp_path):
 
 def test_a_table_and_a_picture(capsys, tmp_path):
     file, picture = tmp_path / "rows.jsonl", tmp_path / "bench.png"
-    code, out, err = rows_of(capsys, "--quick", "--strategies", "uniform,tome,evs", "--output", str(file))
+    code, out, err = rows_of(
+        capsys, "--quick", "--model", "tiny", "--strategies", "uniform,tome,evs", "--output", str(file)
+    )
     assert code == 0 and "144 visual tokens a request" in out and "uniform" in out and "efficiency" in out
     assert "evs" in out + err
     tome = next(row for row in map(json.loads, file.read_text().splitlines()) if row["strategy"] == "tome")
@@ -152,6 +154,17 @@ def test_a_table_and_a_picture(capsys, tmp_path):
 def test_what_cannot_be_is_told_in_a_sentence(capsys, arguments, code, told):
     found, _, err = rows_of(capsys, *arguments)
     assert found == code and told in err.replace("\n", " ") and "Traceback" not in err
+
+
+def test_without_a_model_it_is_reader(capsys, monkeypatch):
+    seen = []
+
+    def begin(model, processor, workload, *_, **__):
+        seen.append((model.config.image_seq_length, workload.picture))
+        raise sl.InputError("enough")
+
+    monkeypatch.setattr("seeless.bench.measure.measure", begin)
+    assert "enough" in rows_of(capsys, "--quick")[2] and seen == [(576, (192, 192))]
 
 
 def test_what_runs_inside_another_part_is_not_counted_there(monkeypatch):

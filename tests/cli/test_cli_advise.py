@@ -4,14 +4,16 @@ import json
 
 import pytest
 
+from seeless import SeelessError
+
 
 def test_advice_ends_in_a_line_that_runs(seeless):
-    outcome = seeless("advise")
+    outcome = seeless("advise", "tiny")
     assert outcome.code == 0, outcome.err
     text = outcome.out
     for title in ("several questions about one picture", "one question", "small print", "videos", "train", "serve"):
         assert title in text
-    assert "Nothing is published about these methods near these budgets for the embedded model." in text
+    assert "Nothing is published about these methods near these budgets for the embedded model tiny." in text
     assert "LLaVA-1.5-7B, a model of the same model_type, llava" in text
     assert "Measured here, medians of 2 rounds on" in text and "speed-up" in text and "table" in text
     line = text.splitlines()[-1]
@@ -21,6 +23,19 @@ def test_advice_ends_in_a_line_that_runs(seeless):
     model = load_tiny()[0]
     eval(line, {"sl": sl, "model": model}).remove()
     assert line.startswith('sl.apply(model, "') and "keep=32" in line
+
+
+def test_without_a_name_it_is_about_reader(seeless, monkeypatch):
+    seen = []
+
+    def begin(loaded, workload, candidates, *_):
+        budgets = [one.fields["keep"] for one in candidates]
+        seen.append((loaded.model.config.image_seq_length, workload.picture, budgets))
+        raise SeelessError("enough")
+
+    monkeypatch.setattr("seeless.advice.measuring.timed", begin)
+    assert "enough" in seeless("advise").err
+    assert seen == [(576, (192, 192), [128] * 4)]
 
 
 def test_as_json_with_a_wish(seeless, monkeypatch):

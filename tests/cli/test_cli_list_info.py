@@ -58,9 +58,12 @@ def test_info_on_a_strategy(seeless):
 
 def test_info_without_a_name_is_the_embedded_model(seeless):
     outcome = seeless("info")
-    for part in ("the embedded model", "LLaVA-1.5", "8 layers", "144 per image", "clip_vision_model"):
+    for part in ("the embedded model reader", "LLaVA-1.5", "8 layers", "576 per image", "clip_vision_model"):
         assert part in outcome.out
     assert outcome.err == ""
+    assert seeless("info", "reader").out == outcome.out
+    tiny = seeless("info", "tiny").out
+    assert "the embedded model tiny" in tiny and "144 per image" in tiny
 
 
 def test_info_on_a_config_without_weights(seeless, tmp_path):

@@ -137,7 +137,7 @@ def test_pictures_and_scenes_and_what_is_none(tmp_path):
     assert questions_about(None, 5, "tiny") == [question.text for question in scene.questions]
     assert questions_about(str(tmp_path / "mine.png"), 5, "tiny") == questions_about(None, 5, None) == []
     for number in (None, -1, 0.5, 1e12):
-        with pytest.raises(sl.InputError, match="there is no picture; choose a file, or give the number of a scene"):
+        with pytest.raises(sl.InputError, match="there is no picture; choose a file, or give a number to draw for"):
             task_of(None, number, "why?", "tiny")
     for question in ("", "  ", "x" * 2000):
         with pytest.raises(sl.InputError, match="the question is empty or longer"):

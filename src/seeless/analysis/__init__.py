@@ -11,7 +11,7 @@ from seeless.analysis.occlusion import Occlusion
 from seeless.analysis.overlap import KeptOverlap
 from seeless.analysis.reading import Reading, read_attention
 from seeless.analysis.running import analyze
-from seeless.analysis.samples import Sample, folder_samples, record_samples, scene_samples
+from seeless.analysis.samples import Sample, drawing_samples, folder_samples, record_samples, scene_samples
 from seeless.analysis.share import AttentionShare
 from seeless.analysis.shift import AttentionShift
 from seeless.analysis.study import Seen, Study
@@ -33,6 +33,7 @@ __all__ = [
     "Seen",
     "Study",
     "analyze",
+    "drawing_samples",
     "folder_samples",
     "read_attention",
     "record_samples",

@@ -1,4 +1,4 @@
-"""Pictures with questions: a folder of pictures, records of a JSON file, or drawn scenes."""
+"""Pictures with questions: a folder of pictures, records of a JSON file, or drawings and scenes."""
 
 import hashlib
 import os
@@ -32,8 +32,19 @@ class Sample:
     load: "Callable[[], Image]"
 
 
+def drawing_samples(count: int) -> list[Sample]:
+    """The held-out drawings of the embedded model `reader`, each with its first question."""
+    from seeless.reader import draw_drawing
+
+    drawings = (draw_drawing(seed) for seed in range(count))
+    return [
+        Sample(f"held-out drawing {seed}", drawing.questions[0].text, partial(getattr, drawing, "image"))
+        for seed, drawing in enumerate(drawings)
+    ]
+
+
 def scene_samples(count: int) -> list[Sample]:
-    """The embedded model's held-out scenes, each with its first question."""
+    """The held-out scenes of the embedded model `tiny`, each with its first question."""
     from seeless.tiny import draw_scene
 
     scenes = (draw_scene(seed) for seed in range(count))

@@ -1,4 +1,4 @@
-"""The model to be timed: a checkpoint, the embedded one, or random weights in the shape of a known one."""
+"""The model to be timed: a checkpoint, an embedded one, or random weights in the shape of a known one."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,7 +10,7 @@ from seeless import models
 from seeless.bench.architectures import ARCHITECTURES, scaled
 from seeless.bench.prompts import image_processor
 from seeless.eval.errors import InvalidRequest
-from seeless.named.checkpoints import load_model, resolve_name
+from seeless.named.checkpoints import READER, load_model, resolve_name
 from seeless.named.places import check_attention, check_dtype, place_of
 
 
@@ -39,7 +39,7 @@ def load(
     dtype: str | None,
     attention: str,
 ) -> Loaded:
-    """Load or build the model.
+    """Load or build the model; the embedded `reader` where neither is asked for.
 
     Raises:
         InvalidRequest: both a checkpoint and an architecture are asked for, a scale or a depth without one, or more
@@ -59,7 +59,7 @@ def load(
     kind = dtype or ("float32" if place.type == "cpu" else "bfloat16")
     if arch is not None:
         return _random(arch, scaled(arch, scale, layers), place, getattr(torch, kind), attention)
-    loaded = load_model(resolve_name(model), device=str(place), dtype=kind, attn_implementation=attention)
+    loaded = load_model(resolve_name(model or READER), device=str(place), dtype=kind, attn_implementation=attention)
     processor = loaded.processor.image_processor
     return Loaded(loaded.name, loaded.model, processor, _side(loaded.model.config.vision_config))
 

@@ -33,7 +33,7 @@ def advise(
     model: Annotated[
         str | None,
         typer.Argument(
-            metavar="[MODEL]", help="Hub id, folder or a short name of `seeless eval`; or the embedded model."
+            metavar="[MODEL]", help="Hub id, folder or a short name of `seeless eval`; the embedded reader unless told."
         ),
     ] = None,
     arch: Arch = None,
@@ -120,14 +120,13 @@ def _model(
     from seeless.advice.advising import About, published_name
     from seeless.bench.loading import check_one, load
     from seeless.eval.targets import target
-    from seeless.named.checkpoints import TINY
+    from seeless.named.checkpoints import READER, embedded_path
 
     check_one(model, arch)
-    wanted = None if model is None else target(model)
-    name = None if wanted is None or wanted.pretrained == TINY else wanted.pretrained
+    name = None if arch is not None else target(model or READER).pretrained
     loaded = load(name, arch, scale, layers, device, dtype, attention)
     skeleton = models.skeleton(loaded.model.config)
-    shown = "the embedded model" if name is None and arch is None else loaded.name
+    shown = f"the embedded model {name}" if name is not None and embedded_path(name) else loaded.name
     return loaded, About(shown, name, published_name(name, arch), skeleton, models.describe(skeleton, strategies=()))
 
 

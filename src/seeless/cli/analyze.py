@@ -15,7 +15,16 @@ from seeless.cli.console import notice, print_json, print_table, say
 from seeless.cli.options import Plugins, items
 from seeless.errors import brief, did_you_mean
 from seeless.jsonl import encode
-from seeless.named.checkpoints import LoadedModel, load_config, load_embedded, load_model, resolve_name
+from seeless.named.checkpoints import (
+    READER,
+    TINY,
+    LoadedModel,
+    embedded_path,
+    load_config,
+    load_embedded,
+    load_model,
+    resolve_name,
+)
 from seeless.named.knobs import Values, build_strategies
 from seeless.named.plugins import load_plugins
 from seeless.outputs import claimed_folder, make_folder, replace_file
@@ -23,7 +32,7 @@ from seeless.outputs import claimed_folder, make_folder, replace_file
 if TYPE_CHECKING:
     from seeless.analysis import Gathered, Sample, Study
 
-SCENES = 50
+DRAWINGS = 50
 QUESTION = "What is shown in this picture?"
 ENDINGS = (".png", ".svg", ".pdf")
 
@@ -31,7 +40,7 @@ ENDINGS = (".png", ".svg", ".pdf")
 def analyze(
     data: Annotated[
         Path | None,
-        typer.Argument(metavar="FOLDER_OR_JSON", help="Pictures, or records of a picture and a question; else scenes."),
+        typer.Argument(metavar="FOLDER_OR_JSON", help="Pictures, or records of a picture and a question; else drawn."),
     ] = None,
     study: Annotated[
         str, typer.Option(metavar="A,B", help="shift, dispersion (FasterVLM's studies), share, overlap, occlusion.")
@@ -49,8 +58,8 @@ def analyze(
     ] = None,
     plugin: Plugins = None,
     model: Annotated[
-        str | None, typer.Option(metavar="ID_OR_PATH", help="Checkpoint; the embedded model unless told.")
-    ] = None,
+        str, typer.Option(metavar="ID_OR_PATH", help="Checkpoint; reader or tiny, the embedded ones.")
+    ] = READER,
     ask: Annotated[
         str | None, typer.Option(metavar="TEXT", help="The question to every picture, in place of the records' own.")
     ] = None,
@@ -58,7 +67,7 @@ def analyze(
         Path | None, typer.Option(metavar="FOLDER", help="What the records' paths are relative to.")
     ] = None,
     samples: Annotated[
-        int | None, typer.Option(min=1, help=f"How many pictures, from the first on; all, or {SCENES} scenes.")
+        int | None, typer.Option(min=1, help=f"How many pictures, from the first on; all, or {DRAWINGS} drawn ones.")
     ] = None,
     size: Annotated[
         str | None, typer.Option(metavar="WxH", help="Bring all pictures to one size first: 448x448.")
@@ -103,23 +112,23 @@ def analyze(
     if f".{ending}" not in ENDINGS:
         raise typer.BadParameter(f"--format {brief(ending)}: figures are png, svg or pdf")
     wanted = None if size is None else _size(size)
-    asked = _samples(data, image_folder, ask, samples)
+    asked = _samples(data, image_folder, ask, samples, model)
     make_folder(output)
     check_picture(output / f"{names[0]}.{ending}")
-    name = resolve_name(model)
+    embedded, name = embedded_path(model) is not None, resolve_name(model)
     skeleton = models.skeleton(load_config(name))
     for each in (strategy for of_budget in methods.values() for strategy in of_budget.values()):
         models.check_strategy(skeleton, each)
-    settings = {
-        "model": name,
+    settings: dict[str, Any] = {
+        "model": model if embedded else name,
         "methods": {budget: [s.to_dict() for s in own.values()] for budget, own in methods.items()},
         "plugins": [str(file) for file in plugin or []],
         "region": region if Occlusion.name in names else None,
     }
     with claimed_folder(output):
-        loaded = load_embedded() if model is None else load_model(name)
+        loaded = load_embedded(model) if embedded else load_model(name)
         gathered = _gather(loaded, settings, asked, chosen, wanted, output)
-        told = _numbers(name, gathered, chosen)
+        told = _numbers(settings["model"], gathered, chosen)
         replace_file(output / "numbers.json", encode(told, indent=1) + b"\n")
         if "shift" in names:
             make_folder(output / "shift")
@@ -161,12 +170,13 @@ def _size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def _samples(data: Path | None, folder: Path | None, ask: str | None, count: int | None) -> "list[Sample]":
-    from seeless.analysis import Sample, folder_samples, record_samples, scene_samples
+def _samples(data: Path | None, folder: Path | None, ask: str | None, count: int | None, model: str) -> "list[Sample]":
+    from seeless.analysis import Sample, drawing_samples, folder_samples, record_samples, scene_samples
 
     if data is None:
-        scenes = scene_samples(SCENES if count is None else count)
-        return scenes if ask is None else [Sample(scene.name, ask, scene.load) for scene in scenes]
+        draw = scene_samples if model == TINY else drawing_samples
+        drawn = draw(DRAWINGS if count is None else count)
+        return drawn if ask is None else [Sample(each.name, ask, each.load) for each in drawn]
     found = folder_samples(data, ask or QUESTION) if data.is_dir() else record_samples(data, folder, ask)
     return found[:count]
 

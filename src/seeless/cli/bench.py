@@ -29,7 +29,7 @@ CACHES = ("dynamic", "static")
 def bench(
     context: typer.Context,
     model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Hub id or folder; the embedded model unless told.")
+        str | None, typer.Option(metavar="NAME", help="Hub id, folder, reader or tiny (embedded); reader unless told.")
     ] = None,
     arch: Arch = None,
     scale: Scale = "1",

@@ -9,13 +9,15 @@ from typing import Annotated
 import typer
 
 from seeless.cli.console import say
+from seeless.named.checkpoints import READER
 
 
 def demo(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help="A hub id, a folder, or tiny: the embedded model, which comes unless told; repeatable."
+            metavar="NAME",
+            help="A hub id, a folder, or reader or tiny, the embedded ones; repeatable. Reader unless told.",
         ),
     ] = None,
     host: Annotated[
@@ -36,7 +38,7 @@ def demo(
     from seeless.demo.page import Page
     from seeless.demo.shelf import Shelf
 
-    page = Page(Shelf(model or ["tiny"]))
+    page = Page(Shelf(model or [READER]))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that uploads go with the page
     with contextlib.suppress(KeyboardInterrupt), serving(page, host, port) as address:
         say(f"{address} (Ctrl-C ends it)")

@@ -11,7 +11,7 @@ from seeless.cli.console import print_json, print_table, say
 from seeless.cli.facts import facts_of
 from seeless.cli.options import Plugins
 from seeless.errors import one_line
-from seeless.named.checkpoints import config_of, names_a_model, resolve_name
+from seeless.named.checkpoints import READER, config_of, embedded_path, names_a_model, resolve_name
 from seeless.named.knobs import DEFAULT_KEEP
 from seeless.named.plugins import load_plugins
 from seeless.named.strategies import choose, guest_names
@@ -21,7 +21,9 @@ def info(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[MODEL_OR_STRATEGY]", help="Hub id, folder, model_type or strategy.", autocompletion=complete_name
+            metavar="[MODEL_OR_STRATEGY]",
+            help="Hub id, folder, model_type, reader, tiny (embedded), or strategy.",
+            autocompletion=complete_name,
         ),
     ] = None,
     plugin: Plugins = None,
@@ -29,11 +31,11 @@ def info(
 ) -> None:
     """A strategy's card, or what a model looks like and which strategies work on it (from its config, no weights).
 
-    Without a name: the embedded model.
+    Without a name: the embedded model reader.
     """
     load_plugins(plugin or [])
     if name is None:
-        _show_model(None, as_json)
+        _show_model(READER, as_json)
         return
     try:
         card = find_card(name, plugged=bool(plugin))
@@ -59,7 +61,7 @@ def _show_strategy(card: Card, as_json: bool) -> None:
     print_table(["flag", "default", "takes", "meaning"], rows)
 
 
-def _show_model(model: str | None, as_json: bool) -> None:
+def _show_model(model: str, as_json: bool) -> None:
     from seeless import models
 
     name = resolve_name(model)
@@ -86,7 +88,7 @@ def _show_model(model: str | None, as_json: bool) -> None:
         ["served by vLLM", f"with {', '.join(served)}" if served else "no"],
         *([["note", description.note]] if description.note else []),
     ]
-    say(name if model else f"the embedded model ({name})")
+    say(name if embedded_path(model) is None else f"the embedded model {model} ({name})")
     print_table(["", ""], rows)
     print_table(["strategy", ""], [[key, reason or "works"] for key, reason in description.strategies.items()])
     print_table(["guest", ""], [[key, reason or "works"] for key, reason in guests.items()])

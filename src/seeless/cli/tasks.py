@@ -50,8 +50,8 @@ def make_task(
     seed: int,
     embedded: str | None,
 ) -> Task:
-    """Pictures and videos with a question; without any, the held-out drawing `seed` of the embedded model `reader`, or
-    for other models the held-out scene `seed`.
+    """Pictures and videos with a question; without any, the held-out drawing `seed`, or for the embedded model `tiny`
+    the held-out scene `seed`.
 
     Args:
         images, videos: where from, as `load_image` and `read_video` take them.
@@ -78,8 +78,8 @@ def make_task(
 
 
 def draw(embedded: str | None, seed: int) -> "tuple[str, Drawing | Scene]":
-    """What is drawn for a model, and what that is called: a drawing for `reader`, for all others a scene."""
+    """What is drawn for a model, and what that is called: a scene for `tiny`, for all others a drawing."""
     from seeless.reader import draw_drawing
     from seeless.tiny import draw_scene
 
-    return ("drawing", draw_drawing(seed)) if embedded == READER else ("scene", draw_scene(seed))
+    return ("scene", draw_scene(seed)) if embedded == TINY else ("drawing", draw_drawing(seed))

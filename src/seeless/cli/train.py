@@ -12,7 +12,7 @@ from seeless.cli.catalogue import complete_name
 from seeless.cli.console import notice, print_table, say
 from seeless.cli.flags import as_flag, read_flags
 from seeless.cli.options import Plugins
-from seeless.named.checkpoints import load_config, load_trainable, resolve_name
+from seeless.named.checkpoints import TINY, load_config, load_trainable, resolve_name
 from seeless.named.knobs import build_strategies
 from seeless.named.plugins import load_plugins
 from seeless.outputs import check_folder
@@ -30,7 +30,7 @@ TRIED_SCENES, TRIED_STEPS, TRIED_BATCH, TRIED_LR = 256, 32, 8, 1e-3
 def train(
     context: typer.Context,
     model: Annotated[
-        str | None, typer.Option(metavar="ID_OR_PATH", help="Checkpoint; the embedded model unless told.")
+        str | None, typer.Option(metavar="ID_OR_PATH", help="Checkpoint; the embedded model tiny unless told.")
     ] = None,
     data: Annotated[
         Path | None, typer.Option(metavar="FILE", help="LLaVA-format JSON or JSONL; else generated scenes, see above.")
@@ -80,7 +80,7 @@ def train(
 ) -> None:
     """Fine-tune a model on conversations about pictures, with all visual tokens or with fewer.
 
-    Without --data: the embedded model learns to answer in sentences, first with all visual tokens, then with fewer
+    Without --data: the embedded model tiny learns to answer in sentences, first with all visual tokens, then with fewer
     (pyramiddrop unless told), about a minute; prints loss and step time of both. The fields of a strategy are flags, as
     in `seeless run`: --strategy pyramiddrop --layer 8,16,24 --keep .5,.25,.125. Several processes: accelerate launch -m
     seeless.cli.main train ...
@@ -118,7 +118,7 @@ def train(
             deepspeed=deepspeed,
             fsdp=fsdp,
         )
-        name = resolve_name(model)
+        name = resolve_name(model or TINY)
         _check(name, chosen, settings)
         if rank() == 0:
             check_folder(settings.output)
@@ -212,7 +212,7 @@ def _how_to_go_on(output: Path) -> str:
 
 
 def _try_out(name: str, label: str, strategy: "sl.Strategy | Recipe | None", settings: "Settings") -> None:
-    """The embedded model on generated scenes, from the same start with and without reduction."""
+    """The embedded model `tiny` on generated scenes, from the same start with and without reduction."""
     from dataclasses import replace
 
     from seeless.train import read_records, write_scenes

@@ -8,19 +8,19 @@ from seeless.errors import InputError
 from seeless.pixels import UnreadableImage, UnreadableVideo, is_animation, is_video
 
 FRAMES = 8  # of a video
-MOST_SCENES = 2**31
+MOST_DRAWINGS = 2**31
 LONGEST_QUESTION = 1000
 
 
-def questions_about(upload: str | None, scene: float | None, embedded: str | None) -> list[str]:
+def questions_about(upload: str | None, number: float | None, embedded: str | None) -> list[str]:
     """What an embedded model can be asked about what is drawn for it; of other pictures and models nobody knows."""
-    if upload is not None or scene is None or embedded is None:
+    if upload is not None or number is None or embedded is None:
         return []
-    return [question.text for question in draw(embedded, int(scene))[1].questions]
+    return [question.text for question in draw(embedded, int(number))[1].questions]
 
 
-def task_of(upload: str | None, scene: float | None, question: str | None, embedded: str | None) -> Task:
-    """A visitor's picture or video, or the scene drawn for a number, with the question.
+def task_of(upload: str | None, number: float | None, question: str | None, embedded: str | None) -> Task:
+    """A visitor's picture or video, or what is drawn for a number, with the question.
 
     Args:
         upload: a file of this machine, which the page has stored.
@@ -35,11 +35,11 @@ def task_of(upload: str | None, scene: float | None, question: str | None, embed
         raise InputError(f"the question is empty or longer than {LONGEST_QUESTION} characters; ask in a sentence")
     asked = None if question is None else question.strip()
     if upload is None:
-        if scene is None or not 0 <= scene < MOST_SCENES or scene != int(scene):
+        if number is None or not 0 <= number < MOST_DRAWINGS or number != int(number):
             raise InputError(
-                f"there is no picture; choose a file, or give the number of a scene, 0 to {MOST_SCENES - 1:,}"
+                f"there is no picture; choose a file, or give a number to draw for, 0 to {MOST_DRAWINGS - 1:,}"
             )
-        return make_task([], [], FRAMES, False, asked, int(scene), embedded)
+        return make_task([], [], FRAMES, False, asked, int(number), embedded)
     file = Path(upload)
     filmed = is_video(file) or is_animation(file)
     try:

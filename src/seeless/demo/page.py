@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from seeless.demo.answering import MOST_METHODS, answer_side_by_side, methods_with_budget
-from seeless.demo.asked import LONGEST_QUESTION, MOST_SCENES, questions_about, task_of
+from seeless.demo.asked import LONGEST_QUESTION, MOST_DRAWINGS, questions_about, task_of
 from seeless.demo.rendering import answers_html, error_html, preview_html
 from seeless.demo.shelf import Shelf
 from seeless.errors import SeelessError, one_line
@@ -28,7 +28,7 @@ class Page:
         self.shelf = shelf
 
     def show(
-        self, model: str, upload: str | None, scene: float | None, question: str, proposed: str
+        self, model: str, upload: str | None, number: float | None, question: str, proposed: str
     ) -> tuple[str, str, str]:
         """What was chosen or drawn, as HTML, a question to it, and the one that is proposed.
 
@@ -37,17 +37,17 @@ class Page:
         """
         embedded = self.shelf.embedded(model)
         try:
-            task = task_of(upload, scene, None, embedded)
+            task = task_of(upload, number, None, embedded)
         except SeelessError as error:
             return error_html(one_line(error)), question, proposed
-        shown = preview_html(task, questions_about(upload, scene, embedded))
+        shown = preview_html(task, questions_about(upload, number, embedded))
         return shown, task.question if question in ("", proposed) else question, task.question
 
     def answer(
         self,
         model: str,
         upload: str | None,
-        scene: float | None,
+        number: float | None,
         question: str,
         methods: list[str],
         by: By,
@@ -55,7 +55,7 @@ class Page:
     ) -> Iterator[str]:
         """The answers as HTML, first without times; or a sentence that says why there are none."""
         try:
-            task = task_of(upload, scene, question, self.shelf.embedded(model))
+            task = task_of(upload, number, question, self.shelf.embedded(model))
             for answers in answer_side_by_side(self.shelf.load(model), task, methods, float(budget), by):
                 yield answers_html(task.question, answers)
         except SeelessError as error:
@@ -75,8 +75,8 @@ class Page:
                     upload = gr.File(
                         label="Picture or video", file_types=["image", "video"], height=140, elem_id="upload"
                     )
-                    scene = gr.Number(
-                        0, label="Without one: the scene drawn for", precision=0, minimum=0, maximum=MOST_SCENES - 1
+                    number = gr.Number(
+                        0, label="Without one: what is drawn for", precision=0, minimum=0, maximum=MOST_DRAWINGS - 1
                     )
                     preview = gr.HTML(elem_classes="seeless-preview", elem_id="preview")
                     question = gr.Textbox(
@@ -97,9 +97,9 @@ class Page:
                     ask = gr.Button("Ask", variant="primary", elem_id="ask")
                 with gr.Column(scale=3, min_width=300):
                     results = gr.HTML(elem_id="results")
-            proposed, chosen = gr.State(""), [model, upload, scene]
+            proposed, chosen = gr.State(""), [model, upload, number]
             gr.on(
-                [blocks.load, model.change, upload.change, scene.change],
+                [blocks.load, model.change, upload.change, number.change],
                 self.show,
                 [*chosen, question, proposed],
                 [preview, question, proposed],

@@ -13,7 +13,7 @@ from seeless.named.adapters import base_of, processor_of, put_on
 from seeless.named.errors import UnloadableModel
 from seeless.named.originals import refuse_original
 
-TINY, READER = "tiny", "reader"  # the embedded models
+TINY, READER = "tiny", "reader"  # the embedded models; where none is named, people look at READER
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,12 @@ def embedded_path(name: str) -> Path | None:
     return paths[name]() if name in paths else None
 
 
-def resolve_name(model: str | None) -> str:
-    """The path or hub id to load: the embedded model `tiny` without a name, the folder of an embedded one, a converted
-    checkpoint for an original one."""
+def resolve_name(model: str) -> str:
+    """The path or hub id to load: the folder of an embedded model, a converted checkpoint for an original one."""
     from seeless import models
 
-    if (folder := embedded_path(model or TINY)) is not None:
+    if (folder := embedded_path(model)) is not None:
         return str(folder)
-    assert model is not None
     name = model if os.path.exists(model) else models.converted_name(model)
     if name != model:
         print(f"{model} is the original release; using its conversion {name}", file=sys.stderr)
@@ -77,8 +75,9 @@ def load_config(name: str, **options: Any) -> Any:
 
 
 def names_a_model(name: str) -> bool:
-    """Whether a name looks like a hub id, is a path, or a `model_type` that `transformers` knows."""
-    if "/" in name or os.path.exists(name):
+    """Whether a name is an embedded model's, looks like a hub id, is a path, or a `model_type` that `transformers`
+    knows."""
+    if "/" in name or name in (TINY, READER) or os.path.exists(name):
         return True
     from transformers import CONFIG_MAPPING
 
@@ -106,7 +105,7 @@ def config_of(name: str) -> Any:
         return CONFIG_MAPPING[name]()
 
 
-def load_embedded(name: str = TINY) -> LoadedModel:
+def load_embedded(name: str) -> LoadedModel:
     """An embedded model, on the CPU.
 
     Args:
