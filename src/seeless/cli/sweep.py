@@ -70,7 +70,7 @@ def sweep(
     from seeless.eval.nominal import all_strategies
     from seeless.eval.sweep import Asked, plan
     from seeless.eval.targets import target
-    from seeless.eval.tasknames import check_cache, check_folders, check_tasks, lmms_eval_folder, task_names
+    from seeless.eval.tasknames import check_cache, check_folders, check_tasks, enough, lmms_eval_folder, task_names
     from seeless.eval.tasks import full_names, tasks_path
     from seeless.named.checkpoints import load_embedded, load_model
 
@@ -95,7 +95,10 @@ def sweep(
     )
     file = output or Path("results") / f"sweep-{re.sub(r'[^A-Za-z0-9.]+', '-', asked.model).strip('-.')}.jsonl"
     check_folders(asked.include_path)
-    check_tasks(asked.tasks, task_names(tasks_path(), *asked.include_path, lmms_eval_folder()))
+    theirs, known = lmms_eval_folder() / "tasks", task_names(tasks_path(), *asked.include_path)
+    if not enough(asked.tasks, known):  # reading lmms-eval's takes a second
+        known = task_names(tasks_path(), *asked.include_path, theirs)
+    check_tasks(asked.tasks, known)
     check_file(file)
     check_rows(file, resume)
     check_cache()

@@ -15,7 +15,7 @@ from seeless.eval.errors import FailedEvaluation
 from seeless.eval.intervals import score
 from seeless.eval.loyalty import Answers
 from seeless.eval.outcome import metric_of
-from seeless.eval.tasknames import lmms_eval_folder, task_names
+from seeless.eval.tasknames import enough, lmms_eval_folder, task_names
 from seeless.eval.tasks import tasks_path
 from seeless.strategy import Recipe
 
@@ -110,7 +110,7 @@ def _run(
     from seeless.integrations.lmms_eval.model import SeelessLM
 
     folders = [tasks_path(), *include_path]
-    theirs = any(task not in task_names(*folders) for task in tasks)  # lmms-eval takes a while to read its own
+    theirs = not enough(tasks, task_names(*folders))  # lmms-eval takes a while to read its own
     manager = TaskManager("ERROR", list(map(str, folders)), include_defaults=theirs, model_name="seeless")
     lm = SeelessLM.around(model, processor, strategy, batch_size=batch_size, keep_first_token=True, answered=answered)
     found = simple_evaluate(

@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -66,6 +66,15 @@ def task_names(*folders: Path) -> TaskNames:
     for folder in folders:
         found = {**_names_in(folder), **found}
     return found
+
+
+def enough(asked: Sequence[str], known: TaskNames) -> bool:
+    """Whether all that is asked for, and all that stands behind it, is known.
+
+    >>> enough(["all"], {"all": TaskName(("a",)), "a": TaskName()}), enough(["all"], {"all": TaskName(("a",))})
+    (True, False)
+    """
+    return bool(asked) and all(name in known for name in (*asked, *leaves(asked, known)))
 
 
 def check_tasks(asked: list[str], known: TaskNames) -> None:
