@@ -1,5 +1,7 @@
 """The tables of what runs where: the short one of the README, the whole one of docs/support.md."""
 
+from functools import cache
+
 import torch
 from matrix import CASES, STRATEGIES, gap, rows_of
 
@@ -45,9 +47,15 @@ def support_summary() -> str:
     return "\n".join(lines)
 
 
+@cache
+def model_of(tiny, backend: str) -> torch.nn.Module:
+    """The tiny model, built once."""
+    return tiny.build(backend)
+
+
 def refusal(tiny, name: str, backend: str) -> str:
     """The sentence with which a pair that cannot work is refused."""
-    model = tiny.build(backend)
+    model = model_of(tiny, backend)
     inputs = make_inputs(model, tiny, rows_of("image"))
     try:
         with sl.apply(model, STRATEGIES[name]), torch.no_grad():

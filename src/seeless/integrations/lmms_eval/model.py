@@ -183,9 +183,9 @@ class SeelessLM(lmms):
         tokens = sum(measure.output_tokens for measure in self.measures)
         if self.rank == 0:
             log_metrics(seconds, tokens, tokens / seconds if seconds else 0.0, figures(self.measures))
-        if self._owned:
+        if self._owned:  # else there is nothing to give back, and collecting garbage twice takes a while
             del self.answerer
-        super().clean()
+            super().clean()
         if bad:
             raise BadDocuments(bad)
 
