@@ -165,15 +165,18 @@ def test_dropped_positions_carry_the_last_kept_token(tiny, case, name):
 
 @pairs(turn=2)
 @torch.no_grad()
-def test_a_row_of_a_batch_equals_the_row_alone(tiny, case, name):
+def test_a_row_of_a_batch_equals_the_row_alone(tiny, case, name, whole):
+    """Padded left or right, in turns; with --all both."""
     model, (own, kind) = tiny(case[0], "sdpa"), case
-    inputs = {side: make_inputs(model, own, rows_of(kind), side) for side in ("left", "right")}
-    if refuses(own, name, "sdpa", model, inputs["left"]):
+    turn = (CASES.index(case) + list(STRATEGIES).index(name)) % 2
+    sides = ("left", "right") if whole else ("left", "right")[turn : turn + 1]
+    inputs = {side: make_inputs(model, own, rows_of(kind), side) for side in sides}
+    if refuses(own, name, "sdpa", model, inputs[sides[0]]):
         return
     with sl.apply(model, STRATEGIES[name]) as run:
         together = {side: model(**placed(name, own, given)).logits for side, given in inputs.items()}
         reports = list(run.reports)
-        assert len(reports) == 2
+        assert len(reports) == len(sides)
         for i, row in enumerate(rows_of(kind)):
             alone = model(**placed(name, own, make_inputs(model, own, [row]))).logits[0]
             for side, given in inputs.items():
@@ -182,7 +185,7 @@ def test_a_row_of_a_batch_equals_the_row_alone(tiny, case, name):
             if any(isinstance(part, str) for part in row):
                 kept = [stage.kept[0].tolist() for stage in run.report.stages]
                 assert all([stage.kept[i].tolist() for stage in report.stages] == kept for report in reports)
-    assert len(run.reports) == 2 + sum(any(isinstance(p, str) for p in row) for row in rows_of(kind))
+    assert len(run.reports) == len(sides) + sum(any(isinstance(p, str) for p in row) for row in rows_of(kind))
 
 
 def unit_sizes(strategy, own, model, row):

@@ -23,7 +23,7 @@ OWN = [
 OWN += [Lfm3Short()] if hasattr(transformers, "Lfm3VlConfig") else []
 TOKENS = [IMAGE, VIDEO]
 every = pytest.mark.parametrize("own", OWN, ids=str)
-STEPS = 16
+STEPS = 8  # twice what a convolution remembers
 STRATEGIES = {
     "entry": sl.FasterVLM(keep=0.4),
     "second-layer": sl.FastV(keep=0.4),
@@ -98,7 +98,7 @@ def text(whole):
 
 
 def three_turns(kind):
-    """Pictures of several sizes; 16 answered tokens; a question of text; 16 more; one picture for all; four more."""
+    """Pictures of several sizes; 8 answered tokens; a question of text; 8 more; one picture for all; four more."""
     start = [row for row in (RAGGED_VIDEO if kind == "video" else RAGGED) if any(isinstance(p, str) for p in row)]
     return [[row, [STEPS], [6], [STEPS], [3, f"{kind}:1", 4], [4]] for row in start]
 
@@ -112,7 +112,7 @@ def cuts_of(own, model, kind):
 @named
 @torch.no_grad()
 def test_three_turns_are_the_loops(tiny, own, kind, name):
-    """On one backend each, in turns: prefill, 16 tokens one by one, text, 16 more, another picture, four more."""
+    """On one backend each, in turns: prefill, 8 tokens one by one, text, 8 more, another picture, four more."""
     possible = own.backends if own.name.endswith("windowed") else BACKENDS  # flash takes no mask for a window
     strategy, backend = STRATEGIES[name], possible[(list(STRATEGIES).index(name) + OWN.index(own)) % len(possible)]
     model, untouched = tiny(own, backend), tiny(own, "untouched")
@@ -461,7 +461,7 @@ def test_assisted_decoding_gives_the_greedy_tokens_or_is_refused(tiny):
 
 @torch.no_grad()
 def test_frames_that_stand_alone(tiny):
-    """Frames of videos that count as images of their own: entry and layers, ragged, prefill and 16 tokens."""
+    """Frames of videos that count as images of their own: entry and layers, ragged, prefill and 8 tokens."""
     for own in [own for own in OWN if own.name.startswith("minicpm")]:
         model, untouched, own = tiny(own, "sdpa"), tiny(own, "untouched"), WithFrames(own)
         inputs = make_inputs(model, own, [[5, "frames:0", 7], [3, "image:1", 4, "frames:1", 5], [9]])
