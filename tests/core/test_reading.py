@@ -13,7 +13,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterf
 import seeless as sl
 import tinies
 from seeless import registry
-from seeless.core import capture
+from seeless.core import ahead, capture
 from seeless.core.host import CACHE
 from seeless.core.vision_table import Vision
 from tinies import TINIES
@@ -232,7 +232,7 @@ def test_the_coming_layer_is_read_without_dropout_and_without_a_trace():
     before = torch.get_rng_state()
 
     def queries():
-        return capture.run_ahead(layer, hidden, (), {"position_embeddings": rotary}, 0, False).query
+        return ahead.run_ahead(layer, hidden, (), {"position_embeddings": rotary}, 0, False).query
 
     first = queries()
     assert torch.equal(first, queries()) and not first.requires_grad

@@ -214,6 +214,7 @@ class Answers(QuestionAnswers):
     ) -> torch.Tensor:
         tap, group = self._tap(layer), self.group
         slots, share = self._queries(queries, average)
+        tap.ask(group.rows, slots)
         rows, slots = group.rows.to(tap.device), slots.to(tap.device)
         columns = tap.past + (group.slots if onto == "visual" else self._row_slots).to(tap.device)
         seen_from = self._sight(tap, causal)

@@ -15,6 +15,8 @@ from seeless.ops.attention import attention_rows
 
 CHECKED_ROWS = 4
 
+Rows = tuple[torch.Tensor, torch.Tensor]  # rows of the batch, `[units]`, and slots in each, `[units, queries]`
+
 
 def read_nothing(layer: nn.Module) -> UnsupportedModel:
     """The error for a layer whose attention asks for no kernel by name."""
@@ -31,7 +33,8 @@ class LayerTap:
 
     Args:
         layer: its number.
-        take: gives what the layer handed to its kernel, or would if it ran; called once, when something is read.
+        take: gives what the layer handed to its kernel, or would if it ran, with the queries of some tokens at the
+            least, or of all; called when something is read.
         slots: tokens of this forward that stand in the batch.
         past: tokens the layer's cache held before this forward.
         rotary: cos and sin `[batch or 1, slots, rotary dim]` that the layer gets.
@@ -39,7 +42,7 @@ class LayerTap:
     """
 
     layer: int
-    take: Callable[[], Call]
+    take: Callable[[Rows | None], Call]
     slots: int
     past: int
     rotary: tuple[torch.Tensor, ...]
@@ -47,7 +50,13 @@ class LayerTap:
 
     @cached_property
     def call(self) -> Call:
-        call = self.take()
+        return self._fitting(self.take(None))
+
+    def ask(self, rows: torch.Tensor, slots: torch.Tensor) -> None:
+        """Say which queries are read next, `slots` `[units, queries]` of batch `rows`: there may be no others then."""
+        self.call = self._fitting(self.take((rows, slots)))
+
+    def _fitting(self, call: Call) -> Call:
         if call.query.shape[2] != self.slots or call.key.shape[2] < self.past + self.slots:
             raise UnsupportedModel(
                 f"{type(call.module).__name__} attends from {call.query.shape[2]} to {call.key.shape[2]} tokens where "
@@ -127,7 +136,7 @@ class LayerTap:
     def cut(self, order: torch.Tensor) -> "LayerTap":
         """The same layer for what a cut leaves: `order` `[batch, new slots]`, the slot each new one is taken from."""
 
-        def take() -> Call:
+        def take(asked: Rows | None) -> Call:
             call, at = self.call, order.to(self.device)[:, None, :, None]
             new = self.keys[:, :, self.past :]
             query, new = (x.gather(2, at.expand(-1, x.shape[1], -1, x.shape[-1])) for x in (call.query, new))
@@ -154,7 +163,7 @@ def check_attention(call: Call, rows: torch.Tensor, slots: torch.Tensor, weights
     value = value.repeat_interleave(weights.shape[1] // value.shape[1], 1)
     here = (weights.to(value.dtype) @ value).transpose(1, 2).float()
     own = call.output[rows[:, None], slots].reshape(here.shape).float()
-    bound = max(_tolerance(value), _tolerance(call.output)) * (own.abs().amax() + value.abs().amax() / 10)
+    bound = max(tolerance(value), tolerance(call.output)) * (own.abs().amax() + value.abs().amax() / 10)
     if not bool((here - own).abs().amax() <= bound):
         raise UnsupportedModel(
             f"the attention of {type(call.module).__name__} (transformers {version()}, torch {torch.__version__}, "
@@ -165,7 +174,7 @@ def check_attention(call: Call, rows: torch.Tensor, slots: torch.Tensor, weights
     call.passed()
 
 
-def _tolerance(x: torch.Tensor) -> float:
-    """Of outputs of two kernels, as a share of their size."""
+def tolerance(x: torch.Tensor) -> float:
+    """Of what is worked out in two ways, as a share of its size."""
     exact = {torch.float64: 1e-5, torch.float32: 1e-4 if x.device.type == "cpu" else 3e-3}  # TF32 on a GPU
     return exact.get(x.dtype, 3e-2)

@@ -5,8 +5,7 @@ or compressed projections), and then all give them to a function that they get b
 """
 
 import threading
-from collections.abc import Callable, Mapping, MutableMapping
-from copy import copy
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -14,15 +13,16 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
-from seeless.core.cache import held_keys
-from seeless.core.hooks import HookSet, is_bare, past_seams
-from seeless.core.host import CACHE_NAMES, VALUES, AttentionInterface, attention_options, cache_in
-from seeless.core.sharding import check_whole, leave
-from seeless.errors import UnsupportedModel
+from seeless.core.host import AttentionInterface, attention_options
 
 _checked: set[tuple[type, str]] = set()  # modules and kernels whose attention was compared with what is read here
+
+
+def is_checked(module: nn.Module) -> bool:
+    """Whether attention of this module's class under its kernel was compared."""
+    kernel = getattr(getattr(module, "config", None), "_attn_implementation", None)
+    return (type(module), kernel) in _checked
 
 
 class Reached(Exception):
@@ -199,90 +199,3 @@ def _watched(
             )
             return capture.see(call, options.dropout, value, run)
     return run()
-
-
-class _WithoutDropout(TorchFunctionMode):
-    """No dropout in what this thread calls."""
-
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function in (torch.nn.functional.dropout, torch.dropout):
-            return args[0] if args else (kwargs or {})["input"]
-        return function(*args, **(kwargs or {}))
-
-
-def _without_values(layer: nn.Module, check: bool, hooks: HookSet) -> None:
-    """Have the layer's attention make no values, which nobody reads: what they would be is left undefined.
-
-    Projections that anybody has wrapped, hooked or moved make theirs, and attention that is to be checked needs them.
-    """
-    for part in layer.modules():
-        values = getattr(part, VALUES, None)
-        kernel = getattr(getattr(part, "config", None), "_attn_implementation", None)
-        if type(values) is not nn.Linear or (check and (type(part), kernel) not in _checked):
-            continue
-        if is_bare(values, "forward") and not (values._forward_pre_hooks or values._forward_hooks):
-            wide, weight = values.out_features, values.weight
-            hooks.override(values, "forward", lambda x, wide=wide, weight=weight: weight.new_empty(*x.shape[:-1], wide))
-
-
-class _Peek:
-    """A KV cache that shows what it holds, and keeps nothing.
-
-    Args:
-        past: tokens the layer's kernel got from the cache before this forward.
-    """
-
-    def __init__(self, cache: Any, past: int) -> None:
-        self._cache, self._past = cache, past
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._cache, name)
-
-    def update(self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
-        if self._past == 0:
-            return keys, values
-        own = self._cache.layers[layer_idx]
-        if own.keys.shape[-2] < self._past:
-            raise UnsupportedModel(
-                f"{type(own).__name__} holds the keys of earlier turns in another form, so the attention of a layer "
-                "that has not run yet cannot be read; use the default cache"
-            )
-        held = zip(held_keys(own, self._past), (keys, values), strict=True)
-        return tuple(torch.cat([before.to(new.device), new], 2) for before, new in held)
-
-
-@torch.no_grad()
-def run_ahead(layer: nn.Module, hidden: torch.Tensor, args: tuple, kwargs: dict, past: int, check: bool) -> Call | None:
-    """What a layer would hand to its kernel if it ran on `hidden`; it runs up to there, and without dropout.
-
-    Args:
-        args, kwargs: its other arguments; its cache is read, not written.
-        past: tokens that cache hands to the kernel ahead of these.
-
-    Returns:
-        None if it asks for no kernel by name.
-
-    Raises:
-        UnsupportedModel: pieces of its weights lie on other processes.
-    """
-    check_whole(layer)
-    calls: list[Call] = []
-
-    def note(number: int, call: Call) -> None:
-        calls.append(call)
-        raise Reached(call.module)
-
-    if (cache := cache_in(kwargs)) is not None:
-        kwargs = {**kwargs, **{name: _Peek(cache, past) for name in CACHE_NAMES if name in kwargs}}
-    kwargs = {name: copy(x) if isinstance(x, MutableMapping) else x for name, x in kwargs.items()}  # layers write there
-    hooks = HookSet()
-    try:
-        _without_values(layer, check, hooks)
-        with _WithoutDropout(), Capture({0: layer}, note, check, ahead=True):
-            past_seams(layer, "forward")(hidden, *args, **kwargs)  # those belong to the layer's own run
-    except Reached as reached:
-        leave(layer, reached.module)
-    finally:
-        hooks.over = True
-        hooks.remove()
-    return calls[0] if calls else None

@@ -156,7 +156,7 @@ class Choosing(Continuing):
         if call is None:
             raise read_nothing(self.view.layers[layer])
         assert self.record.visual is not None
-        tap = LayerTap(layer, lambda: call, 1, columns - 1, (), lambda: False)
+        tap = LayerTap(layer, lambda asked: call, 1, columns - 1, (), lambda: False)
         device = call.query.device
         rows, everything = (torch.arange(n, device=device) for n in (self.batch, columns))
         seen = None if visible is None else visible.to(device)[:, None]

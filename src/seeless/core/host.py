@@ -102,7 +102,8 @@ def attention_options(module: str, given: Mapping[str, Any]) -> AttentionOptions
     )
 
 
-VALUES = "v_proj"  # attention modules' projection to values, where these have one of their own
+# Attention modules' projections, where these have one of their own for each.
+QUERIES, KEYS, VALUES = "q_proj", "k_proj", "v_proj"
 
 
 def all_logits(given: dict[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from seeless.core.attention import LayerTap, read_nothing
-from seeless.core.capture import Call, Capture, run_ahead
+from seeless.core.ahead import Ahead, run_ahead
+from seeless.core.attention import LayerTap, Rows, read_nothing
+from seeless.core.capture import Call, Capture
 from seeless.core.host import CACHE_NAMES, cache_in
 from seeless.core.masks import check_both_ways
 from seeless.core.positions import gather_tokens, take_positions, take_tokens
@@ -205,7 +206,7 @@ class PrefillLayers:
     def _taken(self, index: int, hidden: torch.Tensor, args: tuple, kwargs: dict) -> LayerTap:
         """Of a layer that is about to run, from its own call."""
 
-        def take() -> Call:
+        def take(asked: Rows | None) -> Call:
             self._check_mask(index, kwargs["attention_mask"])
             if index not in self.calls:
                 raise read_nothing(self.session.view.layers[index])
@@ -219,14 +220,12 @@ class PrefillLayers:
         """Of a layer that has yet to run, if it ran on what is left now."""
         session, layer = self.session, self.session.view.layers[index]
 
-        def take() -> Call:
+        def arguments() -> tuple[tuple, dict]:
             own, given = self._own_part(index, (hidden, *args), self._arguments(index, hidden, kwargs))
             self._check_mask(index, given["attention_mask"])
-            call = run_ahead(layer, hidden, own[1:], given, past, session.self_check)
-            if call is None:
-                raise read_nothing(layer)
-            return call
+            return own[1:], given
 
         past = session.past.held(index)
+        take = Ahead(layer, hidden, arguments, past, session.self_check)
         rotary = cos_and_sin(self._rotary(index, hidden, kwargs["position_embeddings"]))
         return LayerTap(index, take, hidden.shape[1], past, rotary, partial(self._turns, index, hidden, args, kwargs))

@@ -6,8 +6,8 @@ from collections import defaultdict
 import torch
 from torch import nn
 
+from seeless.core.ahead import run_ahead
 from seeless.core.attention import read_nothing
-from seeless.core.capture import run_ahead
 from seeless.core.checks import Findings, asking
 from seeless.core.family import ModelView
 from seeless.core.hooks import HookSet, hook_layers

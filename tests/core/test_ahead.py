@@ -1,0 +1,102 @@
+"""Queries of a layer that has yet to run, made for the tokens that ask and no others: the same attention, for less."""
+
+import pytest
+import torch
+from test_decoder_attention import DECODERS, build, inputs
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers.models.llama import modeling_llama
+
+import seeless as sl
+from seeless.core import ahead, capture
+from tiny_models import VARIANTS, make_inputs
+
+APART = set(DECODERS) - {"phi3", "deepseek_v3"}  # that project queries by themselves, in one step
+
+
+@pytest.fixture(autouse=True)
+def _nothing_tried_yet(monkeypatch):
+    monkeypatch.setattr(ahead, "_alone", {})
+    monkeypatch.setattr(capture, "_checked", set())
+
+
+class Asking(sl.LayerStrategy):
+    """Keeps every second token; notes what the coming layer shows to a few, to others, and to all."""
+
+    def score(self, ctx):
+        rows = ("last", torch.tensor([3, 4]), "text")
+        SEEN.append([ctx.attention(some, layer=ctx.layer, onto="row") for some in rows])
+        return -(ctx.index % 2).float()
+
+
+SEEN = []
+
+
+def kind_of(name):
+    return "float32" if name in ("gpt_oss", "deepseek_v3") else "float64"
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+@torch.no_grad()
+def test_the_few_that_ask_see_what_they_see_among_all(kind):
+    """The first forward compares; the second makes few queries where that is right."""
+    dtype = getattr(torch, kind_of(kind))
+    given, model = inputs(dtype), build(kind, "eager", dtype)
+    maps = model(**given, output_attentions=True).attentions[2].float()
+    for _ in range(2):
+        SEEN.clear()
+        with sl.apply(model, Asking(keep=8, layer=2)):
+            model(**given)
+        for row, (last, two, text) in enumerate(SEEN):
+            assert (last[0] - maps[row, :, -1:]).abs().max() < 5e-6
+            assert (two[0] - maps[row, :, 3:5]).abs().max() < 5e-6
+            assert (text[0] - maps[row, :, -7 - row :]).abs().max() < 5e-6
+    assert list(ahead._alone.values()) == [True] * (kind in APART)
+
+
+class Rows(TorchDispatchMode):
+    """Counts the rows that are multiplied with some weight."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.address, self.found = weight.data_ptr(), []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm):
+            left, right = args[-2:]
+            if right.data_ptr() == self.address:
+                self.found.append(left.shape[0])
+        return func(*args, **(kwargs or {}))
+
+
+@torch.no_grad()
+def test_one_token_asks_and_one_query_is_made():
+    model = VARIANTS[1].build("sdpa")
+    given = make_inputs(model, VARIANTS[1], [[5, "image:0", 9], [5, "image:0", 9]])
+    layer = model.model.language_model.layers[2].self_attn
+    with sl.apply(model, sl.PyramidDrop(keep=0.5, layer=2)) as run:
+        for _ in range(2):
+            with Rows(layer.q_proj.weight) as queries, Rows(layer.k_proj.weight) as keys:
+                model(**given)
+            kept = run.report.stages[0].kept
+    length = given["input_ids"].shape[1]
+    assert queries.found == [2, 2 * (length - 8)]  # the last of both rows, and then the layer's own run
+    assert keys.found == [2 * length, 2 * (length - 8)]
+    assert len(kept[0]) == 8
+
+
+@torch.no_grad()
+def test_queries_that_depend_on_each_other_are_made_together(monkeypatch):
+    stock = modeling_llama.apply_rotary_pos_emb
+
+    def mixing(q, k, *args, **kwargs):
+        return stock(q + q.mean(2, keepdim=True), k, *args, **kwargs)
+
+    monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", mixing)
+    given, model = inputs(torch.float64), build("llama", "eager", torch.float64)
+    maps = model(**given, output_attentions=True).attentions[2].float()
+    for _ in range(2):
+        SEEN.clear()
+        with sl.apply(model, Asking(keep=8, layer=2)):
+            model(**given)
+        assert (SEEN[0][0][0] - maps[0, :, -1:]).abs().max() < 5e-6
+    assert list(ahead._alone.values()) == [False]
