@@ -4,6 +4,7 @@ import torch
 
 TABLE = 67_108_864  # most distances that are held at once, 256 MiB in float32
 PIECE = 8_388_608  # most that are worked on at once
+BANDS = 8  # of a table of distances, each without what is left of its diagonal
 
 
 def density_peaks(
@@ -33,29 +34,44 @@ def density_peaks(
     """
     units, tokens, _ = features.shape
     size = max(1, PIECE // (units * tokens))
-    kept: list[torch.Tensor] | None = [] if units * tokens**2 <= table else None
-    parts, farthest = [], []
-    for some in features.split(size, dim=1):
-        distance = _distances(some, features)
+    pieces = [slice(start, start + size) for start in range(0, tokens, size)]
+    whole = _all_distances(features) if units * tokens**2 <= table else None
+
+    def distances(some: slice) -> torch.Tensor:
+        return _distances(features[:, some], features) if whole is None else whole[:, some]
+
+    parts, farthest, deltas, joined = [], [], [], []
+    for some in pieces:
+        distance = distances(some)
         nearest = distance.topk(count, dim=2, largest=False).values
         parts.append((-nearest.square().mean(2)).double().exp())
         farthest.append(distance.amax((1, 2)))
-        if kept is not None:
-            kept.append(distance)
     density = torch.cat(parts, 1) + 1e-6 * noise.to(features.device)  # float32 loses the noise
     largest = torch.stack(farthest).amax(0)[:, None, None]
-    deltas = []
-    for place, (some, own) in enumerate(zip(features.split(size, dim=1), density.split(size, dim=1), strict=True)):
-        distance = _distances(some, features) if kept is None else kept[place]
-        deltas.append(torch.where(density[:, None, :] > own[:, :, None], distance, largest).amin(2))
+    for some in pieces:
+        deltas.append(torch.where(density[:, None] > density[:, some, None], distances(some), largest).amin(2))
     centre = (density * torch.cat(deltas, 1)).argsort(dim=1, descending=True, stable=True)[:, :count]
-    if kept is None:
-        centres = features.gather(1, centre[..., None].expand(-1, -1, features.shape[2]))
-        joined = [_distances(some, centres).argmin(2) for some in features.split(size, dim=1)]
-    else:
-        joined = [own.gather(2, centre[:, None].expand(-1, own.shape[1], -1)).argmin(2) for own in kept]
+    centres = features.gather(1, centre[..., None].expand(-1, -1, features.shape[2]))
+    for some in pieces:
+        if whole is None:
+            own = _distances(features[:, some], centres)
+        else:
+            own = whole[:, some].gather(2, centre[:, None].expand(-1, whole[:, some].shape[1], -1))
+        joined.append(own.argmin(2))
     number = torch.arange(count, device=features.device).expand(units, -1)
     return torch.cat(joined, 1).scatter(1, centre, number), centre
+
+
+def _all_distances(features: torch.Tensor) -> torch.Tensor:
+    """`[units, tokens, tokens]`, those of two tokens worked out once."""
+    units, tokens, _ = features.shape
+    whole = features.new_empty(units, tokens, tokens)
+    size = -(-tokens // BANDS)
+    for start in range(0, tokens, size):
+        end = min(start + size, tokens)
+        whole[:, start:end, start:] = _distances(features[:, start:end], features[:, start:])
+        whole[:, end:, start:end] = whole[:, start:end, end:].transpose(1, 2)
+    return whole
 
 
 def _distances(some: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
