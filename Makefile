@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet
 PYTHONS ?= 3.10 3.11 3.12 3.13
 unexport PIP_CONSTRAINT PIP_BUILD_CONSTRAINT
 
-.PHONY: demo test test-all test-newest test-wheel test-vllm test-page check site examples style dist lock tables bench bench-smoke finetune sweep sweep-reader tiny reader clean
+.PHONY: demo test test-all test-newest test-wheel test-vllm test-page check site examples style dist lock tables pictures studies page-pictures bench bench-smoke finetune sweep sweep-reader tiny reader clean
 
 # pip in .venv takes the exact versions of locks/, and nothing else, whatever is installed there later.
 .venv/demo: pyproject.toml $(wildcard locks/python*.txt)
@@ -133,6 +133,31 @@ tables: .venv/dev
 	$(BIN)/python docs/make_catalogue.py
 	$(BIN)/python docs/make_tables.py
 	$(BIN)/python data/make_published.py
+
+# What docs/analyze.md shows of the embedded model `reader` (ten minutes on one core): numbers in results/, figures in docs/,
+# drawn twice, since sheets of pictures are smaller as PNG.
+STUDIES := build/studies
+STUDY = $(BIN)/seeless analyze --samples 50 --format $$format
+studies: .venv/dev
+	rm -rf $(STUDIES)
+	for format in svg png; do \
+		$(STUDY) --study shift,dispersion,share --output $(STUDIES)/attention && \
+		$(STUDY) --study overlap --strategies fastv,fastervlm,divprune --keep 192,64 --output $(STUDIES)/overlap && \
+		$(STUDY) --study occlusion --region 4 --strategies fastv,fastervlm --keep 192,64 --output $(STUDIES)/occlusion \
+		|| exit 1; done
+	for study in attention overlap occlusion; do cp $(STUDIES)/$$study/numbers.json results/$$study-reader.json || exit 1; done
+	for figure in attention/shift attention/dispersion attention/share overlap/overlap occlusion/occlusion; do \
+		cp $(STUDIES)/$$figure.svg docs/analyze-$${figure#*/}.svg || exit 1; done
+	cp $(STUDIES)/overlap/sheet.png docs/analyze-sheet.png
+	cp $(STUDIES)/occlusion/sheet.png docs/analyze-lost.png
+
+# The README's picture of what methods keep, and how often they keep what is asked for (results/kept.json).
+pictures: .venv/dev
+	$(BIN)/python docs/make_kept.py
+
+# The pictures of the page in docs/demo.md, taken in Chromium.
+page-pictures: $(PAGE_ENV)/ready
+	$(PAGE_ENV)/bin/python docs/make_page_pictures.py
 
 # What `seeless bench` writes, and its arithmetic against what torch counts; asserts no time, and is part of `make test`.
 bench-smoke: .venv/dev

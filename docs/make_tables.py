@@ -15,9 +15,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "contracts"))
 from advice_tables import uses_table
 from method_facts import methods_list
 from model_types import model_types_summary, model_types_table, newest
-from PIL import Image, ImageDraw
 from published_tables import published_table
-from reader_tables import reader_table
+from reader_tables import reader_accuracy, reader_table
 from speed_tables import (
     PICTURES,
     before_table,
@@ -28,10 +27,9 @@ from speed_tables import (
     overhead_table,
     wide_list,
 )
+from study_tables import attention_tables, overlap_table
 from support_tables import support_summary, support_table
 
-import seeless as sl
-import seeless.tiny
 from seeless.eval.drawing import drawn_from
 from seeless.eval.plot import fingerprint, plot
 from seeless.eval.points import NONE, Point, points
@@ -46,6 +44,8 @@ MODELS = ROOT / "docs" / "models.md"
 METHODS = ROOT / "docs" / "methods.md"
 GUESTS = ROOT / "docs" / "add-a-method.md"
 CHOOSING = ROOT / "docs" / "choose.md"
+LOOKING = ROOT / "docs" / "analyze.md"
+READER = ROOT / "docs" / "reference" / "reader.md"
 SWEPT = ROOT / "docs" / "sweep.md"
 SWEEP = ROOT / "results" / "sweep.jsonl"
 SWEEP_PICTURE = ROOT / "docs" / "sweep.png"
@@ -54,6 +54,7 @@ SELECTORS = ROOT / "results" / "selectors.json"
 SPEED_PAGE = ROOT / "docs" / "speed.md"
 TRAINING = ROOT / "docs" / "train.md"
 TRAIN_STEP = ROOT / "results" / "train_step.json"
+KEPT = ROOT / "results" / "kept.json"
 FINETUNE = ROOT / "results" / "finetune.jsonl"
 
 
@@ -236,29 +237,17 @@ def finetune_table() -> str:
     return "\n".join([*lines, "", note])
 
 
-def picture() -> Image.Image:
-    """A held-out scene, and what three methods keep of it at a quarter of the tokens, with the model's answers."""
-    model, processor = seeless.tiny.load_tiny()
-    scene = seeless.tiny.draw_scene(seed=12)
-    question = next(q for q in scene.questions if q.kind == "digit")
-    content = [{"type": "image"}, {"type": "text", "text": question.text}]
-    prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    inputs = processor(images=scene.image, text=prompt, return_tensors="pt")
-
-    def answer() -> str:
-        ids = model.generate(**inputs, max_new_tokens=3, do_sample=False)
-        return processor.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-
-    panels = [(f"{question.text} {answer()}", scene.image)]
-    for name in ("fastv", "priortr", "vispruner"):
-        with sl.apply(model, name, keep=0.25) as run:
-            panels.append((f"{name}, 36 of 144: {answer()}", run.report.overlay(scene.image)))
-    size, gap, line = 240, 12, 26
-    sheet = Image.new("RGB", (len(panels) * (size + gap) - gap, size + line), "white")
-    for number, (caption, panel) in enumerate(panels):
-        sheet.paste(panel.resize((size, size), Image.Resampling.NEAREST), (number * (size + gap), line))
-        ImageDraw.Draw(sheet).text((number * (size + gap), 4), caption, fill="black", font_size=15)
-    return sheet
+def kept_caption() -> str:
+    """What README's picture shows, and how typical it is."""
+    told = json.loads(KEPT.read_text())
+    names, count, share = list(told["asked_kept"]), told["drawings"], 100 * told["keep"] / 576
+    right = ", ".join(f"`{name}` {told['right'][name]}" for name in names)
+    kept = ", ".join(f"`{name}` {100 * told['asked_kept'][name]:.0f} %" for name in names)
+    return (
+        "The embedded model, and the first held-out drawing that all of them answer rightly (`make pictures`). Of "
+        f"{count} the untouched model answers {told['right']['none']} rightly, {right}. With {share:.0f} % of the "
+        f"patches they keep, of those that show what is asked about: {kept}."
+    )
 
 
 def fill(text: str, name: str, table: str) -> str:
@@ -270,9 +259,16 @@ def fill(text: str, name: str, table: str) -> str:
 
 
 PAGES: dict[Path, dict[str, Callable[[], str]]] = {
-    README: {"gain": gain, "support": support_summary},
+    README: {"kept": kept_caption, "gain": gain, "support": support_summary},
     SUPPORT: {"support": support_table},
-    SWEPT: {"accuracy": accuracy_table, "kinds": kinds_table, "reader": reader_table},
+    SWEPT: {
+        "accuracy": accuracy_table,
+        "kinds": kinds_table,
+        "reader": reader_table,
+        "held out": reader_accuracy,
+    },
+    LOOKING: {"attention": attention_tables, "overlap": overlap_table},
+    READER: {"held out": reader_accuracy},
     GUESTS: {"backbones": backbones_table},
     MODELS: {},
     METHODS: {"methods": methods_list},
@@ -312,7 +308,6 @@ def main() -> None:
         sys.exit(f"{', '.join(stale)} stale: run make tables" if stale else 0)
     for page, text in fresh.items():
         page.write_text(text)
-    picture().save(ROOT / "docs" / "kept.png")
     plot(sweep_rows(), SWEEP_PICTURE, made_of=fingerprint([SWEEP]))
     for _, draw in PICTURES.values():
         draw()

@@ -136,7 +136,7 @@ def draw_share(gathered: Gathered, folder: Path, ending: str) -> list[Path]:
         axis.plot(layers, share, color=COLOUR_OF[kind], marker="o", markersize=4, label=TITLES[kind])
     axis.set_xlabel("decoder layer")
     axis.set_ylabel("attention to visual tokens, %")
-    axis.set_ylim(0, 100)
+    axis.set_ylim(0, 102)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_title(f"mean of {gathered.samples} pictures", loc="left", color=INK)
     axis.legend(frameon=False, fontsize=9)
