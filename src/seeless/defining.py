@@ -16,9 +16,17 @@ def make_fields(cls: type) -> None:
 
     Raises:
         StrategyError: an attribute without annotation, which would be no field; a field without a default after fields
-            that have one.
+            that have one; a field that hides a method or a class attribute; an `__init__`.
     """
     own, inherited = inspect.get_annotations(cls), _annotations(cls.__mro__[1:])
+    if "__init__" in vars(cls):
+        raise StrategyError(
+            f"{cls.__name__} has an __init__, but its arguments are its fields; write them as NAME: TYPE = DEFAULT "
+            "in the body of the class, and refuse values in __post_init__"
+        )
+    for name in own:
+        if not _is_class_variable(own[name]):
+            _check_free(cls, name, inherited)
     for name, value in list(vars(cls).items()):
         if name in own:
             if not _is_class_variable(own[name]):
@@ -73,6 +81,17 @@ def _make_default_safe(cls: type, name: str, value: object) -> None:
         value.default, value.default_factory = MISSING, partial(copy.deepcopy, default)
     else:
         setattr(cls, name, field(default_factory=partial(copy.deepcopy, default)))
+
+
+def _check_free(cls: type, name: str, inherited: dict[str, Any]) -> None:
+    """Refuse a field whose values would stand where the core expects a method or an attribute of the class."""
+    if name in inherited and not _is_class_variable(inherited[name]):
+        return
+    if name in inherited or any(name in vars(base) for base in cls.__mro__[1:]):
+        raise StrategyError(
+            f"{name} cannot be a field of {cls.__name__}, because every strategy has something else of this name; "
+            "give the field another one"
+        )
 
 
 def _check_meant(cls: type, name: str, value: object, inherited: dict[str, Any]) -> None:

@@ -238,7 +238,7 @@ def _check_part(view: ModelView, strategy: Strategy, tokens: int) -> None:
                 strategy.reduce(replace(context, prepared=prepared))
         except (UnsupportedModel, BudgetError):
             raise
-        except Exception:  # made-up numbers may surprise a strategy; only its refusal counts here
+        except (Exception, SystemExit):  # made-up numbers may surprise a strategy; only its refusal counts here
             return
 
 

@@ -9,7 +9,7 @@ from dataclasses import fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from seeless.errors import BudgetError, StrategyError, UnknownStrategy, brief, did_you_mean
+from seeless.errors import BudgetError, StrategyError, UnknownStrategy, brief, did_you_mean, with_kind
 
 if TYPE_CHECKING:
     from seeless.strategy import Strategy
@@ -22,6 +22,7 @@ _strategies: "dict[str, type[Strategy]]" = {}
 
 
 RUNGS = ("score", "select", "reduce")
+RESERVED = {"all": "every strategy", "none": "the untouched model"}  # what these names stand for on the command line
 
 
 def register(name: str) -> Callable[[S], S]:
@@ -29,7 +30,7 @@ def register(name: str) -> Callable[[S], S]:
 
     Raises:
         StrategyError: no name is given, what is decorated is no strategy, or it defines nothing that decides.
-        ValueError: the name is not lower case with underscores, or another class already has it.
+        ValueError: the name is not lower case with underscores, stands for something else, or another class has it.
     """
     if not isinstance(name, str):
         raise StrategyError(f'sl.register needs a name: write @sl.register("my_method") above {_called(name)}')
@@ -38,6 +39,9 @@ def register(name: str) -> Callable[[S], S]:
         _check_class(name, cls)
         if not name.isidentifier() or name != name.lower():
             raise ValueError(f"{name!r} is no name for a strategy; use lower case letters, digits and underscores")
+        check_free(name)
+        if cls.__module__.partition(".")[0] != __package__:
+            _import_own()  # whose names are taken
         known = _strategies.get(name)
         if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
             owner, module = f"{known.__module__}.{known.__qualname__}", sys.modules.get(known.__module__)
@@ -48,6 +52,12 @@ def register(name: str) -> Callable[[S], S]:
         return cls
 
     return decorate
+
+
+def check_free(name: str) -> None:
+    """Raise `ValueError` for a name that stands for something else wherever strategies are named."""
+    if name in RESERVED:
+        raise ValueError(f"the name {name!r} stands for {RESERVED[name]}; choose another")
 
 
 def _check_class(name: str, cls: Any) -> None:
@@ -72,6 +82,11 @@ def _check_class(name: str, cls: Any) -> None:
         own = [method for method, value in vars(cls).items() if callable(value) and not method.startswith("__")]
         near = next((f"; {hint}" for method in own if (hint := did_you_mean(method, rungs))), "")
         raise StrategyError(f"{cls.__name__} defines none of {', '.join(rungs)}, so it cannot decide{near}")
+    if not hasattr(cls, "stage"):
+        raise StrategyError(
+            f"{cls.__name__} does not say where it acts; derive it from sl.LayerStrategy (between decoder layers) or "
+            "sl.EntryStrategy (before them) in place of sl.Strategy"
+        )
 
 
 def _called(given: Any) -> str:
@@ -79,12 +94,24 @@ def _called(given: Any) -> str:
 
 
 @cache
-def _scan() -> None:
+def _import_own() -> None:
     package = importlib.import_module("seeless.strategies")
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
+
+
+@cache
+def _scan() -> None:
+    _import_own()
     for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        entry.load()
+        try:
+            entry.load()
+        except Exception as error:  # an installed package is foreign code: whatever it raises is its error
+            package = f" of the package {entry.dist.name}" if entry.dist is not None else ""
+            raise StrategyError(
+                f"the entry point {entry.name} = {entry.value}{package} cannot be loaded, so no strategy can be looked "
+                f"up: {with_kind(error)}; mend or uninstall it"
+            ) from error
 
 
 def available() -> list[str]:

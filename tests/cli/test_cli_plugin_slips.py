@@ -58,6 +58,10 @@ def test_an_exception(seeless, write, rung):
         ("def score(self, ctx):\n    return ctx.memory['x'] # here", ["no earlier stage", "`watches`"]),
         ("def score(self):\n    return 1", ["TypeError: Mine.score() takes 1 positional argument but 2 were given"]),
         ("def select(self, ctx):\n    return sl.Keep.indices(torch.tensor([1, 2]), 144)  # here", ["[units, kept]"]),
+        ("def score(self, ctx):\n    return ctx.attention(layer=99)  # here", ["layer 99 cannot be read"]),
+        ("def score(self, ctx):\n    raise SystemExit(0)  # here", ["of Mine, stage 0, before layer 2: SystemExit: 0"]),
+        ("def score(self, ctx): ...\ndef __post_init__(self):\n    raise ValueError('no')  # here", ["ValueError: no"]),
+        ("def score(self, ctx): ...\ndef layers(self, depth):\n    return [depth // 0]  # here", ["ZeroDivisionError"]),
     ],
 )
 def test_slips_while_it_runs(seeless, write, body, parts):
@@ -82,6 +86,22 @@ def test_slips_of_the_class(seeless, write, body, parts, line):
     lines = {line_of(file, line), line_of(file, "class Mine"), line_of(file, "@sl.register")}
     refused(outcome, 7, "mine.py cannot be imported", *parts)
     assert any(f"line {number}: " in outcome.err for number in lines)
+
+
+@pytest.mark.parametrize(
+    ("head", "parts"),
+    [
+        ("raise SystemExit(0)\n", ["cannot be imported, line 1: SystemExit: 0"]),
+        ("import seeless as sl\n", ["registers nothing", '@sl.register("mine")']),
+    ],
+)
+def test_slips_of_the_file(seeless, write, head, parts):
+    file = write("", head=head)
+    refused(seeless("list", "--plugin", file), 7, "mine.py", *parts)
+
+
+def test_a_folder(seeless, tmp_path):
+    refused(seeless("list", "--plugin", tmp_path), 7, "is a folder; give its files")
 
 
 @pytest.mark.parametrize(

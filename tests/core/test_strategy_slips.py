@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import inspect
+import subprocess
+import sys
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -188,8 +190,33 @@ def test_an_error_deep_inside_names_the_methods_line(tiny):
 
 
 def test_our_own_errors_stay_sentences(tiny):
-    error = refused(tiny, made(score=lambda self, ctx: ctx.attention("first")), error=sl.InputError)
-    assert str(error).startswith("queries='first' is not possible") and origin_of(error) is None
+    error = refused(tiny, made(score=lambda self, ctx: ctx.attention("first")))
+    assert "in <lambda> of Mine, stage 0, before layer 2: queries='first' is not possible" in str(error)
+    assert str(error).startswith(f"{FILE}:") and origin_of(error) is None
+
+
+@pytest.mark.parametrize(
+    ("ask", "part"),
+    [
+        (lambda ctx: ctx.attention(layer=99), "attention of decoder layer 99 cannot be read"),
+        (lambda ctx: ctx.entering(1), "what entered layer 1 is not known here"),
+        (lambda ctx: ctx.second([1], [1], [1], [0]), "a second prompt can only be run before"),
+        (lambda ctx: ctx.vision_attention(99, "all"), "99"),
+    ],
+)
+def test_a_wrong_question_names_the_line_that_asked(tiny, ask, part):
+    error = refused(tiny, made(score=lambda self, ctx: ask(ctx)), part, error=sl.InputError)
+    assert str(error).startswith(f"{FILE}:") and "of Mine, stage 0, before layer 2: " in str(error)
+
+
+@pytest.mark.parametrize("method", ["layers", "watches"])
+@pytest.mark.parametrize("said", [3, [2.0], [-1], [99], None, "2"])
+def test_no_layers(tiny, method, said):
+    model = tiny(LLAVA, "sdpa")
+    cls = made(score=spoilt(0.5), **{method: lambda self, depth: said})
+    refusal = pytest.raises(sl.StrategyError, match=rf"Mine.{method} returned .*list of whole numbers")
+    with torch.no_grad(), refusal, sl.apply(model, cls(keep=4)):
+        model(**make_inputs(model, LLAVA, RAGGED[:1]))
 
 
 def test_no_note_on_what_is_not_the_strategys(tiny):
@@ -202,6 +229,60 @@ def test_no_note_on_what_is_not_the_strategys(tiny):
     finally:
         handle.remove()
     assert origin_of(caught.value) is None
+
+
+@pytest.mark.parametrize("name", ["count", "score", "stage", "name", "tower"])
+def test_a_field_that_hides_what_every_strategy_has(name):
+    with pytest.raises(sl.StrategyError, match=f"^{name} cannot be a field of Mine, .* another one$"):
+        made(score=spoilt(0.5), __annotations__={name: int}, **({} if name == "score" else {name: 3}))
+
+
+def test_an_init():
+    def init(self, weight=1.0):
+        pass
+
+    with pytest.raises(sl.StrategyError, match=r"Mine has an __init__, .* NAME: TYPE = DEFAULT"):
+        made(score=spoilt(0.5), __init__=init)
+
+
+def test_a_strategy_that_acts_nowhere():
+    cls = type("Mine", (sl.Strategy,), {"__module__": __name__, "score": spoilt(0.5)})
+    with pytest.raises(sl.StrategyError, match=r"does not say where it acts; derive it from sl.LayerStrategy"):
+        sl.register("mine")(cls)
+
+
+@pytest.mark.parametrize("name", ["all", "none"])
+def test_names_that_stand_for_something_else(name):
+    from seeless.vtr import register_strategy
+
+    with pytest.raises(ValueError, match=f"the name '{name}' stands for"):
+        sl.register(name)(made(score=spoilt(0.5)))
+    with pytest.raises(ValueError, match=f"the name '{name}' stands for"):
+        register_strategy(name)(type("Guest", (), {"compute_scores": lambda self, *args: None}))
+
+
+def test_a_name_of_ours(tmp_path):
+    """Refused where it is registered, also before anything has looked for seeless' own strategies."""
+    file = tmp_path / "mine.py"
+    body = "import seeless as sl\n@sl.register('fastv')\nclass Mine(sl.LayerStrategy):\n    def score(self, ctx): ...\n"
+    file.write_text(body)
+    run = subprocess.run([sys.executable, file], capture_output=True, text=True, check=False)
+    assert "ValueError: the name 'fastv' already belongs to seeless.strategies.fastv.FastV" in run.stderr
+
+
+def test_a_broken_entry_point(monkeypatch):
+    """Of a package that is installed: every look-up says which, in a sentence."""
+    from importlib import metadata
+
+    from seeless import registry
+
+    broken = metadata.EntryPoint("theirs", "no_such_module_of_theirs", registry.ENTRY_POINTS)
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [broken])
+    registry._scan.cache_clear()
+    with pytest.raises(sl.StrategyError, match="entry point theirs = no_such_module_of_theirs cannot be loaded"):
+        sl.available()
+    monkeypatch.undo()
+    assert "fastv" in sl.available()
 
 
 def test_attributes_cannot_be_set(tiny):

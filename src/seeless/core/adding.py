@@ -10,7 +10,7 @@ from seeless.core.groups import Group
 from seeless.core.session import Session
 from seeless.core.transfer import upload
 from seeless.decision import Extend
-from seeless.errors import InputError, UnsupportedModel
+from seeless.errors import StrategyError, UnsupportedModel
 
 if TYPE_CHECKING:
     from seeless.core.stages import PlannedStage
@@ -33,8 +33,11 @@ def add_tokens(
         rank: `[batch, slots]`, `ranks` of the slots; changed.
         alive: `[batch, seq]`, of the columns; changed.
     """
+    where = f"{type(stage.strategy).__name__}, {stage.place}"
     if stage.layer == 0 or stage.renumber or stage.strategy.past != "trim":
-        raise InputError("tokens can be added at decoder stages only, with positions='keep' and past='trim'")
+        raise StrategyError(
+            f"{where}: tokens can be added at decoder stages only, with positions='keep' and past='trim'"
+        )
     if session.layer_inputs:
         raise UnsupportedModel(
             f"the layers of this {session.view.family.title} model take something of their own for every token, which "
@@ -43,11 +46,13 @@ def add_tokens(
     new, row_now, visual = decision.new, session.row, group.present
     added, device, units = new.shape[1], row_now.column.device, len(group.units)
     if min(counts) == 0:
-        raise InputError(
-            "a decision that adds tokens keeps no token of some unit; new ones stand where a kept one does"
+        raise StrategyError(
+            f"{where}: a decision that adds tokens keeps no token of some unit; new ones stand where a kept one does"
         )
     if any(added > visual - kept for kept in counts):
-        raise InputError(f"{added} tokens were added where {visual - max(counts)} of {visual} leave; add fewer")
+        raise StrategyError(
+            f"{where}: {added} tokens were added where {visual - max(counts)} of {visual} leave; add fewer"
+        )
     if added == 0:
         return hidden
     (leaving,) = upload([visual - np.array(counts)[:, None]], device)

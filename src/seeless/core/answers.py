@@ -13,7 +13,7 @@ from seeless.core.question_answers import QuestionAnswers
 from seeless.core.session import Session
 from seeless.core.transfer import upload
 from seeless.core.vision_table import Vision
-from seeless.errors import InputError, UnsupportedModel
+from seeless.errors import InputError, StrategyError, UnsupportedModel
 
 ROWS_AT_ONCE = 32
 
@@ -104,14 +104,14 @@ class Answers(QuestionAnswers):
     def entering(self, layer: int) -> torch.Tensor:
         session, group = self.session, self.group
         if layer not in session.watched:
-            raise InputError(
+            raise StrategyError(
                 f"what entered layer {layer} is not known here; it must come before the stage and be watched"
             )
         hidden, row, ledger = session.watched[layer]
         slots = row.at(group.rows[:, None], group.original, session.prompt.length)
         counts = {ledger.count(unit) for unit in group.units}
         if len(counts) > 1 or None in counts:
-            raise InputError(f"units of unequal size entered layer {layer}; set one_by_one to be asked one by one")
+            raise StrategyError(f"units of unequal size entered layer {layer}; set one_by_one to be asked one by one")
         left = group.visual - (counts.pop() or 0)
         return self._at(hidden, slots.sort(dim=1).values[:, left:])
 
@@ -122,7 +122,7 @@ class Answers(QuestionAnswers):
             self.session.view.attention_layer(layer)
         if layer not in self.taps:
             has = ", ".join(map(str, sorted(self.taps))) or "none (the entry comes before all layers)"
-            raise InputError(f"attention of decoder layer {layer} cannot be read at this stage; available: {has}")
+            raise StrategyError(f"attention of decoder layer {layer} cannot be read at this stage; available: {has}")
         self.read[layer] = self.taps[layer].layer
         return self.taps[layer]
 
@@ -154,7 +154,7 @@ class Answers(QuestionAnswers):
             if prompt.answers is None or not all(len(prompt.answers[unit.row]) for unit in units):
                 raise InputError("no labels mark an answer here; queries='answers' is for training on answers")
             return self._carried([prompt.answers[unit.row] - 1 for unit in units]), None
-        raise InputError(f"queries={queries!r} is not possible; use 'last', 'text', 'anchor' or a tensor of rows")
+        raise StrategyError(f"queries={queries!r} is not possible; use 'last', 'text', 'anchor' or a tensor of rows")
 
     def _carried(self, columns: list[np.ndarray]) -> torch.Tensor:
         """Slots of some columns, or of the last kept token before them."""
@@ -236,7 +236,7 @@ class Answers(QuestionAnswers):
         self, before: Sequence[int], between: Sequence[int], after: Sequence[int], layers: Sequence[int]
     ) -> torch.Tensor:
         if self.run_second is None:
-            raise InputError("a second prompt can only be run before the first layer; call ctx.second in `prepare`")
+            raise StrategyError("a second prompt can only be run before the first layer; call ctx.second in `prepare`")
         run, places = self.run_second, upload([unit.tokens for unit in self.group.units], self.group.rows.device)
         rows = [unit.row for unit in self.group.units]
         found = [run(row, before, between, after, layers)[..., own] for row, own in zip(rows, places, strict=True)]

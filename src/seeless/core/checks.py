@@ -1,15 +1,16 @@
 """A strategy's own code is foreign: its exceptions say where they come from, and its decisions are checked."""
 
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 
 from seeless.core.units import Unit
 from seeless.decision import Decision
-from seeless.errors import Origin, SeelessError, StrategyError
+from seeless.errors import InputError, Origin, SeelessError, StrategyError
 from seeless.faults import check_kinds, faults
 from seeless.strategy import Strategy
 
@@ -20,19 +21,21 @@ NOT_THEIRS = ("seeless", "torch", "transformers")
 def asking(strategy: object, stage: str) -> Iterator[None]:
     """Around calls of a strategy's code: an exception out of it gets a note that says where it was raised.
 
-    Its type stays what it was. A `StrategyError` says it in its message; other errors of seeless need no more.
+    Its type stays what it was. A `StrategyError` says it in its message, and so does an `InputError` out of a question
+    that code outside of seeless asked; other errors of seeless need no more.
 
     Args:
         stage: in words, "stage 0, before layer 2".
     """
     try:
         yield
-    except StrategyError as error:
-        error.args = (f"{_origin(error, strategy, stage)}: {error}",)
+    except InputError as error:
+        if isinstance(error, StrategyError) or _places(error):
+            error.args = (f"{_origin(error, strategy, stage)}: {error}",)
         raise
     except SeelessError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         notes = getattr(error, "__notes__", [])  # `add_note` is there from Python 3.11 on, the convention before it
         error.__notes__ = [*notes, Origin(_origin(error, strategy, stage))]
         raise
@@ -40,16 +43,35 @@ def asking(strategy: object, stage: str) -> Iterator[None]:
 
 def _origin(error: BaseException, strategy: object, stage: str) -> str:
     """File and line that raised: the deepest in the first file that is not ours; then strategy and stage."""
-    theirs = [
+    name = type(strategy).__name__
+    if not (theirs := _places(error)):
+        return f"{name}, {stage}"
+    file, line, function = [place for place in theirs if place[0] == theirs[0][0]][-1]
+    return f"{file}:{line}, in {function} of {name}, {stage}"
+
+
+def layers_of(strategy: Strategy, method: str, depth: int) -> list[int]:
+    """What `layers` or `watches` says of a decoder of `depth` layers; `depth` itself: after the last one.
+
+    Raises:
+        StrategyError: it is no list of layers.
+    """
+    given = getattr(strategy, method)(depth)
+    if not (isinstance(given, Collection) and all(isinstance(n, Integral) and 0 <= int(n) <= depth for n in given)):
+        raise StrategyError(
+            f"{type(strategy).__name__}.{method} returned {given!r}; return a list of whole numbers, of layers 0 to "
+            f"{depth - 1}"
+        )
+    return [int(layer) for layer in given]
+
+
+def _places(error: BaseException) -> list[tuple[str, int, str]]:
+    """File, line and function of what an error went through that is not ours."""
+    return [
         (frame.f_code.co_filename, line, frame.f_code.co_name)
         for frame, line in traceback.walk_tb(error.__traceback__)
         if frame.f_globals.get("__name__", "").partition(".")[0] not in NOT_THEIRS
     ]
-    name = type(strategy).__name__
-    if not theirs:
-        return f"{name}, {stage}"
-    file, line, function = [place for place in theirs if place[0] == theirs[0][0]][-1]
-    return f"{file}:{line}, in {function} of {name}, {stage}"
 
 
 @dataclass(frozen=True)

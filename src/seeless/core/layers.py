@@ -11,6 +11,7 @@ from torch import nn
 from seeless.core.ahead import Ahead, run_ahead
 from seeless.core.attention import LayerTap, Rows, read_nothing
 from seeless.core.capture import Call, Capture
+from seeless.core.checks import layers_of
 from seeless.core.host import CACHE_NAMES, cache_in
 from seeless.core.masks import check_both_ways
 from seeless.core.positions import gather_tokens, take_positions, take_tokens
@@ -45,7 +46,7 @@ class PrefillLayers:
         self.tapped: dict[int, LayerTap] = {}  # of layers that have run, until the last stage that may read them
         self.calls: dict[int, Call] = {}
         self.over = self.deciding = False
-        self.watched = {i for stage in stages for i in stage.strategy.watches(session.view.depth)}
+        self.watched = {i for stage in stages for i in layers_of(stage.strategy, "watches", session.view.depth)}
         asking = {stage.layer for stage in stages if not stage.strategy.keeps_all(stage.index)}
         self.last_read: dict[int, int] = {}  # by layer, the stage up to which its attention may be read
         for layer in sorted(asking):

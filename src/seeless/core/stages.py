@@ -12,7 +12,7 @@ from seeless.context import Context
 from seeless.core.adding import add_tokens, ranks
 from seeless.core.answers import Answers
 from seeless.core.attention import LayerTap
-from seeless.core.checks import asking, check_decision, count_of, faults_at, name_of
+from seeless.core.checks import asking, check_decision, count_of, faults_at, layers_of, name_of
 from seeless.core.family import ModelView
 from seeless.core.groups import Group, Uneven, group_units
 from seeless.core.reporting import Before
@@ -87,6 +87,7 @@ def plan_stages(strategies: list[Strategy], view: ModelView) -> list[PlannedStag
         UnsupportedModel: positions are to be renumbered, but the model's have several axes.
             Or tokens are to leave where later layers take keys and values from.
         BudgetError: several strategies act inside the tower, or one of several has an average.
+        StrategyError: what a strategy says of its layers is no list of them.
     """
     stages = []
     parts = [part for given in strategies for part in given.parts()]
@@ -103,15 +104,16 @@ def plan_stages(strategies: list[Strategy], view: ModelView) -> list[PlannedStag
                 f"positions='renumber' has no meaning on {view.family.title}, whose positions are coordinates of time, "
                 "height and width; leave positions out or use 'keep'"
             )
+        layers = layers_of(strategy, "layers", view.depth)
         if isinstance(strategy.average, float):  # refuse what no picture could have
             strategy.kept_of(0, MANY, view.depth)
         alike: set[str] = set()
-        if (late := max(strategy.layers(view.depth), default=0)) > view.last_cut:
+        if (late := max(layers, default=0)) > view.last_cut:
             raise UnsupportedModel(
                 f"tokens cannot leave before layer {late} of this {view.family.title} model, whose later layers take "
                 f"keys and values of earlier ones; the last layer before which they can is {view.last_cut}"
             )
-        for index, layer in enumerate(strategy.layers(view.depth)):
+        for index, layer in enumerate(layers):
             renumber = not view.family.mrope and strategy.positions_at(index) == "renumber"
             stages.append(PlannedStage(layer, strategy, index, renumber, alike))
     return sorted(stages, key=lambda stage: (stage.layer, stage.strategy.stage is not Stage.TOWER))

@@ -17,8 +17,12 @@ def load_plugins(files: list[Path]) -> None:
     Relative imports, as files of PriorTR's framework have them, are answered by `seeless.named.beside`.
 
     Raises:
-        UnusablePlugin: a file is missing, fails while it is imported, or registers a name that another plugin has.
+        UnusablePlugin: a file is missing, fails while it is imported, or registers a name that another plugin has; or
+            nothing is registered by any.
     """
+    from seeless.registry import available, strategy_class
+    from seeless.vtr import VTR_REGISTRY
+
     for file in files:
         before = _guests()
         _load(file)
@@ -28,11 +32,24 @@ def load_plugins(files: list[Path]) -> None:
                 raise UnusablePlugin(
                     f"plugin {file} cannot be used beside {other}: both register {name!r}; give one another name"
                 )
+    known = [*map(strategy_class, available()), *VTR_REGISTRY.values()]
+    if files and all(cls.__module__.startswith("seeless.") for cls in known):
+        file = files[-1]
+        raise UnusablePlugin(
+            f'plugin {file} registers nothing; write @sl.register("{_name_for(file)}") above its class, or '
+            f'@seeless.vtr.register_strategy("{_name_for(file)}") above a guest'
+        )
+
+
+def _name_for(file: Path) -> str:
+    name = file.stem.lower().replace("-", "_").replace(" ", "_")
+    return name if name.isidentifier() else "my_method"
 
 
 def _load(file: Path) -> None:
     if not os.path.isfile(file):
-        raise UnusablePlugin(f"plugin {brief(file)} does not exist")
+        is_folder = os.path.isdir(file)
+        raise UnusablePlugin(f"plugin {brief(file)} {'is a folder; give its files' if is_folder else 'does not exist'}")
     name = f"{package_of(file)}.{file.resolve().stem.replace('.', '_')}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
@@ -41,7 +58,7 @@ def _load(file: Path) -> None:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # a plugin is foreign code: whatever it raises is its error
+    except (Exception, SystemExit) as error:  # a plugin is foreign code: whatever it raises is its error
         del sys.modules[name]
         lines = [line for frame, line in walk_tb(error.__traceback__) if frame.f_code.co_filename == spec.origin]
         line = f", line {lines[-1]}" if lines else ""

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from seeless.errors import BudgetError, brief
+from seeless.registry import check_free
 from seeless.vtr.config import VTRConfig
 
 C = TypeVar("C", bound=type)
@@ -21,6 +22,7 @@ def register_strategy(name: str) -> Callable[[C], C]:
     def decorate(cls: C) -> C:
         if not callable(getattr(cls, "compute_scores", None)):
             raise BudgetError(f"{cls.__name__} has no compute_scores(attention, image_token_range, config, **ctx)")
+        check_free(name)
         VTR_REGISTRY[name] = cls
         return cls
 
