@@ -47,7 +47,7 @@ def fields_to_try():
                 yield pytest.param(name, knob.name, id=f"{name}-{knob.name}")
 
 
-@pytest.mark.parametrize(("name", "knob"), fields_to_try())
+@pytest.mark.parametrize(("name", "knob"), list(fields_to_try()))
 def test_values_of_other_types_are_refused(name, knob):
     cls = strategy_class(name)
     annotation = field_types(cls)[knob]
