@@ -113,19 +113,16 @@ class Strategy(ABC):
 
     def __post_init__(self) -> None:
         for knob in dataclasses.fields(self):
-            value = getattr(self, knob.name)
-            if isinstance(value, tuple | list):
-                object.__setattr__(self, knob.name, [_plain_number(v) for v in value])
-            else:
-                object.__setattr__(self, knob.name, _plain_number(value))
+            given = getattr(self, knob.name)
+            plain = [_plain_number(v) for v in given] if isinstance(given, tuple | list) else _plain_number(given)
+            object.__setattr__(self, knob.name, plain)
         if not isinstance(self.keep, list) and not (self.own_count and self.keep is None):
             check_budget(self.keep)
         if self.average is not None:
             self._check_average(self.average)
         types = field_types(type(self))
         for knob in dataclasses.fields(self):
-            value = getattr(self, knob.name)
-            if value is not knob.default and knob.name != "keep":
+            if (value := getattr(self, knob.name)) is not knob.default and knob.name != "keep":
                 check_value(knob.name, value, types[knob.name])
         if self.threshold is not None and not math.isfinite(self.threshold):
             raise BudgetError(f"threshold={self.threshold!r} is no number to compare scores with")
@@ -381,15 +378,18 @@ class LayerStrategy(Strategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        layers = self.layer if isinstance(self.layer, list) else [self.layer]
-        for layer in layers:
-            if layer < self.lowest_layer:
-                raise BudgetError(
-                    f"layer={layer!r} is not possible for {type(self).__name__}; "
-                    f"the first layer it can act before is {self.lowest_layer}"
-                )
-        keeps = self.keep if isinstance(self.keep, list) else [self.keep]
+        keeps, layers = self.schedule()
+        if (layer := min(layers, default=self.lowest_layer)) < self.lowest_layer:
+            raise BudgetError(
+                f"layer={layer!r} is not possible for {type(self).__name__}; "
+                f"the first layer it can act before is {self.lowest_layer}"
+            )
         check_schedule(keeps, layers)
+
+    def schedule(self) -> tuple[list[Budget], list[int]]:
+        """The budget and the layer of every stage, to be checked; where the model's depth decides, any layers."""
+        layers = self.layer if isinstance(self.layer, list) else [self.layer]
+        return self.keep if isinstance(self.keep, list) else [self.keep], layers
 
     def layers(self, depth: int) -> list[int]:
         layers = self.layer if isinstance(self.layer, list) else [self.layer]

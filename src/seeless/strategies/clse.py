@@ -11,7 +11,7 @@ from seeless.context import Context
 from seeless.errors import BudgetError, InputError
 from seeless.ops.spectral import spectral_evolution, spectral_intensity
 from seeless.registry import register
-from seeless.strategy import LayerStrategy, Past, Scope, Strategy
+from seeless.strategy import LayerStrategy, Past, Scope
 
 SHARES = (1.72, 1.09, 0.32)
 COUNTS = {192: (330, 210, 62), 128: (220, 140, 41), 64: (110, 70, 20)}
@@ -64,10 +64,14 @@ class CLSE(LayerStrategy):
     tower = ()
 
     def __post_init__(self) -> None:
-        Strategy.__post_init__(self)  # from here on all numbers are Python's own
-        given: dict[str, object] = {"keep": self.keep, "layer": self.layer}
-        budgets = self._budgets()
-        alone = self.variant == "intensity"
+        super().__post_init__()
+        if not 0 <= self.cutoff_ratio < math.inf:
+            raise BudgetError(f"cutoff_ratio={self.cutoff_ratio!r} is not possible; give 0 or a positive number")
+        if not 0 < self.temperature < math.inf:
+            raise BudgetError(f"temperature={self.temperature!r} is not possible; give a positive number")
+
+    def schedule(self) -> tuple[list[Budget], list[int]]:
+        budgets, alone = self._budgets(), self.variant == "intensity"
         if alone and (isinstance(self.keep, list) or isinstance(self.layer, list)):
             raise BudgetError("variant='intensity' has one stage; give one keep= and one layer=, no lists")
         if self.layer is None and not alone and len(budgets) != 3:
@@ -78,18 +82,9 @@ class CLSE(LayerStrategy):
                 f"keep={self.keep} stands for three stages (or one), but layer={self.layer} names {stages}; "
                 "give keep= one budget per layer"
             )
-        # The base class checks one budget per layer; by default the real layers depend on the model.
-        layers: int | list[int] = ([2] if alone else [1, 2, 3]) if self.layer is None else self.layer
-        checked: dict[str, object] = {"keep": budgets, "layer": layers}
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
-        super().__post_init__()
-        for name, value in given.items():
-            object.__setattr__(self, name, value)
-        if not 0 <= self.cutoff_ratio < math.inf:
-            raise BudgetError(f"cutoff_ratio={self.cutoff_ratio!r} is not possible; give 0 or a positive number")
-        if not 0 < self.temperature < math.inf:
-            raise BudgetError(f"temperature={self.temperature!r} is not possible; give a positive number")
+        if self.layer is None:
+            return budgets, [2] if alone else [1, 2, 3]
+        return budgets, super().schedule()[1]
 
     def layers(self, depth: int) -> list[int]:
         if self.layer is not None:

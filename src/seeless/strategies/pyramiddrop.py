@@ -39,17 +39,13 @@ class PyramidDrop(LayerStrategy):
     paper = "arXiv 2410.17247"
     tower = ()
 
-    def __post_init__(self) -> None:
-        if self.layer is None:
-            keeps = self.keep if isinstance(self.keep, list | tuple) else [self.keep]
-            if len(keeps) != 3:
-                raise BudgetError(f"keep={self.keep} gives {len(keeps)} budgets; name as many layers with layer=")
-            placeholder = [1, 2, 3]  # checks the budgets; the real layers depend on the model
-            object.__setattr__(self, "layer", placeholder)
-            super().__post_init__()
-            object.__setattr__(self, "layer", None)
-        else:
-            super().__post_init__()
+    def schedule(self) -> tuple[list[Budget], list[int]]:
+        if self.layer is not None:
+            return super().schedule()
+        keeps = self.keep if isinstance(self.keep, list) else [self.keep]
+        if len(keeps) != 3:
+            raise BudgetError(f"keep={self.keep} gives {len(keeps)} budgets; name as many layers with layer=")
+        return keeps, [1, 2, 3]
 
     def layers(self, depth: int) -> list[int]:
         if self.layer is not None:

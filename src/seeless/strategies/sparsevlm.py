@@ -4,6 +4,7 @@ from typing import Literal
 
 import torch
 
+from seeless.budget import Budget
 from seeless.context import Context
 from seeless.decision import Decision, Keep, Merge
 from seeless.errors import BudgetError, InputError, brief
@@ -62,15 +63,7 @@ class SparseVLM(LayerStrategy):
     tower = ()
 
     def __post_init__(self) -> None:
-        stages, layer, listed = self._stages(), self.layer, isinstance(self.keep, list | tuple)
-        keeps = list(self.keep) if isinstance(self.keep, list | tuple) else [self.keep] * stages
-        if len(keeps) != stages or (not listed and stages not in (1, 3)):
-            raise BudgetError(f"keep={self.keep} is no budget for {stages} stages; give a list of {stages}")
-        object.__setattr__(self, "keep", keeps)
-        object.__setattr__(self, "layer", [1, 2, 3] if layer is None else layer)  # checks the budgets
         super().__post_init__()
-        object.__setattr__(self, "keep", self.keep if listed else self.keep[0])  # type: ignore[index]
-        object.__setattr__(self, "layer", layer if layer is None else self.layer)
         for name, value, smallest in (("heads", self.heads, 1), ("seed", self.seed, 0)):
             if not smallest <= value < 2**63:
                 raise BudgetError(
@@ -83,8 +76,15 @@ class SparseVLM(LayerStrategy):
     def own_positions(self) -> Positions:  # type: ignore[override]
         return "renumber" if self.version == "1.0" else "keep"
 
+    def schedule(self) -> tuple[list[Budget], list[int]]:
+        stages, listed = self._stages(), isinstance(self.keep, list)
+        keeps = self.keep if isinstance(self.keep, list) else [self.keep] * stages
+        if len(keeps) != stages or (not listed and stages not in (1, 3)):
+            raise BudgetError(f"keep={self.keep} is no budget for {stages} stages; give a list of {stages}")
+        return keeps, [1, 2, 3] if self.layer is None else super().schedule()[1]
+
     def _stages(self) -> int:
-        return 3 if self.layer is None else len(self.layer) if isinstance(self.layer, list | tuple) else 1
+        return 3 if self.layer is None else len(self.layer) if isinstance(self.layer, list) else 1
 
     def layers(self, depth: int) -> list[int]:
         if self.layer is not None:

@@ -10,7 +10,7 @@ from seeless.decision import Keep
 from seeless.errors import BudgetError
 from seeless.ops.balance import greedy_balance
 from seeless.registry import register
-from seeless.strategy import LayerStrategy, Scope, Strategy
+from seeless.strategy import LayerStrategy, Scope
 
 SHARES = (2.0, 1.0, 0.25)
 
@@ -57,28 +57,24 @@ class TOPS(LayerStrategy):
     tower = ("attention",)
 
     def __post_init__(self) -> None:
-        Strategy.__post_init__(self)  # from here on all numbers are Python's own
-        given: dict[str, object] = {"keep": self.keep, "layer": self.layer}
-        budgets = self._budgets()
-        if self.layer is None and len(budgets) != 3:
-            raise BudgetError(f"keep={self.keep} gives {len(budgets)} budgets; name as many layers with layer=")
-        layers: int | list[int] = [0, 1, 2] if self.layer is None else self.layer
-        if not isinstance(self.keep, list) and isinstance(layers, list) and len(layers) not in (1, 3):
-            raise BudgetError(
-                f"keep={self.keep} stands for three stages (or one), but layer={layers} names {len(layers)}; "
-                "give keep= one budget per layer"
-            )
-        checked: dict[str, object] = {"keep": budgets, "layer": layers}  # the real layers depend on the model
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
         super().__post_init__()
-        for name, value in given.items():
-            object.__setattr__(self, name, value)
         for name in ("diversity", "coverage"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise BudgetError(f"{name}={getattr(self, name)!r} is not possible; give 0 or a positive number")
         if self.threshold is not None:
             raise BudgetError("tops chooses by more than a score, so it takes no threshold")
+
+    def schedule(self) -> tuple[list[Budget], list[int]]:
+        budgets = self._budgets()
+        if self.layer is None and len(budgets) != 3:
+            raise BudgetError(f"keep={self.keep} gives {len(budgets)} budgets; name as many layers with layer=")
+        layers = [0, 1, 2] if self.layer is None else super().schedule()[1]
+        if not isinstance(self.keep, list) and isinstance(self.layer, list) and len(layers) not in (1, 3):
+            raise BudgetError(
+                f"keep={self.keep} stands for three stages (or one), but layer={layers} names {len(layers)}; "
+                "give keep= one budget per layer"
+            )
+        return budgets, layers
 
     def layers(self, depth: int) -> list[int]:
         if self.layer is not None:
