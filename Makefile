@@ -193,6 +193,8 @@ sweep: .venv/dev
 sweep-reader: .venv/dev
 	$(BIN)/seeless sweep --model reader --plugin training/baselines.py --strategies all --keep 192,128,64,29 \
 		--tasks drawings --batch-size 20 --output results/sweep-reader.jsonl --resume
+	$(BIN)/seeless sweep --model reader --plugin training/baselines.py --strategies pyramiddrop \
+		--keep 0.3333,0.2222,0.1111,0.0503 --tasks drawings --batch-size 20 --output results/sweep-reader.jsonl --resume
 
 # Train the embedded model again from nothing (half an hour on two cores).
 tiny: .venv/dev

@@ -3,13 +3,14 @@
 import json
 from pathlib import Path
 
-from seeless.eval.points import NONE, points
+from seeless.eval.points import NONE, Point, points
 from seeless.eval.rows import read_rows
 from seeless.reader import KINDS
 
 ROOT = Path(__file__).parents[1]
 READER_SWEEP, TRAINING = ROOT / "results" / "sweep-reader.jsonl", ROOT / "training" / "log" / "reader.jsonl"
 DRAWINGS = "seeless_drawings"
+ALL, IN_PAPERS = 576, 64  # visual tokens of a picture, and the budget of theirs that most papers have
 
 
 def reader_rows() -> list[dict]:
@@ -29,27 +30,31 @@ def reader_accuracy() -> str:
     )
 
 
+def tokens(keep: int | float) -> int:
+    """What is kept of a picture; methods of several stages are given shares."""
+    return keep if isinstance(keep, int) else round(keep * ALL)
+
+
 def reader_table() -> str:
     """Accuracy of the embedded model of the papers' shape at the papers' budgets, per method, with intervals."""
     rows = reader_rows()
-    found = {(point.strategy, point.keep): point for point in points(rows)}
-    full = found[NONE, 1.0]
+    found = {(point.strategy, tokens(point.keep)): point for point in points(rows)}
+    full = found[NONE, ALL]
     row = next(row for row in rows if row["strategy"] == NONE)
     scores = row["scores"][DRAWINGS]
     kinds = ", ".join(f"{kind} {100 * scores[kind]['value']:.0f}" for kind in KINDS)
-    budgets = sorted({row["keep"] for row in rows if row["strategy"] != NONE}, reverse=True)
-    lines = ["| method | " + " | ".join(f"{b} of 576" for b in budgets) + " |", "|---|" + "---|" * len(budgets)]
-    reasons: list[str] = []
+    budgets = sorted({tokens(row["keep"]) for row in rows if row["strategy"] != NONE}, reverse=True)
+    heads = ["method", *(f"{budget} of {ALL}" for budget in budgets), f"tokens a layer at {IN_PAPERS}"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    refused: dict[str, list[str]] = {}
     for name in dict.fromkeys(row["strategy"] for row in rows if row["strategy"] != NONE):
-        cells = []
-        for budget in budgets:
-            if (point := found.get((name, budget))) is not None:
-                cells.append(f"{100 * point.value:.0f} ({100 * point.low:.0f}–{100 * point.high:.0f})")
-                continue
-            told = {r["refused"] for r in rows if (r["strategy"], r["keep"]) == (name, budget) and "refused" in r}
-            reasons += [reason for reason in told if reason not in reasons]
-            cells.append(f"[{reasons.index(told.pop()) + 1}]" if told else "–")
-        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
+        if own := {budget: found[name, budget] for budget in budgets if (name, budget) in found}:
+            cells = [told(own[budget]) if budget in own else "–" for budget in budgets]
+            average = f"{own[IN_PAPERS].tokens:.0f}" if IN_PAPERS in own else "–"
+            lines.append("| " + " | ".join([f"`{name}`", *cells, average]) + " |")
+        else:
+            reason = next(row["refused"] for row in rows if row["strategy"] == name)
+            refused.setdefault(reason.replace(f"{name}.keep", "keep"), []).append(f"`{name}`")
     head = (
         f"Right answers in % to {scores['accuracy']['n']} held-out questions, with 95 % intervals. The untouched model "
         f"has {100 * full.value:.1f} ({100 * full.low:.1f}–{100 * full.high:.1f}); by kind of question: {kinds}."
@@ -58,5 +63,11 @@ def reader_table() -> str:
         f"Made by `{row['command']}` at commit {row['commit'][:12]}; every run is a line of results/sweep-reader.jsonl."
         " Methods that draw: means over their seeds; –: not run yet."
     )
-    notes = [f"[{number}] {reason}  " for number, reason in enumerate(reasons, 1)]
-    return "\n".join([head, "", *lines, "", *notes, *([""] if notes else []), made])
+    notes = [f"- {', '.join(names)}: {reason}" for reason, names in refused.items()]
+    left_out = ["Left out, and why:", "", *notes, ""] if notes else []
+    return "\n".join([head, "", *lines, "", *left_out, made])
+
+
+def told(point: Point) -> str:
+    """Accuracy with its interval, in %."""
+    return f"{100 * point.value:.0f} ({100 * point.low:.0f}–{100 * point.high:.0f})"
