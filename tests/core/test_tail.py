@@ -111,6 +111,39 @@ def test_who_asks_for_states_gets_all_of_them(llava):
             assert seen is None or seen.last_hidden_state is None  # nothing that would be another layer's
 
 
+def generated(model, inputs, **given):
+    return model.generate(**inputs, max_new_tokens=3, min_new_tokens=3, do_sample=False, **given)
+
+
+@pytest.mark.parametrize("given", [{}, {"num_beams": 2, "num_return_sequences": 2}], ids=["greedy", "beams"])
+@torch.no_grad()
+def test_generate_leaves_it_out_too(llava, ran, given):
+    """It encodes pictures ahead of the model's forward."""
+    model, inputs = llava
+    layers = layers_of(model)
+    found = ran(layers)
+    whole = generated(model, inputs, **given)
+    assert max(found) == len(layers) - 1
+    found.clear()
+    with sl.apply(model, EVERYTHING) as run:
+        own = generated(model, inputs, **given)
+        assert max(found) == len(layers) - 2
+        model.model.get_image_features(inputs["pixel_values"])
+        assert max(found) == len(layers) - 1
+    assert torch.equal(own, whole)
+    assert run.report.flops_after.tower < run.report.flops_before.tower
+
+
+@torch.no_grad()
+def test_who_has_generate_put_features_into_a_place_of_theirs_gets_all_of_them(llava):
+    model, inputs = llava
+    own = model.model.get_image_features(inputs["pixel_values"])
+    place = {}
+    with sl.apply(model, EVERYTHING):
+        generated(model, inputs, mm_encoder_outputs=place)
+    assert torch.equal(place["image"].last_hidden_state, own.last_hidden_state)
+
+
 def hook(*args):
     return None
 

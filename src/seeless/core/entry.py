@@ -12,9 +12,9 @@ from seeless.core.choosing import check_readable, find_reader, going_on
 from seeless.core.chunks import in_chunks, prefill_at_once
 from seeless.core.family import Kind, ModelView
 from seeless.core.frame import PASSED_BY, Frame, Running, named, named_output, new_frame, refuse_replicas
-from seeless.core.generating import apart, drafted, note_prompt, with_plain_mask
+from seeless.core.generating import apart, drafted, note_encoding, note_prompt, with_plain_mask
 from seeless.core.hooks import HookSet, hook_layers, is_bare, without_seams
-from seeless.core.host import PREFILL, all_logits, cache_in, mask_form
+from seeless.core.host import ENCODING, PREFILL, all_logits, cache_in, mask_form
 from seeless.core.injection import take_injected
 from seeless.core.layers import PrefillLayers
 from seeless.core.masks import check_made, is_plain, prompt_blocks
@@ -78,6 +78,7 @@ class Reducer:
                 self.hooks.around(model, "forward", self._run_model)
             if hasattr(type(model), "generate"):
                 self.hooks.around(model, "generate", partial(note_prompt, self.running))
+                self.hooks.around(model, ENCODING, partial(note_encoding, self.running))
                 self.hooks.around(model, PREFILL, partial(prefill_at_once, self.running, self.view.family, self.stages))
                 self.hooks.around(model, "prepare_inputs_for_generation", self._prepare_inputs)
             self.hooks.around(base, "forward", self._run_base)
@@ -180,7 +181,7 @@ class Reducer:
         if (frame := self.running.current()) is None and is_bare(self.view.base, "forward"):
             raise UnsupportedModel(PASSED_BY.format(part=type(self.view.base).__name__))
         own = kind if frame is None else self.view.encoded_kind(kind, args, kwargs, frame.given or {})
-        return noting.run(own, below, args, kwargs, inside=frame is not None)
+        return noting.run(own, below, args, kwargs, inside=frame is not None or self.running.encoding)
 
     def _note(self, kind: Kind, note: Note) -> None:
         frame = self.running.current()

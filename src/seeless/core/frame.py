@@ -74,6 +74,7 @@ class Running(threading.local):
     Args:
         step: what runs without a frame.
         frame: the innermost forward; None outside of all.
+        encoding: whether `generate` encodes pictures for its prefill.
         prompt: tokens of the conversation with which `generate` was called; None outside of it.
         prompt_length: columns of the input that belong to the prompt, where somebody said so.
         chunk: tokens that the decoder shall take in at a time; None: all.
@@ -81,6 +82,7 @@ class Running(threading.local):
 
     frame: Frame | None = None
     step: Step | None = None
+    encoding: bool = False
     prompt: int | None = None
     prompt_length: PromptLength | None = None
     chunk: int | None = None

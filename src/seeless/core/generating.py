@@ -31,6 +31,16 @@ def note_prompt(running: Running, below: Callable, args: tuple, kwargs: dict) ->
         running.prompt = outer
 
 
+def note_encoding(running: Running, below: Callable, args: tuple, kwargs: dict) -> Any:
+    """Around what `generate` encodes pictures with: what that gives goes to the prefill alone, unless the caller has
+    given a place for it."""
+    running.encoding = named(below, args, kwargs)["model_kwargs"].get("mm_encoder_outputs") is None
+    try:
+        return below(*args, **kwargs)
+    finally:
+        running.encoding = False
+
+
 def with_plain_mask(below: Callable, args: tuple, kwargs: dict) -> Any:
     """Around `prepare_inputs_for_generation`: keep the 2-D mask where it makes 4-D ones, for caches that can compile;
     those could not follow tokens that leave."""

@@ -24,6 +24,7 @@ CACHE = next(name for name in CACHE_NAMES if name in inspect.signature(create_ca
 
 
 PREFILL = "_prefill"  # what `generate` runs the prompt with
+ENCODING = "_prepare_multimodal_encoder_kwargs_for_generation"  # what it encodes pictures with, ahead of that
 
 
 # Of caches, the kinds of layers that hold nothing: of decoder layers that take the keys of others.

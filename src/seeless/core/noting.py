@@ -91,7 +91,7 @@ class Noting:
         """What `encode(*args, **kwargs)` gives, with a note on it.
 
         Args:
-            inside: whether a forward of the model calls, which takes the features alone.
+            inside: whether a forward of the model calls, or `generate` for one, which takes the features alone.
         """
         if self.here.busy:  # videos may be encoded by the images' method
             return encode(*args, **kwargs)
