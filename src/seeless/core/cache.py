@@ -128,9 +128,6 @@ class CacheRecord:
             vars(self.cache)[name] = getattr(self, name)
         vars(self.cache)[_RECORD] = self
 
-    def _stock(self, name: str) -> Any:
-        return getattr(type(self.cache), name).__get__(self.cache)
-
     def span(self, layer: int) -> Span:
         found = self.spans[0]
         for span in self.spans:
@@ -146,7 +143,7 @@ class CacheRecord:
     def _counted(self) -> int:
         """The same as the cache counts it."""
         own = self.span(self.counting)
-        return self._stock("get_seq_length")(self.counting) + self.tokens - own.columns
+        return type(self.cache).get_seq_length(self.cache, self.counting) + self.tokens - own.columns
 
     @property
     def even(self) -> bool:
@@ -161,7 +158,7 @@ class CacheRecord:
     def get_seq_length(self, layer_idx: int | None = None) -> int:
         if layer_idx is None:
             return self._counted
-        return self._stock("get_seq_length")(layer_idx)
+        return type(self.cache).get_seq_length(self.cache, layer_idx)
 
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
         if not self.keeper.active:
@@ -169,7 +166,7 @@ class CacheRecord:
                 "this cache was reduced under seeless.apply, whose handle has been removed; its positions mean nothing "
                 "to the untouched model. Keep the handle while the conversation lasts, or start with a new cache"
             )
-        return self._stock("get_mask_sizes")(query_length, layer_idx)
+        return type(self.cache).get_mask_sizes(self.cache, query_length, layer_idx)
 
     def look(self, mask: torch.Tensor) -> bool:
         """Learn from a 2-D mask `[batch, conversation]` which tokens behind `tokens` are padding; whether any are.
@@ -201,7 +198,7 @@ class CacheRecord:
             self.visual.rows(change)
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
-        self._stock("reorder_cache")(beam_idx)
+        type(self.cache).reorder_cache(self.cache, beam_idx)  # type: ignore[arg-type]
         self._rows(lambda x: x.index_select(0, beam_idx.to(x.device)))
 
     @property
@@ -213,13 +210,13 @@ class CacheRecord:
             rows = cached_keys(self.cache, self.counting)
             assert rows is not None
             return self.reorder_cache(torch.arange(len(rows), device=rows.device).repeat_interleave(repeats))
-        self._stock("batch_repeat_interleave")(repeats)
+        type(self.cache).batch_repeat_interleave(self.cache, repeats)
         self._rows(lambda x: x.repeat_interleave(repeats, dim=0))
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         if self._recurrent:
             return self.reorder_cache(indices)
-        self._stock("batch_select_indices")(indices)
+        type(self.cache).batch_select_indices(self.cache, indices)
         self._rows(lambda x: x[indices])
 
     def crop(self, tokens_to_remove: int) -> None:
@@ -240,7 +237,7 @@ class CacheRecord:
                 "convolutions only after cache.activate_past_recording() before the prefill; copy the cache before "
                 "(copy.deepcopy), or prefill anew"
             )
-        self._stock("crop")(tokens_to_remove)
+        type(self.cache).crop(self.cache, tokens_to_remove)
         gone, self.since = self.tokens - left, self.since + tokens_to_remove
         if gone > 0:
             for span in self.spans:
@@ -251,7 +248,7 @@ class CacheRecord:
     def reset(self) -> None:
         for name in (*_METHODS, _RECORD):
             vars(self.cache).pop(name, None)
-        self._stock("reset")()
+        type(self.cache).reset(self.cache)
 
 
 def record_of(cache: Cache | None) -> CacheRecord | None:

@@ -191,9 +191,10 @@ class Reducer:
     # The language model.
 
     def _run_decoder(self, below: Callable, args: tuple, kwargs: dict) -> Any:
-        frame, step = self.running.current(), self.running.step
-        if frame is None and step is not None and decoder_steps(step, kwargs):
+        step = self.running.step
+        if step is not None and self.running.frame is None and decoder_steps(step, kwargs):
             return run_decoder(step, below, kwargs)
+        frame = self.running.current()
         if frame is None:
             frame = new_frame()
         elif frame.entered:  # a second prompt, run by a strategy

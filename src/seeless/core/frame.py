@@ -60,11 +60,13 @@ class Step:
     Args:
         record: of the cache, all of whose layers hold the same tokens, none of them padding.
         ids: `[batch, 1]`, the model's `input_ids`.
+        length: tokens of the conversation before this one, dropped ones included.
         entered: whether the language model has begun.
     """
 
     record: CacheRecord
     ids: torch.Tensor
+    length: int
     entered: bool = False
 
 

@@ -27,9 +27,10 @@ def even_step(view: ModelView, kwargs: dict) -> Step | None:
     for name in MORE:
         if kwargs.get(name) is not None:
             return None
-    if mask is not None and (mask.ndim != 2 or mask.shape[1] != record.length + 1):
+    length = record.length
+    if mask is not None and (mask.ndim != 2 or mask.shape[1] != length + 1):
         return None
-    return Step(record, ids)
+    return Step(record, ids, length)
 
 
 def run_step(view: ModelView, running: Running, step: Step, below: Callable, kwargs: dict) -> Any:
@@ -69,7 +70,7 @@ def run_decoder(step: Step, below: Callable, kwargs: dict) -> Any:
     record = step.record
     kwargs = {**kwargs, "attention_mask": None}
     if (moved := record.spans[0].moved) is not None:
-        kwargs["position_ids"] = moved.to(kwargs["inputs_embeds"].device) + record.length
+        kwargs["position_ids"] = moved.to(kwargs["inputs_embeds"].device) + step.length
     output = below(**kwargs)
     record.since += 1
     return output
