@@ -27,7 +27,7 @@ from speed_tables import (
     overhead_table,
     wide_list,
 )
-from study_tables import attention_tables, overlap_table
+from study_tables import attention_tables, occlusion_table, overlap_table
 from support_tables import support_summary, support_table
 
 from seeless.eval.drawing import drawn_from
@@ -267,7 +267,7 @@ PAGES: dict[Path, dict[str, Callable[[], str]]] = {
         "reader": reader_table,
         "held out": reader_accuracy,
     },
-    LOOKING: {"attention": attention_tables, "overlap": overlap_table},
+    LOOKING: {"attention": attention_tables, "overlap": overlap_table, "occlusion": occlusion_table},
     READER: {"held out": reader_accuracy},
     GUESTS: {"backbones": backbones_table},
     MODELS: {},
