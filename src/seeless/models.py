@@ -15,7 +15,7 @@ from seeless.core.family import Family, Kind, ModelView, unwrap
 from seeless.core.pictures import entering
 from seeless.core.sizes import dimensions
 from seeless.errors import BudgetError, InputError, MissingExtra, SeelessError, UnsupportedModel
-from seeless.families import families, family_of
+from seeless.families import families, family_of, from_outside
 from seeless.flops import prefill_cost
 from seeless.probing import Probe
 from seeless.registry import available, get, strategy_class
@@ -79,6 +79,11 @@ def supported_models() -> list[SupportedModels]:
     """
     unique = {family.title: family for family in families().values()}
     return [SupportedModels(f.title, f.model_types, dict(f.checkpoints), f.note) for f in unique.values()]
+
+
+def families_from_outside() -> list[str]:
+    """Titles of the families that plug-ins and packages have registered."""
+    return [family.title for family in from_outside()]
 
 
 def converted_name(name: str) -> str:

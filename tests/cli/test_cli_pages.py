@@ -69,7 +69,11 @@ class MyStrategy(PruningStrategy):
         start, end = image_token_range
         return attention[:, :, -1, start:end].mean(dim=1).squeeze(0) / config.my_temperature
 """,
-    "qianfan.py": "",
+    "qianfan.py": """
+import seeless as sl
+
+sl.register_family(sl.Family(title="Qianfan", model_types=("qianfan",), tower="vision_tower"))
+""",
 }
 
 

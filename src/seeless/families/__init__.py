@@ -46,6 +46,11 @@ def register_family(family: Family) -> Family:
     return family
 
 
+def from_outside() -> list[Family]:
+    """The families that a plug-in or a package has registered."""
+    return list(_registered.values())
+
+
 def families() -> dict[str, Family]:
     """Every supported `config.model_type` and its family."""
     _load_packages()

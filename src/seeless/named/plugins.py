@@ -12,7 +12,8 @@ from seeless.named.errors import UnusablePlugin
 
 
 def load_plugins(files: list[Path]) -> None:
-    """Import the files, in order, so that their `@sl.register(...)` and `@register_strategy(...)` run.
+    """Import the files, in order, so that their `@sl.register(...)`, `@register_strategy(...)` and
+    `sl.register_family(...)` run.
 
     Relative imports, as files of PriorTR's framework have them, are answered by `seeless.named.beside`.
 
@@ -20,6 +21,8 @@ def load_plugins(files: list[Path]) -> None:
         UnusablePlugin: a file is missing, fails while it is imported, or registers a name that another plugin has; or
             nothing is registered by any.
     """
+    if not files:  # what only shows something imports no method, and so no torch
+        return
     from seeless.registry import available, strategy_class
     from seeless.vtr import VTR_REGISTRY
 
@@ -33,11 +36,15 @@ def load_plugins(files: list[Path]) -> None:
                     f"plugin {file} cannot be used beside {other}: both register {name!r}; give one another name"
                 )
     known = [*map(strategy_class, available()), *VTR_REGISTRY.values()]
-    if files and all(cls.__module__.startswith("seeless.") for cls in known):
+    if all(cls.__module__.startswith("seeless.") for cls in known):
+        from seeless import models
+
+        if models.families_from_outside():
+            return
         file = files[-1]
         raise UnusablePlugin(
-            f'plugin {file} registers nothing; write @sl.register("{_name_for(file)}") above its class, or '
-            f'@seeless.vtr.register_strategy("{_name_for(file)}") above a guest'
+            f'plugin {file} registers nothing; write @sl.register("{_name_for(file)}") above its class, '
+            f'@seeless.vtr.register_strategy("{_name_for(file)}") above a guest; families: sl.register_family(...)'
         )
 
 
