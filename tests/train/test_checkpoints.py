@@ -19,9 +19,9 @@ def data(tmp_path_factory):
     return write_data(tmp_path_factory.mktemp("data"))
 
 
-def run(data, output, **settings):
+def run(data, output, strategy=None, **settings):
     settings = Settings(output, **{"steps": 3, "batch": 2, "save_every": 1, **settings})
-    return finetune(small_model(), llava_processor(), read_records(data)[0], settings)
+    return finetune(small_model(), llava_processor(), read_records(data)[0], settings, strategy)
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +98,42 @@ def test_without_a_whole_one_it_says_what_is_wrong_with_each(tmp_path, whole, da
         cut(output / f"checkpoint-{number}" / "model.safetensors")
     with pytest.raises(sl.SeelessError, match=r"no whole checkpoint: checkpoint-3 .*cut off.*checkpoint-2 .*another"):
         run(data, output, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("other", "part"),
+    [
+        ({"strategy": sl.FastV(keep=0.5)}, "strategy None, not {'strategy': 'fastv'"),
+        ({"lr": 1.0}, "lr None, not 1.0"),
+        ({"batch": 1}, "batch 2, not 1"),
+        ({"freeze": ()}, r"freeze \['tower'\], not \(\)"),
+        ({"steps": 3}, "checkpoint-3 has 3 steps, and --steps 3 asks for no more"),
+        ({"steps": 2}, "asks for no more"),
+    ],
+    ids=str,
+)
+def test_another_run_is_not_gone_on_with(tmp_path, whole, data, other, part):
+    shutil.copytree(whole[0], tmp_path / "run")
+    before = (tmp_path / "run/metrics.jsonl").read_bytes(), (tmp_path / "run/run.json").read_bytes()
+    with pytest.raises(sl.SeelessError, match=part):
+        run(data, tmp_path / "run", resume=True, **{"steps": 4, **other})
+    assert before == ((tmp_path / "run/metrics.jsonl").read_bytes(), (tmp_path / "run/run.json").read_bytes())
+
+
+class Fails(sl.EntryStrategy):
+    def score(self, ctx):
+        raise ArithmeticError("no")
+
+
+def test_a_run_that_failed_before_its_first_step_is_started_again(tmp_path, data):
+    with pytest.raises(ArithmeticError):
+        run(data, tmp_path / "run", Fails(keep=0.5))
+    assert (tmp_path / "run/run.json").exists()
+    assert len(run(data, tmp_path / "run", steps=1, save_every=None).lines) == 1
+    with pytest.raises(sl.SeelessError, match=r"holds a run already; write to another folder$"):
+        run(data, tmp_path / "run")
+    with pytest.raises(sl.SeelessError, match="no checkpoint to go on from; start again in another folder, without"):
+        run(data, tmp_path / "run", resume=True)
 
 
 def test_a_folder_that_another_run_writes_to(tmp_path, data):

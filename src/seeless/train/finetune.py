@@ -1,6 +1,5 @@
 """Fine-tune a vision-language model with the Hugging Face Trainer, with or without reduction."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
@@ -19,15 +18,15 @@ from seeless.provenance import provenance
 from seeless.strategy import Recipe, Strategy
 from seeless.train.bad import BadRecordList
 from seeless.train.batches import Batches
-from seeless.train.checkpoints import newest_whole, saving
+from seeless.train.checkpoints import saving
 from seeless.train.errors import BadRecords
 from seeless.train.parts import check_extras, choose_weights
 from seeless.train.processes import rank
 from seeless.train.records import Record
+from seeless.train.resuming import METRICS, MODEL, RUN, check_same, checkpoint_of
 from seeless.train.settings import BAD_RECORDS, Settings
 
 CHECKPOINTS_KEPT = 2
-MODEL, METRICS, RUN = "model", "metrics.jsonl", "run.json"
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,8 @@ def finetune(
         BadRecords: a record that turns out bad, unless such records are to be skipped.
         UnwritableFile: the output cannot be written, or no longer. FileInUse: another run writes to it.
         MissingExtra: accelerate, or a package the settings ask for, is not installed.
-        SeelessError: there is nothing to resume, several GPUs in one process, or whatever `sl.apply` refuses.
+        SeelessError: there is nothing to resume, or a run that was started otherwise, several GPUs in one process, or
+            whatever `sl.apply` refuses.
     """
     check_extras(lora=settings.lora is not None, deepspeed=settings.deepspeed is not None)
     with claimed_folder(settings.output) if rank() == 0 else nullcontext(), saving(settings.output), _from_workers():
@@ -118,7 +118,7 @@ def _finetune(
     from seeless.train.metrics import Metrics
     from seeless.train.progress import Bar
 
-    resumed = _checkpoint(settings)
+    resumed = checkpoint_of(settings)
     if resumed is not None and settings.lora is None:
         _load_weights(model, Path(resumed))
     set_seed(settings.seed)  # the same LoRA weights in every process, and on every run
@@ -152,6 +152,7 @@ def _finetune(
             told |= {"strategy": None if chosen is None else chosen.to_dict(), "settings": _plain(settings)}
             told |= {"records": len(records), "eval_records": len(eval_records)}
             if first:
+                check_same(settings, told)
                 _write(settings.output / RUN, told)
             trainer.train(resume_from_checkpoint=resumed)
             if eval_records and settings.save_every is None:  # else the last checkpoint brought it
@@ -237,26 +238,6 @@ def _arguments(settings: Settings, evaluate: bool) -> Any:
             "(accelerate launch -m seeless.cli.main train ...), or show it one alone (CUDA_VISIBLE_DEVICES=0)"
         )
     return args
-
-
-def _checkpoint(settings: Settings) -> str | None:
-    """Where to go on from; None at the beginning."""
-    output = settings.output
-    if not settings.resume:
-        if (output / RUN).exists():
-            raise SeelessError(f"{output} holds a run already; go on with it (--resume), or write to another folder")
-        return None
-    found, flaws = newest_whole(output)
-    broken = "; ".join(f"{name} was not saved to its end ({flaw})" for name, flaw in flaws.items())
-    if found is None and broken:
-        raise SeelessError(
-            f"{output} has no whole checkpoint: {broken}; start again in another folder, without --resume"
-        )
-    if found is None:
-        raise SeelessError(f"{output} has no checkpoint to go on from; leave --resume out")
-    if broken and rank() == 0:
-        print(f"{broken}; going on from {found.name}", file=sys.stderr)
-    return str(found)
 
 
 def _load_weights(model: Any, checkpoint: Path) -> None:
