@@ -73,7 +73,9 @@ def test_any_size(units, sides, side, seed, data):
     near, far = (torch.randn(units, visual, generator=generator).softmax(-1).double() for _ in range(2))
     embeds = torch.randn(units, visual, 4, generator=generator, dtype=torch.float64)
     strategy = sl.VScan(keep=count, expansion=1.0, windows=side)
-    decision = strategy.reduce(context(near, far, (1, *sides), embeds, count))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("seeless.strategies.vscan.PIECE", data.draw(st.sampled_from([1, 2**22])))
+        decision = strategy.reduce(context(near, far, (1, *sides), embeds, count))
     for unit in range(units):
         want = chosen(near[unit].tolist(), far[unit].tolist(), (1, *sides), count, side)
         assert kept(decision)[unit] == want

@@ -18,6 +18,8 @@ from seeless.strategy import Positions, Scope
 from seeless.tower import Look, Tower
 from seeless.two_stage import TwoStageStrategy
 
+PIECE = 4_194_304  # most cosines that are worked on at once
+
 
 @register("vscan")
 class VScan(TwoStageStrategy):
@@ -122,7 +124,9 @@ class VScan(TwoStageStrategy):
         own, others = order.split([chosen.shape[1], visual - chosen.shape[1]], 1)
         x = F.normalize(embeds.to(torch.promote_types(embeds.dtype, torch.float32)), dim=-1)
         of_own, of_others = (x.gather(1, places[..., None].expand(-1, -1, x.shape[-1])) for places in (own, others))
-        joined = own.gather(1, first_of_best(of_others @ of_own.transpose(1, 2))[..., 0])
+        pieces = of_others.split(max(1, PIECE // own.numel()), dim=1)
+        nearest = torch.cat([first_of_best(some @ of_own.transpose(1, 2))[..., 0] for some in pieces], 1)
+        joined = own.gather(1, nearest)
         slot = torch.cat([own, joined], 1)
         size = torch.zeros_like(order).scatter_add(1, slot, torch.ones_like(slot))
         return Merge(mask, order, slot, 1 / size.gather(1, slot).to(x), scores, count=chosen.shape[1])
