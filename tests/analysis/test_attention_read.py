@@ -6,7 +6,7 @@ import torch
 
 import seeless as sl
 from seeless import models
-from seeless.analysis import read_attention
+from seeless.analysis import AttentionShare, OtherStudy, analyze, read_attention, scene_samples
 from seeless.api import active_handle
 from tinies import IMAGE, TINIES, make_inputs
 
@@ -103,3 +103,17 @@ def test_what_cannot_be_read_is_refused(model):
     with pytest.raises(sl.InputError, match="no picture"):
         read_attention(model, {"input_ids": prompt(model)["input_ids"][:, :5]})
     assert active_handle(model) is None
+
+
+def test_a_study_of_other_weights_is_not_gone_on_with(tmp_path):
+    model, file = TINIES[0].build("sdpa"), tmp_path / "gathered.npz"
+
+    def study(of):
+        build = lambda image, sample: prompt(of)  # noqa: E731
+        return analyze(of, scene_samples(2), build, [AttentionShare()], file=file, settings={"model": "m"})
+
+    assert study(model).samples == study(TINIES[0].build("sdpa")).samples == 2
+    with torch.no_grad():
+        model.lm_head.weight[0, 0] += 0.5
+    with pytest.raises(OtherStudy, match=r"was made with weights='[0-9a-f]{16}', not '[0-9a-f]{16}'"):
+        study(model)

@@ -21,7 +21,8 @@ from seeless.eval import tasks_path
 from seeless.eval.errors import InvalidRequest
 from seeless.eval.intervals import wilson
 from seeless.eval.rows import key_of, read_rows
-from seeless.eval.sweep import Asked, fingerprint, plan, reference_of, sweep
+from seeless.eval.sweep import Asked, plan, reference_of, sweep
+from seeless.weights import fingerprint
 
 LIMIT = 8
 ASKED = Asked("tiny", ["seeless_scenes"], limit=LIMIT, batch_size=4, command="a test")

@@ -10,10 +10,12 @@ from torch import nn
 from seeless import models
 from seeless.analysis.gathering import Gathered, Measured, load, save
 from seeless.analysis.reading import read_attention
-from seeless.analysis.samples import Sample, fingerprint
+from seeless.analysis.samples import Sample
+from seeless.analysis.samples import fingerprint as fingerprint_of
 from seeless.analysis.study import Seen, Study
 from seeless.errors import one_line
 from seeless.pixels import UnreadableImage
+from seeless.weights import fingerprint
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,7 +49,7 @@ def analyze(
         tell: called with what has been gathered after every picture.
 
     Raises:
-        OtherStudy: the file is of a study with other settings, or of other pictures.
+        OtherStudy: the file is of a study with other settings or other weights, or of other pictures.
         InputError: pictures have unequally many visual tokens.
         UnreadableImage: no picture can be read.
         UnsupportedModel: the model cannot be read.
@@ -56,10 +58,10 @@ def analyze(
     layers = {study.name: study.layers(readable) for study in studies}
     wanted = sorted({layer for own in layers.values() for layer in own})
     all_rows = any(study.all_rows for study in studies)
-    settings = {**settings, "studies": sorted(layers), "size": size}
+    settings = {**settings, "studies": sorted(layers), "size": size, "weights": fingerprint(model)}
 
     def first(count: int) -> str:
-        return fingerprint(samples[:count])
+        return fingerprint_of(samples[:count])
 
     gathered, saved = load(file, settings, first), time.monotonic()
     tell(gathered)

@@ -28,10 +28,10 @@ from seeless.outputs import claimed
 from seeless.provenance import provenance
 from seeless.strategy import Recipe
 from seeless.vtr import VTRConfig
+from seeless.weights import fingerprint
 
 REFUSALS = (sl.BudgetError, sl.UnsupportedModel, sl.InputError)
 NONE = "none"
-SAMPLED = 64  # of every weight, to know a model by
 
 
 @dataclass(frozen=True)
@@ -212,15 +212,6 @@ def _sweep(
 def reference_of(output: Path) -> Path:
     """Where the untouched model's answers of a result file are kept."""
     return output.with_suffix(".reference.safetensors")
-
-
-def fingerprint(model: nn.Module) -> str:
-    """What a model's weights are known by: names, shapes, types and the first numbers of all of them."""
-    digest = hashlib.sha256()
-    for name, weight in model.named_parameters():
-        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
-        digest.update(weight.detach().flatten()[:SAMPLED].float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _code() -> str:
