@@ -130,7 +130,7 @@ def test_a_table_and_a_picture(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        (["--arch", "llava-9"], 4, "no architecture is called 'llava-9'; there are llava-1.5-7b"),
+        (["--arch", "llava-9"], 2, "no architecture is called 'llava-9'; there are llava-1.5-7b"),
         (["--model", "some/model", "--arch", "llava-1.5-7b"], 2, "not both"),
         (["--scale", "1/2"], 2, "--scale is the width of --arch"),
         (["--scale", "2"], 2, "--scale 2 is no share"),

@@ -61,6 +61,30 @@ def test_the_same_fault_ends_alike(seeless, verb, arguments, code):
     assert (outcome.code, outcome.out) == (code, ""), outcome
 
 
+@pytest.mark.parametrize(
+    "arguments", [["--model", ""], ["--keep="], ["--fastv.keep", ""], ["--plugin", ""]], ids=" ".join
+)
+def test_an_empty_value_is_refused(seeless, arguments):
+    """What a variable of the shell that is not set leaves: not the default in silence."""
+    option = arguments[0].removesuffix("=")
+    outcome = seeless("run", *arguments)
+    assert outcome.code == 2 and outcome.err == f"error: {option} has an empty value; give one, or leave {option} out\n"
+
+
+def test_a_torchvision_of_another_torch(seeless, monkeypatch):
+    def fails():
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr("seeless.cli.tasks_path.print_tasks_path", fails)
+    outcome = seeless("tasks-path")
+    assert outcome.code == 3 and outcome.err.count("\n") == 1 and "pip uninstall torchvision" in outcome.err
+
+
+def test_a_kernel_that_is_not_installed(seeless):
+    outcome = seeless("run", "--model", "tiny", "--attn-implementation", "flash_attention_2")
+    assert outcome.code == 3 and outcome.err.count("\n") == 1 and "FlashAttention2" in outcome.err
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_an_unknown_method_ends_alike(seeless, verb):
     named = "--strategies" if verb == "sweep" else "--strategy"

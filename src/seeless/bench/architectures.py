@@ -202,14 +202,14 @@ def scaled(name: str, scale: Fraction, layers: int | None = None) -> dict[str, A
         layers: of the decoder; the tower is as much shallower. None: both as deep as the real ones.
 
     Raises:
-        UnsupportedModel: no architecture has this name.
+        BudgetError: no architecture has this name.
         InvalidRequest: it has fewer layers than that.
 
     >>> scaled("llava-1.5-7b", Fraction(1, 8))["text_config"]["hidden_size"]
     512
     """
     if name not in ARCHITECTURES:
-        raise sl.UnsupportedModel(f"no architecture is called {name!r}; there are {', '.join(ARCHITECTURES)}")
+        raise sl.BudgetError(f"no architecture is called {name!r}; there are {', '.join(ARCHITECTURES)}")
     config = deepcopy(ARCHITECTURES[name].config)
     text, tower = config["text_config"], config["vision_config"]
     _narrow(text, scale, "num_attention_heads")

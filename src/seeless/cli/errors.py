@@ -11,3 +11,17 @@ EXIT_CODES = {
     7: "a plug-in cannot be imported, or its code fails",
     8: "training data is missing or cannot be trained on",
 }
+
+TORCHVISION = (
+    "the torchvision that is installed was made for another torch, and beside it transformers loads no model (operator "
+    "torchvision::nms does not exist); pip uninstall torchvision, or install the one made for this torch"
+)
+
+
+def is_torchvisions(error: RuntimeError) -> bool:
+    """Whether an error is that of a torchvision whose operators the installed torch cannot take.
+
+    >>> is_torchvisions(RuntimeError("operator torchvision::nms does not exist")), is_torchvisions(RuntimeError("no"))
+    (True, False)
+    """
+    return "operator torchvision::" in str(error)

@@ -5,6 +5,8 @@ from seeless.cli.console import notice
 from seeless.cli.spellings import SPELLINGS
 from seeless.named.knobs import Values, build_strategies
 
+MAY_BE_EMPTY = ("ask", "question")
+
 
 def read_flags(arguments: list[str], options: tuple[str, ...] = ()) -> Values:
     """Names and values of flags; None for a flag without a value.
@@ -38,6 +40,25 @@ def read_flags(arguments: list[str], options: tuple[str, ...] = ()) -> Values:
         notice(f"--{original} is --{field} here")
         flags[field] = flags.pop(original)
     return flags
+
+
+def refuse_empty(arguments: list[str]) -> None:
+    """Refuse an option with nothing for a value, which a variable of the shell that is not set leaves behind.
+
+    Raises:
+        BudgetError: there is one, but for a question and for what `serve` passes on.
+
+    >>> refuse_empty(["run", "--ask", ""])
+    >>> refuse_empty(["run", "--model", ""])
+    Traceback (most recent call last):
+    seeless.errors.BudgetError: --model has an empty value; give one, or leave --model out
+    """
+    if "serve" in arguments[:1]:
+        return
+    for name, value in zip(arguments, [*arguments[1:], None], strict=True):
+        option = name.removesuffix("=") if name.endswith("=") else name if value == "" else ""
+        if option.startswith("--") and option.rpartition(".")[2].strip("-") not in MAY_BE_EMPTY:
+            raise sl.BudgetError(f"{option} has an empty value; give one, or leave {option} out")
 
 
 def as_flag(name: str, value: str) -> str:

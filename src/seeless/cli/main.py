@@ -25,8 +25,9 @@ def main(arguments: list[str] | None = None) -> None:
     from seeless.cli.check_family import check_family
     from seeless.cli.console import whole_output
     from seeless.cli.demo import demo
-    from seeless.cli.errors import EXIT_CODES
+    from seeless.cli.errors import EXIT_CODES, TORCHVISION, is_torchvisions
     from seeless.cli.eval import evaluate
+    from seeless.cli.flags import refuse_empty
     from seeless.cli.info import info
     from seeless.cli.list import list_strategies
     from seeless.cli.plot import plot
@@ -77,10 +78,16 @@ def main(arguments: list[str] | None = None) -> None:
     app.command("tasks-path")(print_tasks_path)
     try:
         with whole_output(), naming_strategies():
+            refuse_empty(sys.argv[1:] if arguments is None else arguments)
             app(args=arguments, prog_name="seeless")
     except sl.SeelessError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except RuntimeError as error:
+        if not is_torchvisions(error):
+            raise
+        print(f"error: {TORCHVISION}", file=sys.stderr)
+        sys.exit(sl.MissingExtra.exit_code)
 
 
 if __name__ == "__main__":

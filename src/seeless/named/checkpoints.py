@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seeless.errors import SeelessError, brief, one_line
+from seeless.errors import MissingExtra, SeelessError, brief, one_line
 from seeless.named.adapters import base_of, processor_of, put_on
 from seeless.named.errors import UnloadableModel
 from seeless.named.originals import refuse_original
@@ -192,6 +192,8 @@ def _refusing(name: str) -> Iterator[None]:
         yield
     except SeelessError:
         raise
+    except ImportError as error:
+        raise MissingExtra(f"cannot load {brief(name)}: {' '.join(str(error).split())}") from error
     except Exception as error:  # whatever is wrong with a checkpoint, it cannot be loaded
         raise UnloadableModel(f"cannot load {brief(name)}: {one_line(error)}") from error
 
