@@ -68,6 +68,19 @@ class Rows(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.parametrize("kind", ["llama", "phi3"])
+@torch.no_grad()
+def test_a_first_prompt_is_told_the_same_to_the_bit_as_a_later_one(kind):
+    given, model = inputs(torch.float32), build(kind, "sdpa", torch.float32)
+    SEEN.clear()
+    for _ in range(2):
+        with sl.apply(model, Asking(keep=8, layer=2)):
+            model(**given)
+    half = len(SEEN) // 2
+    for first, later in zip(SEEN[:half], SEEN[half:], strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(first, later, strict=True))
+
+
 @torch.no_grad()
 def test_one_token_asks_and_one_query_is_made():
     model = VARIANTS[1].build("sdpa")

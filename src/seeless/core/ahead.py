@@ -164,12 +164,20 @@ class Ahead:
             UnsupportedModel: the layer asks for no kernel by name.
         """
         if self._whole is None and asked is not None:
-            self._asked += asked[1].numel()
-            if MANY * self._asked <= self.hidden.shape[:2].numel() and self._alone(asked):
-                return self._run(asked, self.check)
+            number = asked[1].numel()
+            if MANY * (self._asked + number) <= self.hidden.shape[:2].numel() and self._apart(False):
+                if self.check and not self._apart(True):
+                    return self._run(None, True)  # who reads that compares it with the kernel's output, and asks again
+                self._asked += number
+                if self._alone(asked):
+                    return self._run(asked, False)
         if self._whole is None:
             self._whole = self._run(None, self.check)
         return self._whole
+
+    def _apart(self, checked: bool) -> bool:
+        """Whether queries have a projection of their own, in attention that was compared with its kernel if so said."""
+        return next(_projections(self.layer, QUERIES, checked), None) is not None
 
     def _run(self, asked: Rows | None, check: bool) -> Call:
         args, kwargs = self._given()
@@ -177,21 +185,20 @@ class Ahead:
         if call is None:
             raise read_nothing(self.layer)
         self._keys = call.key
-        if call.output is not None:  # then all was made
-            self._whole = call
         return call
 
     def _alone(self, asked: Rows) -> bool:
-        """Whether queries of some tokens are those that all together make, which is tried once per class of layer."""
+        """Whether queries of some tokens are those that all together make, which is tried once per class of layer.
+
+        What is told then is made as it ever is after, so a first prompt is told the same to the bit as a later one.
+        """
         kind, (rows, slots) = type(self.layer), asked
-        if next(_projections(self.layer, QUERIES, False), None) is None:
-            return False
         if kind not in _alone:
-            self._whole = self._run(None, self.check)
+            whole = self._run(None, False)
             among, alone = (
                 call.query[rows.to(call.query.device)[:, None], :, slots.to(call.query.device)].float()
-                for call in (self._whole, self._run(asked, False))
+                for call in (whole, self._run(asked, False))
             )
-            bound = tolerance(self._whole.query) * among.abs().amax()
+            bound = tolerance(whole.query) * among.abs().amax()
             _alone[kind] = bool((among - alone).abs().amax() <= bound)
-        return self._whole is None and _alone[kind]
+        return _alone[kind]
