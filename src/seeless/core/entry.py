@@ -1,7 +1,7 @@
 """The seam around the language model: where embeddings are cut, and where its output goes back to full length."""
 
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,7 +33,6 @@ from seeless.core.stages import PlannedStage, prepare, run_stage, tower_looks, t
 from seeless.core.stepping import base_steps, decoder_steps, even_step, run_decoder, run_step
 from seeless.core.tower_looks import describe_tower
 from seeless.errors import InputError, UnsupportedModel
-from seeless.flops import Dimensions
 from seeless.report import Report
 from seeless.strategy import Strategy
 
@@ -61,6 +60,7 @@ class Reducer:
         for kind in view.kinds:
             tower_looks(stages, describe_tower(view, kind))
         self.reader = find_reader(view, stages)
+        self.size = dimensions(view)
         self.hooks = HookSet(everywhere=True)
         self.active = self.masks_checked = False
         self.running = Running()
@@ -390,8 +390,3 @@ class Reducer:
         self.on_report(build_report(session, self.size, cache is not None))
         session.vision.release()
         return session.restore(output)
-
-    @cached_property
-    def size(self) -> Dimensions:
-        """Sizes of the model."""
-        return dimensions(self.view)
