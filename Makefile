@@ -168,15 +168,19 @@ comma := ,
 MID_SIZE := $(BIN)/seeless bench --arch llava-1.5-7b --scale 3/16 --layers 12 --threads 1 --processor-time
 SIX := fastv,priortr,fastervlm,vispruner,pyramiddrop,visionzip
 MOST := clse,dart,divprune,flashvid,holitom,holov,pool,priortr_2f,prumerge,prumerge_plus,random,scope,sparsevlm,tome,uniform,vidcom2,$(SIX)
+LONG := $(BIN)/python -m seeless.bench.selectors --rounds 1 --hidden 64 --heads 1 --tower 64 --output results/selectors-long.jsonl
+LINEAR := dart fastervlm fastv holitom pool priortr priortr_2f pyramiddrop random uniform vidcom2
 bench: .venv/dev
-	rm -f results/speed.jsonl results/speed-memory.jsonl
+	rm -f results/speed.jsonl results/speed-memory.jsonl results/selectors-long.jsonl
 	$(MID_SIZE) --answer 4 --strategies uniform,$(SIX) --keep 0.33,0.22,0.11 --rounds 3 --output results/speed.jsonl
 	$(MID_SIZE) --answer 2 --strategies $(SIX) --keep 0.22 --images 5 --rounds 2 --output results/speed.jsonl
 	$(MID_SIZE) --answer 8 --strategies fastervlm,fastv,pyramiddrop --keep 1.0 --rounds 10 --output results/speed.jsonl
 	$(MID_SIZE) --answer 1 --strategies $(MOST) --keep 0.33 --rounds 1 --output results/speed-memory.jsonl
 	$(BIN)/python -m seeless.bench.selectors --rounds 1 --hidden 256 --heads 4 --tokens 576 2880 --output results/selectors.json
-	$(BIN)/python -m seeless.bench.selectors --rounds 1 --hidden 64 --heads 1 --tower 64 --tokens 1024 4096 16384 \
-		--strategies $(filter-out flashvid holitom scope tome vidcom2,$(subst $(comma), ,$(MOST))) --output results/selectors-long.json
+	$(LONG) --tokens 1024 4096 16384 --strategies $(LINEAR) clse divprune holov hiprune prumerge prumerge_plus sparsevlm visionzip vispruner vscan
+	$(LONG) --tokens 1024 4096 --strategies flashvid fastvid prunevid
+	$(LONG) --tokens 1024 2304 --strategies scope tops prunesid
+	$(LONG) --tokens 32768 --strategies $(LINEAR) divprune sparsevlm visionzip vispruner
 	$(BIN)/python -m seeless.bench.train_step --output results/train_step.json
 
 # Fine-tune the embedded model with and without reduction (twenty minutes).

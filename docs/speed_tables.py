@@ -10,12 +10,13 @@ from seeless.bench.architectures import scaled
 from seeless.bench.plot import plot_bench, read_bench
 from seeless.eval.drawing import plain_axis, save, styles_of
 from seeless.eval.plot import fingerprint
+from seeless.jsonl import read_lines
 
 ROOT = Path(__file__).parents[1]
 SPEED = ROOT / "results" / "speed.jsonl"
 MEMORY = ROOT / "results" / "speed-memory.jsonl"
 BEFORE = ROOT / "results" / "selectors-before.json"
-SELECTORS, LONG = ROOT / "results" / "selectors.json", ROOT / "results" / "selectors-long.json"
+SELECTORS, LONG = ROOT / "results" / "selectors.json", ROOT / "results" / "selectors-long.jsonl"
 WIDE = ROOT / "results" / "selectors-wide.json"
 SPEED_PICTURE, LONG_PICTURE = ROOT / "docs" / "speed.png", ROOT / "docs" / "selection.png"
 NONE = "none"
@@ -173,37 +174,49 @@ def before_table() -> str:
     return "\n".join([*lines, "", note])
 
 
+def long_runs() -> tuple[list[dict[str, Any]], dict[str, dict[int, dict[str, Any]]]]:
+    """The runs, and by method and visual tokens what the last run that measured these found."""
+    runs = [run for _, run in read_lines(LONG)]
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    for run in runs:
+        for name, rows in run["methods"].items():
+            measured = {int(count): row for count, row in rows.items() if "skipped" not in row}
+            found[name] = dict(sorted({**found.get(name, {}), **measured}.items()))
+    return runs, {name: found[name] for name in sorted(found) if len(found[name]) > 1}
+
+
 def long_table() -> str:
     """Seconds and memory of choosing, by visual tokens, and how the seconds grow."""
-    data = json.loads(LONG.read_text())
-    counts = list(data["prefill_seconds"])
-    lines = [
-        "| method | " + " | ".join(f"{int(n):,}" for n in counts) + " | growth |",
-        "|---" * (len(counts) + 2) + "|",
-    ]
-    for name, rows in data["methods"].items():
-        if any("skipped" in rows[n] for n in counts):
-            continue
-        cells = [f"{_seconds(rows[n]['seconds'])}, {rows[n]['peak_bytes'] / 2**20:.3g} MiB" for n in counts]
-        lines.append(f"| `{name}` | " + " | ".join(cells) + f" | N^{_growth(rows, counts[-2:]):.1f} |")
-    model = data["model"]
-    made = (
-        f"Made by `{_without_output(data['command'])}` at commit {data['commit'][:12]} on {data['machine']}, "
-        f"torch {data['torch']}: features of {model['tower']}, hidden states of {model['hidden']} dimensions, a "
-        "quarter kept; growth between the last two."
+    runs, found = long_runs()
+    counts = sorted({count for rows in found.values() for count in rows})
+    lines = _head(["method", *(f"{count:,}" for count in counts), "growth"])
+    for name, rows in found.items():
+        cells = [
+            f"{_seconds(rows[n]['seconds'])}, {rows[n]['peak_bytes'] / 2**20:.3g} MiB" if n in rows else "–"
+            for n in counts
+        ]
+        lines.append(f"| `{name}` | " + " | ".join(cells) + f" | N^{_growth(rows):.1f} |")
+    model = runs[0]["model"]
+    head = (
+        f"Features of {model['tower']}, hidden states of {model['hidden']} dimensions, a quarter kept; growth between "
+        "the last two."
     )
-    return "\n".join([*lines, "", made])
+    made = [
+        f"`{_without_output(run['command'])}` at commit {run['commit'][:12]} on {run['machine']}, torch {run['torch']}"
+        for run in runs
+    ]
+    return "\n".join([head, "", *lines, "", "Made by " + "; ".join(made) + "."])
 
 
 def _seconds(value: float) -> str:
     return f"{value:.2g} s" if value >= 1 else f"{1e3 * value:.3g} ms"
 
 
-def _growth(rows: dict[str, Any], counts: list[str]) -> float:
+def _growth(rows: dict[int, dict[str, Any]]) -> float:
     from math import log
 
-    less, more = counts
-    return log(rows[more]["seconds"] / rows[less]["seconds"]) / log(int(more) / int(less))
+    less, more = list(rows)[-2:]
+    return log(rows[more]["seconds"] / rows[less]["seconds"]) / log(more / less)
 
 
 def draw_speed() -> None:
@@ -216,9 +229,7 @@ def draw_long() -> None:
     """Seconds and memory of choosing against visual tokens, on logarithmic axes."""
     from matplotlib.figure import Figure
 
-    data = json.loads(LONG.read_text())
-    counts = list(data["prefill_seconds"])
-    timed = {name: rows for name, rows in data["methods"].items() if not any("skipped" in rows[n] for n in counts)}
+    _, found = long_runs()
     figure = Figure(figsize=(13, 5.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for axis, key, scale, label in (
@@ -227,9 +238,9 @@ def draw_long() -> None:
     ):
         plain_axis(axis)
         axis.set(xscale="log", yscale="log", xlabel="visual tokens", ylabel=label)
-        for name, style in styles_of(timed).items():
-            values = [timed[name][n][key] / scale for n in counts]
-            axis.plot([int(n) for n in counts], values, label=name, linewidth=1.3, markersize=5, **style)
+        for name, style in styles_of(found).items():
+            values = [row[key] / scale for row in found[name].values()]
+            axis.plot(list(found[name]), values, label=name, linewidth=1.3, markersize=5, **style)
     handles, names = left.get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right center", frameon=False, fontsize=9, handlelength=4)
     save(figure, LONG_PICTURE, fingerprint([LONG]))

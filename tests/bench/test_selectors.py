@@ -8,6 +8,7 @@ import torch
 import seeless as sl
 from seeless import registry
 from seeless.bench import selectors
+from seeless.jsonl import read_lines
 
 SMALL = ("--layers", "5", "--hidden", "64", "--heads", "2", "--tower", "64", "--rounds", "1", "--threads", "1")
 
@@ -67,6 +68,14 @@ def test_every_method_is_timed_or_left_out_with_a_reason(plugin, tmp_path, capsy
     out = capsys.readouterr().out
     assert "needy was left out: no model has it" in out
     assert "64 visual tokens: prefill" in out
+
+
+def test_runs_are_lines_of_a_file_that_grows(tmp_path):
+    output, threads = tmp_path / "long.jsonl", torch.get_num_threads()
+    for tokens in ("16", "36"):
+        selectors.main([*SMALL, "--strategies", "uniform", "--tokens", tokens, "--output", str(output)])
+    torch.set_num_threads(threads)
+    assert [list(row["methods"]["uniform"]) for _, row in read_lines(output)] == [["16"], ["36"]]
 
 
 def test_the_model_is_left_as_it_was():

@@ -28,7 +28,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 import seeless as sl
 from seeless.bench.memory import Allocations
 from seeless.cli.console import print_table
-from seeless.jsonl import encode
+from seeless.jsonl import append_lines, encode
 from seeless.named.plugins import load_plugins
 from seeless.outputs import check_file, replace_file
 
@@ -191,7 +191,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--heads", type=int, default=8)
     parser.add_argument("--tower", type=int, default=1024, help="width of the tower, a multiple of 64")
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=Path, help="replaced; FILE.jsonl gets another line")
     options = parser.parse_args(arguments)
     if options.output:
         check_file(options.output)  # now, not after all the work
@@ -237,8 +237,15 @@ def main(arguments: list[str] | None = None) -> None:
             "prefill_seconds": prefill,
             "methods": {name: {tokens: found[tokens][name] for tokens in options.tokens} for name in names},
         }
-        replace_file(options.output, encode(data, indent=1) + b"\n")
+        if options.output.suffix == ".jsonl":
+            append_lines(options.output, data)
+        else:
+            replace_file(options.output, encode(data, indent=1) + b"\n")
 
 
 if __name__ == "__main__":
-    main()
+    from seeless.bench import (
+        selectors,
+    )  # not "__main__": what a method raises then went through no code but seeless' own
+
+    selectors.main()
