@@ -7,7 +7,8 @@ import pytest
 from test_plots import REFUSED, ROWS
 
 from seeless.cli.main import main
-from seeless.eval.rows import read_rows
+from seeless.eval.errors import InvalidRequest
+from seeless.eval.rows import check_rows, named, read_rows
 
 FIELDS = ("model", "weights", "strategy", "fields", "keep", "seed", "tasks", "limit", "scores", "loyalty", "tokens")
 ODD = (None, True, "x", 3, -1.5, [], [[]], {}, {"t": None}, {"t": {}}, {"value": "x"}, float("nan"), 10**400, "\ud800")
@@ -128,3 +129,25 @@ def test_a_file_that_is_none(plot, name):
 def test_rows_of_this_repository_are_rows():
     rows, broken = read_rows(Path(__file__).parents[2] / "results" / "sweep.jsonl")
     assert len(rows) > 50 and broken == []
+
+
+@pytest.mark.parametrize("content", ["# notes\n\ntext\n", '{"strategy": "none"}\n', "[]\n"])
+def test_a_file_of_something_else_gets_no_rows(tmp_path, content):
+    file = tmp_path / "other.md"
+    file.write_text(content)
+    with pytest.raises(InvalidRequest, match=r"is no file of a sweep \(line 1: no .*choose another --output"):
+        check_rows(file, resume=True)
+
+
+def test_a_cut_off_first_row_is_gone_on_with(tmp_path):
+    (tmp_path / "rows.jsonl").write_text(json.dumps(ROWS[0])[:50])
+    check_rows(tmp_path / "rows.jsonl", resume=True)
+    check_rows(tmp_path / "missing.jsonl", resume=True)
+
+
+def test_many_broken_lines_are_counted(tmp_path):
+    file = tmp_path / "noise.txt"
+    file.write_text("x\n" * 300)
+    told = named(read_rows(file)[1])
+    assert len(told) == 6 and told[0].startswith(f"{file}, line 1: no JSON")
+    assert told[-1] == f"{file}: 295 more lines are left out"

@@ -30,7 +30,7 @@ def plot(
     from seeless.bench.plot import is_bench, plot_bench, read_bench
     from seeless.eval.errors import InvalidRequest
     from seeless.eval.plot import fingerprint, plot
-    from seeless.eval.rows import FAILED, REFUSED, read_rows
+    from seeless.eval.rows import FAILED, REFUSED, named, read_rows
 
     for file in files:
         if not os.path.isfile(file):
@@ -51,8 +51,8 @@ def plot(
     for file in files:
         found, broken = read_rows(file)
         rows += found
-        for line in broken:
-            notice(str(line))
+        for line in named(broken):
+            notice(line)
     drawn = plot(rows, output, metric, fingerprint(files, metric, published), published)
     refused, failed = (sum(reason in row for row in rows) for reason in (REFUSED, FAILED))
     told = f"{output}: {len(rows) - refused - failed} runs, {refused} refused"

@@ -13,6 +13,8 @@ from seeless.jsonl import NoJSON, read_lines
 Row = dict[str, Any]
 # What makes a run the same run, so that a resumed sweep knows it.
 KEY = ("model", "weights", "strategy", "fields", "keep", "seed", "tasks", "limit")
+UNREADABLE = "no JSON"
+MOST_NAMED = 5  # broken lines of a file
 REFUSED, FAILED = "refused", "failed"  # why a run has no scores: it cannot work, or it ended in an error
 
 NUMBER = (int, float)
@@ -73,7 +75,7 @@ def read_rows(file: Path) -> tuple[list[Row], list[BrokenLine]]:
     broken: list[BrokenLine] = []
     try:
         for number, value in read_lines(file):
-            reason = f"no JSON ({value})" if isinstance(value, NoJSON) else _flaw(value)
+            reason = f"{UNREADABLE} ({value})" if isinstance(value, NoJSON) else _flaw(value)
             if reason:
                 broken.append(BrokenLine(file, number, reason))
             else:
@@ -84,9 +86,25 @@ def read_rows(file: Path) -> tuple[list[Row], list[BrokenLine]]:
 
 
 def check_rows(file: Path, resume: bool) -> None:
-    """Raise `InvalidRequest` if a sweep would add to a file that has lines and does not `resume` it."""
-    if not resume and file.is_file() and file.stat().st_size:
+    """Raise `InvalidRequest` if a sweep would add to a file that has lines and does not `resume` it, or has no rows."""
+    if not (file.is_file() and file.stat().st_size):
+        return
+    if not resume:
         raise InvalidRequest(f"{file} has rows already; go on with --resume, or choose another --output")
+    rows, broken = read_rows(file)
+    half = len(broken) == 1 and broken[0].reason.startswith(UNREADABLE)  # a first row that was cut off
+    if broken and not rows and not half:
+        raise InvalidRequest(
+            f"{file} is no file of a sweep (line {broken[0].line}: {broken[0].reason}), so no rows are added to it; "
+            "choose another --output"
+        )
+
+
+def named(broken: list[BrokenLine]) -> list[str]:
+    """What to say of broken lines: the first few, and how many more there are."""
+    rest = len(broken) - MOST_NAMED
+    more = [f"{broken[0].file}: {rest} more lines are left out"] if rest > 0 else []
+    return [*map(str, broken[:MOST_NAMED]), *more]
 
 
 def headline(scores: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from seeless.eval.errors import FailedEvaluation
 from seeless.eval.inprocess import Evaluated, evaluate
 from seeless.eval.loyalty import Answers, agreement, divergence, load_answers, save_answers
 from seeless.eval.nominal import By, at_budget, takes_seed
-from seeless.eval.rows import FAILED, REFUSED, Row, check_rows, key_of, latest, read_rows
+from seeless.eval.rows import FAILED, REFUSED, Row, check_rows, key_of, latest, named, read_rows
 from seeless.jsonl import append_lines
 from seeless.named.knobs import Values
 from seeless.named.strategies import choose
@@ -179,8 +179,8 @@ def _sweep(
     answered: Callable[[int, int], None],
 ) -> Outcome:
     rows, broken = read_rows(output)
-    for line in broken:
-        notice(str(line))
+    for line in named(broken):
+        notice(line)
     session = _Session(model, processor, asked, answered)
     if others := [row for row in rows if row.get("commit") != session.about["commit"]]:
         notice(f"{len(others)} of {len(rows)} rows were made at another commit and are kept")
