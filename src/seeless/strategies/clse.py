@@ -42,6 +42,10 @@ class CLSE(LayerStrategy):
     taken as it stands. variant="intensity" takes one budget. Tokens keep their positions; the caches of earlier layers
     are trimmed.
 
+    The first stage asks the first decoder layer, where a last token may not look at the image yet. That of the embedded
+    model `reader` hardly does: 57 % of its answers are right at 64 of 576 tokens, 97 % without attention at the first
+    stage.
+
     Deviations: each image is ranked on its own; the original knows a single one, for which that is the same. Where its
     tokens fill no grid of at least 2 x 2 (the tiles and newlines of LLaVA-NeXT in the scope "image"), attention decides
     alone. The paper's variant that merges tokens (its appendix A.4) is not here.

@@ -40,9 +40,15 @@ class SparseVLM(LayerStrategy):
     the `heads` heads with the largest sum. By default "1.0" renumbers positions at every stage and "2.0" keeps them.
     Shares are of the original tokens and floored.
 
-    Deviations: budgets are fixed, as released, where section 3.3 adapts them. The released code appends clusters to the
-    kept tokens and exceeds the budget by their number; here both together are exactly the budget, with as few clusters
-    as that allows and at least one token kept as it is. A budget of all drops none (released: at least one).
+    Raters are words that the average visual token resembles. Where embeddings of text and image share no space, that
+    says little: on the embedded model `reader` it is mostly a single word, the one that is nearest to blank
+    patches, and 24 % of its answers are right at 64 of 576 tokens; 75 % if the last token rates from the second stage
+    on.
+
+    Deviations: budgets are fixed, as released, where section 3.3 adapts them. The released code appends clusters behind
+    the kept tokens and exceeds the budget by their number; here clusters stand where their centre stood, and both
+    together are exactly the budget, with as few clusters as that allows and at least one token kept as it is. A budget
+    of all drops none (released: at least one).
 
     Args:
         keep: 192, 128, 96 or 64 name the released budgets of three stages; between these, down to 0 and up to all the
