@@ -48,14 +48,15 @@ def refuse_empty(arguments: list[str]) -> None:
     Raises:
         BudgetError: there is one, but for a question and for what `serve` passes on.
 
-    >>> refuse_empty(["run", "--ask", ""])
+    >>> refuse_empty([]), refuse_empty(["run", "--ask", ""])
+    (None, None)
     >>> refuse_empty(["run", "--model", ""])
     Traceback (most recent call last):
     seeless.errors.BudgetError: --model has an empty value; give one, or leave --model out
     """
     if "serve" in arguments[:1]:
         return
-    for name, value in zip(arguments, [*arguments[1:], None], strict=True):
+    for name, value in zip(arguments, [*arguments, None][1:], strict=True):
         option = name.removesuffix("=") if name.endswith("=") else name if value == "" else ""
         if option.startswith("--") and option.rpartition(".")[2].strip("-") not in MAY_BE_EMPTY:
             raise sl.BudgetError(f"{option} has an empty value; give one, or leave {option} out")
