@@ -82,16 +82,23 @@ def efficiency_tables() -> str:
                 + f" | {_causal(row, whole):.2f} | {share:.0f} % |"
             )
         seconds = whole["seconds"]["first"]["median"]
-        head = f"{whole['tokens']['visual']:,} visual tokens; untouched, the first token takes {seconds:.3g} s:"
+        head = (
+            f"{whole['tokens']['visual']:,} visual tokens, {whole['depth']} layers of {_width(whole):,}; untouched, "
+            f"the first token takes {seconds:.3g} s:"
+        )
         rounds = {row["rounds"] for row in rows}
         parts.append("\n".join([head, "", *lines, "", _made_by(whole, f"{max(rounds)} rounds")]))
     return "\n\n".join(parts)
 
 
+def _width(row: dict[str, Any]) -> int:
+    """Of the decoder's hidden states."""
+    return scaled(row["model"], Fraction(row["scale"]), row["depth"])["text_config"]["hidden_size"]
+
+
 def _causal(row: dict[str, Any], whole: dict[str, Any]) -> float:
     """Efficiency of the decoder's prefill, where the half of the attention map that is masked counts nothing."""
-    depth = len(whole["tokens"]["layers"])
-    inner = scaled(row["model"], Fraction(row["scale"]), row["depth"])["text_config"]["hidden_size"]
+    depth, inner = len(whole["tokens"]["layers"]), _width(row)
     text, batch = whole["tokens"]["prompt"] - whole["tokens"]["visual"], row["workload"]["batch"]
 
     def flops(layers: list[int], counted: int) -> int:
