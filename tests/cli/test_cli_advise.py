@@ -67,7 +67,7 @@ def test_as_json_with_a_wish(seeless, monkeypatch):
         (["llavaa"], 2, "no model is called 'llavaa'; did you mean llava"),
         (["tiny", "--arch", "llava-1.5-7b"], 2, "not both"),
         (["no/such-model"], 6, "no/such-model"),
-        (["--arch", "llava-9"], 4, "no architecture is called 'llava-9'"),
+        (["--arch", "llava-9"], 2, "no architecture is called 'llava-9'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -212,10 +212,20 @@ class Answers(QuestionAnswers):
     def attention(
         self, queries: Queries, layer: int, average: bool, onto: Onto = "visual", causal: bool = True
     ) -> torch.Tensor:
-        tap, group = self._tap(layer), self.group
-        slots, share = self._queries(queries, average)
-        tap.ask(group.rows, slots)
-        unchecked = tap.call.output is not None
+        tap, (slots, share) = self._tap(layer), self._queries(queries, average)
+        tap.ask(self.group.rows, slots)
+        call, unchecked = tap.call, tap.call.output is not None
+        told = self._read(tap, slots, share, average, onto, causal)
+        if unchecked and call.output is None:  # compared just now; what is told is made as it ever is after
+            tap.ask(self.group.rows, slots)
+            if tap.call is not call:
+                told = self._read(tap, slots, share, average, onto, causal)
+        return told
+
+    def _read(
+        self, tap: LayerTap, slots: torch.Tensor, share: torch.Tensor | None, average: bool, onto: Onto, causal: bool
+    ) -> torch.Tensor:
+        group = self.group
         rows, slots = group.rows.to(tap.device), slots.to(tap.device)
         columns = tap.past + (group.slots if onto == "visual" else self._row_slots).to(tap.device)
         seen_from = self._sight(tap, causal)
@@ -230,8 +240,6 @@ class Answers(QuestionAnswers):
             elif average:
                 part = part.sum(2, keepdim=True) / slots.shape[1]
             parts.append(part)
-        if unchecked and tap.call.output is None:  # compared just now; what is told is made as it ever is after
-            return self.attention(queries, layer, average, onto, causal)
         whole = torch.cat(parts, 2) if len(parts) > 1 else parts[0]
         return whole.sum(2, keepdim=True) if average and len(parts) > 1 else whole
 
