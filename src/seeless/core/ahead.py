@@ -1,6 +1,6 @@
 """What a layer that has yet to run would hand to its kernel: it runs up to there, and makes what is asked for."""
 
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, MutableMapping
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -31,15 +31,17 @@ class _WithoutDropout(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def _projections(layer: nn.Module, name: str, check: bool) -> Iterator[nn.Linear]:
+def _projections(layer: nn.Module, name: str, check: bool) -> list[nn.Linear]:
     """Of the layer's attention, but not those that anybody has wrapped, hooked or moved, and none of attention that is
     to be checked."""
+    found = []
     for part in layer.modules():
         own = getattr(part, name, None)
         if type(own) is not nn.Linear or (check and not is_checked(part)):
             continue
         if is_bare(own, "forward") and not (own._forward_pre_hooks or own._forward_hooks):
-            yield own
+            found.append(own)
+    return found
 
 
 def _unmade(own: nn.Linear, below: Callable, args: tuple, kwargs: dict) -> torch.Tensor:
@@ -177,7 +179,7 @@ class Ahead:
 
     def _apart(self, checked: bool) -> bool:
         """Whether queries have a projection of their own, in attention that was compared with its kernel if so said."""
-        return next(_projections(self.layer, QUERIES, checked), None) is not None
+        return bool(_projections(self.layer, QUERIES, checked))
 
     def _run(self, asked: Rows | None, check: bool) -> Call:
         args, kwargs = self._given()
