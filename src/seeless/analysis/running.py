@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from seeless import models
+from seeless import models, weights
 from seeless.analysis.gathering import Gathered, Measured, load, save
 from seeless.analysis.reading import read_attention
-from seeless.analysis.samples import Sample
-from seeless.analysis.samples import fingerprint as fingerprint_of
+from seeless.analysis.samples import Sample, fingerprint
 from seeless.analysis.study import Seen, Study
 from seeless.errors import one_line
 from seeless.pixels import UnreadableImage
-from seeless.weights import fingerprint
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -58,10 +56,10 @@ def analyze(
     layers = {study.name: study.layers(readable) for study in studies}
     wanted = sorted({layer for own in layers.values() for layer in own})
     all_rows = any(study.all_rows for study in studies)
-    settings = {**settings, "studies": sorted(layers), "size": size, "weights": fingerprint(model)}
+    settings = {**settings, "studies": sorted(layers), "size": size, "weights": weights.fingerprint(model)}
 
     def first(count: int) -> str:
-        return fingerprint_of(samples[:count])
+        return fingerprint(samples[:count])
 
     gathered, saved = load(file, settings, first), time.monotonic()
     tell(gathered)

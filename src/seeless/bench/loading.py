@@ -45,7 +45,7 @@ def load(
         InvalidRequest: both a checkpoint and an architecture are asked for, a scale or a depth without one, or more
             layers than it has.
         ImpossiblePlace: no such device, a dtype that models do not compute in, or attention that is not there.
-        UnsupportedModel: no such architecture.
+        BudgetError: no such architecture.
         UnloadableModel: no such checkpoint.
     """
     check_one(model, arch)

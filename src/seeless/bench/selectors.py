@@ -244,8 +244,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    from seeless.bench import (
-        selectors,
-    )  # not "__main__": what a method raises then went through no code but seeless' own
+    # Not as "__main__": what a method raises then went through no code but seeless' own.
+    from seeless.bench import selectors
 
     selectors.main()
