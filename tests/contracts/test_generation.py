@@ -301,6 +301,33 @@ def test_stages_compose(tiny, variant):
     assert (torch.stack(out.logits, 1) - want[:, -5:-1]).abs().max() < 1e-4
 
 
+@covering(past=["keep", "trim"], positions=["keep", "renumber"], variant=SOME, backend=BACKENDS)
+@torch.no_grad()
+def test_padded_prompts_that_an_entry_cut_makes_equally_long(tiny, variant, backend, past, positions):
+    """No padding is left in the cache, but there was some in the prompts: later tokens stand behind what is real."""
+    model, untouched = tiny(variant, backend), tiny(variant, "untouched")
+    entry = sl.Random(keep=3, scope="image", past=past, positions=positions)
+    later = sl.FastV(keep=0.99, scope="image", layer=2)  # of three tokens it drops none
+    inputs = make_inputs(model, variant, [[6, "image:0", 5], [3, "image:0", 2, "image:1", 3], [14]])
+    columns = inputs["input_ids"].shape[1]
+    for strategies in ([entry], [entry, later]):
+        with sl.apply(model, strategies) as run:
+            out = model.generate(
+                **inputs, max_new_tokens=4, do_sample=False, return_dict_in_generate=True, output_logits=True
+            )
+            prefill = model(**inputs)
+            mask, by_hand = inputs["attention_mask"], [prefill.logits[:, -1]]
+            for step in range(3):  # positions are then those of the columns
+                mask = torch.nn.functional.pad(mask, (0, 1), value=1)
+                new = out.sequences[:, columns + step : columns + step + 1]
+                by_hand.append(model(input_ids=new, attention_mask=mask, **{CACHE: prefill[CACHE]}).logits[:, -1])
+        assert {kept + text for kept, text in zip(run.reports[0].n_after, run.reports[0].text, strict=True)} == {14}
+        turn = turn_of(run.reports[0], inputs["input_ids"], IMAGE)
+        want = oracle_logits(untouched, strategies, [turn], out.sequences, inputs["attention_mask"], inputs)
+        assert (torch.stack(out.logits, 1) - want[:, -5:-1]).abs().max() < 1e-4
+        assert (torch.stack(by_hand, 1) - want[:, -5:-1]).abs().max() < 1e-4
+
+
 @covering(
     name=["fastv", "random"], past=["keep", "trim"], positions=["keep", "renumber"], variant=SOME, backend=BACKENDS
 )

@@ -70,7 +70,8 @@ def run_decoder(step: Step, below: Callable, kwargs: dict) -> Any:
     record = step.record
     kwargs = {**kwargs, "attention_mask": None}
     if (moved := record.spans[0].moved) is not None:
-        kwargs["position_ids"] = moved.to(kwargs["inputs_embeds"].device) + step.length
+        given = kwargs.get("position_ids")  # of rows whose prompts were padded not the columns so far
+        kwargs["position_ids"] = moved.to(kwargs["inputs_embeds"].device) + (step.length if given is None else given)
     output = below(**kwargs)
     record.since += 1
     return output
