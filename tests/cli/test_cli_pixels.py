@@ -51,7 +51,7 @@ def test_the_same_pixels_everywhere(tmp_path, monkeypatch, seeless, tiny, name, 
     file.write_bytes(data)
     seen = {}
 
-    from seeless.cli import asking
+    from seeless.asking import inputs as asking
 
     real = asking.build_inputs
 

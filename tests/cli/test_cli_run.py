@@ -8,7 +8,7 @@ from PIL import Image
 from saved_models import save_llava, save_llava_next
 from transformers import VideoLlavaConfig
 
-from seeless.cli.results import what_is_not_faster
+from seeless.asking.results import what_is_not_faster
 from seeless.pixels import read_video
 from seeless.reader import draw_drawing
 from seeless.tiny import draw_scene
@@ -82,6 +82,11 @@ def test_own_pictures_and_question(seeless, tmp_path):
     assert [line["visual_tokens"] for line in data["runs"]] == [288, 18]
     with Image.open("kept.png") as overlay:
         assert overlay.width > overlay.height >= 480
+
+
+def test_words_that_the_model_does_not_know_are_said(seeless):
+    told = seeless("run", "--ask", "how many zebras are there?", "--repeats", 0, "--max-new-tokens", 1, "--json").err
+    assert told == "the model's vocabulary does not have every word of 'how many zebras are there?'\n"
 
 
 def test_a_question_about_the_scene_has_a_known_answer(seeless):
@@ -221,7 +226,7 @@ def test_places_that_are_not_there(seeless, verb, option, value, part):
 
 
 def test_numbers_and_attention_are_the_model_s(seeless, monkeypatch):
-    from seeless.cli import asking
+    from seeless.asking import inputs as asking
 
     real, seen = asking.build_inputs, []
 

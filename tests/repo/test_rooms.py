@@ -83,6 +83,12 @@ def test_what_is_built_on_top_uses_public_names_only(path):
         assert parts[1:2] == [own] or not any(part.startswith("_") and part != "__version__" for part in parts), name
 
 
+@pytest.mark.parametrize("path", FILES, ids=short)
+def test_nobody_but_commands_knows_the_command_line(path):
+    if path.relative_to(PACKAGE).parts[0] not in ("cli", "bench"):
+        assert [name for name in imports(path) if within(name, ["seeless.cli"])] == []
+
+
 def test_the_base_modules_know_no_strategy_and_no_room_above():
     modules = ("strategy", "budget", "context", "decision", "report", "flops", "errors", "registry", "overlay")
     for name in (

@@ -190,12 +190,11 @@ def _gather(
     output: Path,
 ) -> "Gathered":
     from seeless.analysis import analyze as run
-    from seeless.cli.asking import build_inputs
 
     settings = {**settings, "dtype": str(loaded.model.dtype).removeprefix("torch.")}
 
     def build(image: Any, sample: "Sample") -> Any:
-        return build_inputs(loaded, [image], [sample.name], sample.question)
+        return _inputs(loaded, image, sample)
 
     state = output / "gathered.npz"
     try:
@@ -204,6 +203,15 @@ def _gather(
     except KeyboardInterrupt:
         notice(f"stopped; what was gathered is in {state}, and the same command goes on from there")
         raise SystemExit(130) from None
+
+
+def _inputs(loaded: LoadedModel, image: Any, sample: "Sample") -> Any:
+    from seeless.asking.inputs import build_inputs, unknown_words
+
+    inputs = build_inputs(loaded, [image], [sample.name], sample.question)
+    if told := unknown_words(loaded, inputs):
+        notice(f"{told} of {sample.question!r}")
+    return inputs
 
 
 def _first_loss(told: dict[str, Any]) -> Any:
@@ -229,10 +237,9 @@ def _draw_sheet(
     from seeless.analysis import Seen
     from seeless.analysis.drawing import draw_sheet
     from seeless.analysis.overlap import reports_of
-    from seeless.cli.asking import build_inputs
 
     image = sample.load() if size is None else sample.load().resize(size)
-    inputs = build_inputs(loaded, [image], [sample.name], sample.question)
+    inputs = _inputs(loaded, image, sample)
     names = list(next(iter(methods.values())))
     draw_sheet(image, names, reports_of(Seen(loaded.model, inputs, None), methods), file, loss)
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import seeless as sl
+from seeless.asking.tasks import QUESTIONS, Task, make_task
 from seeless.cli.catalogue import complete_name
-from seeless.cli.console import notice, print_json, say
+from seeless.cli.console import notice, print_json, print_table, say
 from seeless.cli.flags import as_flag, read_flags
 from seeless.cli.options import Device, Dtype, Plugins
-from seeless.cli.tasks import QUESTIONS, Task, make_task
 from seeless.named.checkpoints import READER, LoadedModel, load_config, load_model, resolve_name
 from seeless.named.knobs import build_strategies
 from seeless.named.places import check_attention, check_dtype, place_of
@@ -18,7 +18,7 @@ from seeless.named.plugins import load_plugins
 from seeless.named.strategies import shadowed
 
 if TYPE_CHECKING:
-    from seeless.cli.results import Result
+    from seeless.asking.results import Result
     from seeless.strategy import Recipe
 
 DEFAULT_STRATEGY = "fastv"
@@ -79,9 +79,9 @@ def run(
     vtr:NAME is the framework's version where seeless has a strategy of this name, too.
     """
     from seeless import models
-    from seeless.cli.asking import check_video_processor
+    from seeless.asking.inputs import check_video_processor
+    from seeless.asking.results import result_dict
     from seeless.cli.pictures import check_target, save_overlays
-    from seeless.cli.results import result_dict
 
     load_plugins(plugin or [])
     if strategy is not None and compare is not None:
@@ -155,11 +155,14 @@ def _answer_all(
     loaded: LoadedModel, task: Task, strategies: "dict[str, sl.Strategy | Recipe]", max_new_tokens: int, repeats: int
 ) -> "list[Result]":
     """The untouched model first, then every strategy."""
-    from seeless.cli.asking import answer_reduced, build_inputs, generate_answer
-    from seeless.cli.results import Result
-    from seeless.cli.timing import measure
+    from seeless.asking.answers import answer_reduced, generate_answer
+    from seeless.asking.inputs import build_inputs, unknown_words
+    from seeless.asking.results import Result
+    from seeless.asking.timing import measure
 
     inputs = build_inputs(loaded, task.images, task.sources, task.question, task.videos)
+    if told := unknown_words(loaded, inputs):
+        notice(f"{told} of {task.question!r}")
     found = [answer_reduced(loaded, inputs, strategy, max_new_tokens) for strategy in strategies.values()]
     untouched = generate_answer(loaded, inputs, max_new_tokens)
     everyone: dict[str, Any] = {"none": None, **strategies}
@@ -170,7 +173,7 @@ def _answer_all(
 
 
 def _print_run(name: str, task: Task, rows: list[dict], results: "list[Result]", repeats: int) -> None:
-    from seeless.cli.results import print_results, what_is_faster, what_is_not_faster
+    from seeless.asking.results import COLUMNS, cells, what_is_faster, what_is_not_faster
 
     say(f"model         {name}")
     for kind, shown in (("image", task.pictured), ("video", task.filmed)):
@@ -180,7 +183,7 @@ def _print_run(name: str, task: Task, rows: list[dict], results: "list[Result]",
     if task.right_answer is not None:
         say(f"right answer  {task.right_answer}")
     say()
-    print_results(rows)
+    print_table(COLUMNS, [cells(row) for row in rows])
     if repeats:
         say(f"times: median of {repeats}, measured just now; prefill = until the first token is there")
         for told in (what_is_faster(rows), what_is_not_faster(rows)):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import seeless as sl
-from seeless.cli.asking import check_video_processor, uncut_frames
+from seeless.asking.inputs import check_video_processor, uncut_frames
 from seeless.cli.console import notice, print_json, print_table, say
 from seeless.cli.evaluating import Run, check_model
 from seeless.errors import brief, one_line, shortened

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import seeless as sl
 from seeless import models
-from seeless.cli.asking import answer_reduced, build_inputs, check_video_processor, generate_answer, unknown_words
-from seeless.cli.results import COLUMNS, Result, cells, result_dict, what_is_not_faster
-from seeless.cli.tasks import Task
-from seeless.cli.timing import Times, measure
+from seeless.asking.answers import answer_reduced, generate_answer
+from seeless.asking.inputs import build_inputs, check_video_processor, unknown_words
+from seeless.asking.results import COLUMNS, Result, cells, result_dict, what_is_not_faster
+from seeless.asking.tasks import Task
+from seeless.asking.timing import Times, measure
 from seeless.errors import InputError, SeelessError, one_line
 from seeless.eval.nominal import By, all_strategies, at_budget
 from seeless.named.checkpoints import LoadedModel

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from seeless.cli.tasks import Task, draw, make_task
+from seeless.asking.tasks import Task, draw, make_task
 from seeless.errors import InputError
 from seeless.pixels import UnreadableImage, UnreadableVideo, is_animation, is_video
 

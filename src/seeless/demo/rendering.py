@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from seeless.cli.tasks import Task
+from seeless.asking.tasks import Task
 from seeless.demo.answering import Answers, Column, Shown
 
 if TYPE_CHECKING:

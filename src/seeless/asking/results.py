@@ -1,12 +1,11 @@
-"""What a run found, as a table and as JSON."""
+"""What a strategy did on a question: the answer, the numbers, and the time, as values and as text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import seeless as sl
-from seeless.cli.console import print_table
-from seeless.cli.timing import Times
+from seeless.asking.timing import Times
 from seeless.named.knobs import default_of
 from seeless.strategy import Recipe
 from seeless.vtr import VTRConfig
@@ -60,11 +59,6 @@ def result_dict(result: Result, first: sl.Report, right_answer: str | None) -> d
         "decode_seconds": None if result.times is None else result.times.decode,
         "report": None if report is None else report.to_dict(),
     }
-
-
-def print_results(rows: Sequence[dict[str, Any]]) -> None:
-    """A table with one line per result, from their dictionaries."""
-    print_table(COLUMNS, [cells(row) for row in rows])
 
 
 def what_is_faster(rows: Sequence[dict[str, Any]]) -> str:
