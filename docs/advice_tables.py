@@ -1,5 +1,7 @@
 """The table of uses in docs/choose.md, from the rules that `seeless advise` goes by."""
 
+from markdown_table import table
+
 from seeless.advice.advising import built_in
 from seeless.advice.suiting import facts_of, suits
 from seeless.advice.uses import USES, Use
@@ -13,9 +15,9 @@ def methods_for(use: Use) -> list[str]:
 
 def uses_table() -> str:
     """What for, with which methods, beginning with how many tokens, and why."""
-    lines = ["| what for | methods | begin with | because |", "|---|---|---|---|"]
+    rows = []
     for use in USES:
         names = ", ".join(f"`{name}`" for name in methods_for(use))
         because = " ".join([*(need.reason for need in use.needs), use.why])
-        lines.append(f"| {use.title} | {names} | {use.budget} | {because} |")
-    return "\n".join(lines)
+        rows.append([use.title, names, str(use.budget), because])
+    return "\n".join(table(["what for", "methods", "begin with", "because"], rows))

@@ -13,6 +13,7 @@ from statistics import fmean
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "contracts"))
 
 from advice_tables import uses_table
+from markdown_table import table
 from method_facts import methods_list
 from model_types import model_types_summary, model_types_table, newest
 from published_tables import published_table
@@ -76,12 +77,12 @@ def sweep_table(cell: Callable[[Point], str]) -> list[str]:
             reasons += [row["refused"]] if row["refused"] not in reasons else []
             refused[row["strategy"], row["keep"]] = f"[{reasons.index(row['refused']) + 1}]"
     budgets = sorted({row["keep"] for row in rows if row["strategy"] != NONE}, reverse=True)
-    lines = ["| method | " + " | ".join(f"{100 * b:.0f} %" for b in budgets) + " |", "|---|" + "---|" * len(budgets)]
+    lines = []
     for name in dict.fromkeys(row["strategy"] for row in rows if row["strategy"] != NONE):
         cells = [cell(found[name, b]) if (name, b) in found else refused[name, b] for b in budgets]
-        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
+        lines.append([f"`{name}`", *cells])
     notes = [f"[{number}] {reason}  " for number, reason in enumerate(reasons, 1)]
-    return [*lines, "", *notes]
+    return [*table(["method", *(f"{100 * b:.0f} %" for b in budgets)], lines), "", *notes]
 
 
 def accuracy_table() -> str:
@@ -138,23 +139,19 @@ def selectors_table() -> str:
     def cell(row: dict) -> str:
         return "–" if "skipped" in row else f"{100 * row['share']:.2g} % ({row['peak_bytes'] / 2**20:.3g} MiB)"
 
-    lines = [
-        "Time to choose a quarter of the tokens, as a share of the untouched prefill, and the memory it takes (MiB).",
-        "",
-        "| method | " + " | ".join(f"{count} tokens" for count in shown.values()) + " |",
-        "|---|" + "---|" * len(prefill),
-        "| *prefill* | " + " | ".join(f"*{seconds:.2g} s*" for seconds in prefill.values()) + " |",
-    ]
+    head = "Time to choose a quarter of the tokens, as a share of the untouched prefill, and the memory it takes (MiB)."
+    lines = [["*prefill*", *(f"*{seconds:.2g} s*" for seconds in prefill.values())]]
     reasons = []
     for name, rows in data["methods"].items():
-        lines.append(f"| `{name}` | " + " | ".join(cell(rows[count]) for count in prefill) + " |")
+        lines.append([f"`{name}`", *(cell(rows[count]) for count in prefill)])
         missing = dict.fromkeys(row["skipped"] for row in rows.values() if "skipped" in row)
         reasons += [f"`{name}`: {reason}" for reason in missing]
     note = (
         f"Made by `{data['command']}` on {data['machine']}, torch {data['torch']}: a random LLaVA with "
         f"{model['layers']} layers of {model['hidden']}, {data['rounds']} rounds."
     )
-    return "\n".join([*lines, "", note, *([f"Left out: {'; '.join(reasons)}."] if reasons else [])])
+    lines = table(["method", *(f"{count} tokens" for count in shown.values())], lines)
+    return "\n".join([head, "", *lines, "", note, *([f"Left out: {'; '.join(reasons)}."] if reasons else [])])
 
 
 def backbones_table() -> str:
@@ -179,22 +176,17 @@ def backbones_table() -> str:
 
     heads = ["`model_type`", "`strategy`", "K", "budget", "`query_aggregation`", "PriorTR's null token"]
     heads += ["PriorTR's question rows", "tokens a ratio leaves"]
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    lines += ["| " + " | ".join([", ".join(names), *cells(b)]) + " |" for b, names in kinds.items()]
-    return "\n".join(lines)
+    return "\n".join(table(heads, ([", ".join(names), *cells(b)] for b, names in kinds.items())))
 
 
 def train_step_table() -> str:
     """What a training step of the mid-size model takes, and how much of the saving promised by FLOPs is reached."""
     data = json.loads(TRAIN_STEP.read_text())
     rows = data["settings"]
-    lines = [
-        "| | step | processor time | peak memory | GFLOPs | visual tokens per layer |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines = []
     for name, row in rows.items():
-        times = f"{row['seconds']:.1f} s | {row['cpu_seconds']:.1f} s | {row['peak_memory'] / 2**30:.2f} GiB"
-        lines.append(f"| {name} | {times} | {row['flops'] / 1e9:.0f} | {row['visual_tokens']:.0f} |")
+        times = [f"{row['seconds']:.1f} s", f"{row['cpu_seconds']:.1f} s", f"{row['peak_memory'] / 2**30:.2f} GiB"]
+        lines.append([name, *times, f"{row['flops'] / 1e9:.0f}", f"{row['visual_tokens']:.0f}"])
     own, full = rows["pyramiddrop"], rows["untouched"]
     note = (
         f"FLOPs promise a step {own['promised_speed_up']:.2f} times as fast. By processor time it is "
@@ -206,7 +198,8 @@ def train_step_table() -> str:
         f"{full['weights'] / 1e6:.0f} million weights, {data['batch']} rows of {data['length']} tokens, medians of "
         f"{data['rounds']} rounds."
     )
-    return "\n".join([*lines, "", note, "", made])
+    heads = ["", "step", "processor time", "peak memory", "GFLOPs", "visual tokens per layer"]
+    return "\n".join([*table(heads, lines), "", note, "", made])
 
 
 def finetune_table() -> str:
@@ -214,10 +207,7 @@ def finetune_table() -> str:
     rows = [row for _, row in read_lines(FINETUNE)]
     full = [row for row in rows if row["strategy"] == "none"]
     own = [row for row in rows if row["strategy"] == "pyramiddrop"]
-    lines = [
-        "| trained with | answers with | right answers in %, mean (each seed) | step | peak memory |",
-        "|---|---|---|---|---|",
-    ]
+    lines = []
     for trained, answers, members, key in (
         ("all tokens", "all tokens", full, "accuracy"),
         ("PyramidDrop", "PyramidDrop", own, "accuracy"),
@@ -226,15 +216,16 @@ def finetune_table() -> str:
         scores = [100 * row[key]["mean"] for row in members]
         each = ", ".join(f"{score:.1f}" for score in scores)
         seconds, memory = (fmean(row[name] for row in members) for name in ("seconds_per_step", "peak_memory"))
-        spent = f"{seconds:.2f} s | {memory / 2**20:.0f} MiB"
-        lines.append(f"| {trained} | {answers} | {fmean(scores):.1f} ({each}) | {spent} |")
+        spent = [f"{seconds:.2f} s", f"{memory / 2**20:.0f} MiB"]
+        lines.append([trained, answers, f"{fmean(scores):.1f} ({each})", *spent])
     first = full[0]
     note = (
         f"Made by `{first['command']}`: {first['steps']} steps of {first['batch']} records, "
         f"{first['accuracy']['questions']} held-out questions, PyramidDrop with {own[0]['visual_tokens']:.0f} of "
         f"{first['visual_tokens']:.0f} visual tokens per layer, {first['machine']}."
     )
-    return "\n".join([*lines, "", note])
+    heads = ["trained with", "answers with", "right answers in %, mean (each seed)", "step", "peak memory"]
+    return "\n".join([*table(heads, lines), "", note])
 
 
 def kept_caption() -> str:
@@ -298,8 +289,8 @@ def main() -> None:
     texts = {page: page.read_text() for page in PAGES}
     fresh = dict(texts)
     for page, tables in PAGES.items():
-        for name, table in tables.items():
-            fresh[page] = fill(fresh[page], name, table())
+        for name, made in tables.items():
+            fresh[page] = fill(fresh[page], name, made())
     if "--check" in sys.argv:
         stale = [str(page.relative_to(ROOT)) for page in PAGES if fresh[page] != texts[page]]
         for drawn, source in {SWEEP_PICTURE: SWEEP, **{own: made_of for own, (made_of, _) in PICTURES.items()}}.items():

@@ -2,6 +2,8 @@
 
 import re
 
+from markdown_table import table
+
 from seeless.cli.cards import Card, cards
 from seeless.cli.facts import facts_of, missing_facts, remarks_of
 
@@ -18,18 +20,18 @@ def methods() -> list[Card]:
 
 def overview() -> list[str]:
     """One row a method."""
-    lines = ["| method | stage | what it reads | paper | original code |", "|---|---|---|---|---|"]
+    rows = []
     for card in methods():
         facts = {name: text.replace("|", "\\|").rstrip(".") for name, text in facts_of(card.doc).items()}
-        cells = [
+        row = [
             f"[`{card.name}`](#{card.name})",
             card.stage,
             facts["Signal"],
             card.paper or "–",
             facts.get("Original", "–"),
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+        rows.append(row)
+    return table(["method", "stage", "what it reads", "paper", "original code"], rows)
 
 
 def defaults(card: Card) -> str:

@@ -1,5 +1,6 @@
 """The table of docs/models.md: every type of model that the newest transformers maps to pictures and text."""
 
+from markdown_table import table
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as CLASSES
 
 import seeless as sl
@@ -27,12 +28,11 @@ def reason(name: str) -> str:
 def model_types_table() -> str:
     """A row for each type: the family, or the reason."""
     titles = {name: model.title for model in supported_models() for name in model.model_types}
-    lines = ["| `model_type` | supported | |", "|---|---|---|"]
-    for name in sorted(CLASSES):
-        lines.append(
-            f"| `{name}` | yes | {titles[name]} |" if name in titles else f"| `{name}` | no | {reason(name)} |"
-        )
-    return "\n".join(lines)
+    rows = [
+        [f"`{name}`", "yes", titles[name]] if name in titles else [f"`{name}`", "no", reason(name)]
+        for name in sorted(CLASSES)
+    ]
+    return "\n".join(table(["`model_type`", "supported", ""], rows))
 
 
 def model_types_summary() -> str:

@@ -1,5 +1,7 @@
 """Tables of published figures, one source each, for docs/choose.md."""
 
+from markdown_table import table
+
 import seeless as sl
 from seeless.eval.published import Figure, figures
 
@@ -29,11 +31,10 @@ def published_table(source: str) -> str:
         (n, t) for n, t in columns if n in whole and any((each.benchmark, each.tokens) == (n, t) for each in found)
     ]
     names = [f"{BENCHMARKS[name]}, {tokens}" for name, tokens in columns]
-    lines = [f"| method | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
-    lines.append(f"| all tokens | {' | '.join(f'{whole[name]:g}' for name, _ in columns)} |")
+    rows = [["all tokens", *(f"{whole[name]:g}" for name, _ in columns)]]
     for method in sorted({each.strategy for each in found} - {UNTOUCHED}):
         own = {(each.benchmark, each.tokens): each.value for each in found if each.strategy == method}
-        lines.append(f"| `{method}` | {' | '.join(f'{own[each]:g}' if each in own else '–' for each in columns)} |")
+        rows.append([f"`{method}`", *(f"{own[each]:g}" if each in own else "–" for each in columns)])
     settings = sorted({f"{each.benchmark}: {each.setting}" for each in found if each.setting})
     told = f"Source of every number above: {found[0].citation} (`{source}`)."
-    return "\n".join([*lines, "", " ".join([told, *(f"{each}." for each in settings)])])
+    return "\n".join([*table(["method", *names], rows), "", " ".join([told, *(f"{each}." for each in settings)])])

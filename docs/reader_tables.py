@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from markdown_table import table
+
 from seeless.eval.points import NONE, Point, points
 from seeless.eval.rows import read_rows
 from seeless.reader import KINDS
@@ -45,13 +47,13 @@ def reader_table() -> str:
     kinds = ", ".join(f"{kind} {100 * scores[kind]['value']:.0f}" for kind in KINDS)
     budgets = sorted({tokens(row["keep"]) for row in rows if row["strategy"] != NONE}, reverse=True)
     heads = ["method", *(f"{budget} of {ALL}" for budget in budgets), f"tokens a layer at {IN_PAPERS}"]
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    lines = []
     refused: dict[str, list[str]] = {}
     for name in dict.fromkeys(row["strategy"] for row in rows if row["strategy"] != NONE):
         if own := {budget: found[name, budget] for budget in budgets if (name, budget) in found}:
             cells = [told(own[budget]) if budget in own else "–" for budget in budgets]
             average = f"{own[IN_PAPERS].tokens:.0f}" if IN_PAPERS in own else "–"
-            lines.append("| " + " | ".join([f"`{name}`", *cells, average]) + " |")
+            lines.append([f"`{name}`", *cells, average])
         else:
             reason = next(row["refused"] for row in rows if row["strategy"] == name)
             refused.setdefault(reason.replace(f"{name}.keep", "keep"), []).append(f"`{name}`")
@@ -65,7 +67,7 @@ def reader_table() -> str:
     )
     notes = [f"- {', '.join(names)}: {reason}" for reason, names in refused.items()]
     left_out = ["Left out, and why:", "", *notes, ""] if notes else []
-    return "\n".join([head, "", *lines, "", *left_out, made])
+    return "\n".join([head, "", *table(heads, lines), "", *left_out, made])
 
 
 def told(point: Point) -> str:

@@ -6,6 +6,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from markdown_table import table
+
 from seeless.bench.architectures import scaled
 from seeless.bench.plot import plot_bench, read_bench
 from seeless.eval.drawing import plain_axis, save, styles_of
@@ -32,10 +34,6 @@ def _made_by(row: dict[str, Any], rounds: str) -> str:
         f"Made by `{_without_output(row['command'])}` at commit {row['commit'][:12]} on {row['machine']}, "
         f"{row['clock']} time, {rounds}, torch {versions['torch']}, transformers {versions['transformers']}."
     )
-
-
-def _head(names: list[str]) -> list[str]:
-    return ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
 
 
 def _runs() -> list[list[dict[str, Any]]]:
@@ -71,15 +69,21 @@ def efficiency_tables() -> str:
             continue
         whole = next(row for row in rows if row["strategy"] == NONE)
         heads = ["method", "keep", "tokens a layer", "choosing", "speed-up, first token (decoder)", "promised"]
-        lines = _head([*heads, "efficiency", "of the decoder, causal", "peak memory"])
+        heads += ["efficiency", "of the decoder, causal", "peak memory"]
+        lines = []
         for row in reduced:
             faster, promised, reached = row["speed_up"], row["flops_speed_up"], row["efficiency"]
             share = 100 * row["peak_bytes"] / whole["peak_bytes"]
             lines.append(
-                f"| `{row['strategy']}` | {row['keep']} | {row['tokens']['average']:.0f} | "
-                f"{1e3 * row['seconds']['parts']['selection']['median']:.3g} ms | "
-                + " | ".join(f"{own['first']:.2f} ({own['decoder']:.2f})" for own in (faster, promised, reached))
-                + f" | {_causal(row, whole):.2f} | {share:.0f} % |"
+                [
+                    f"`{row['strategy']}`",
+                    f"{row['keep']}",
+                    f"{row['tokens']['average']:.0f}",
+                    f"{1e3 * row['seconds']['parts']['selection']['median']:.3g} ms",
+                    *(f"{own['first']:.2f} ({own['decoder']:.2f})" for own in (faster, promised, reached)),
+                    f"{_causal(row, whole):.2f}",
+                    f"{share:.0f} %",
+                ]
             )
         seconds = whole["seconds"]["first"]["median"]
         head = (
@@ -87,7 +91,7 @@ def efficiency_tables() -> str:
             f"the first token takes {seconds:.3g} s:"
         )
         rounds = {row["rounds"] for row in rows}
-        parts.append("\n".join([head, "", *lines, "", _made_by(whole, f"{max(rounds)} rounds")]))
+        parts.append("\n".join([head, "", *table(heads, lines), "", _made_by(whole, f"{max(rounds)} rounds")]))
     return "\n\n".join(parts)
 
 
@@ -118,15 +122,16 @@ def overhead_table() -> str:
         full = [row for row in rows if row["strategy"] != NONE and row["keep"] == 1.0]
         if not full:
             continue
-        lines = _head(["method, keep=1.0", "first token", "decoder's prefill", "each later token", "peak memory"])
+        lines = []
         for row in full:
             cells = [f"{100 * (1 / row['speed_up'][part] - 1):+.1f} %" for part in ("first", "decoder", "later")]
             memory = f"{100 * (row['peak_bytes'] / whole['peak_bytes'] - 1):+.1f} %"
-            lines.append(f"| `{row['strategy']}` | " + " | ".join([*cells, memory]) + " |")
+            lines.append([f"`{row['strategy']}`", *cells, memory])
         first = whole["seconds"]["first"]
         spread = 50 * (first["high"] - first["low"]) / first["median"]
         note = f"The untouched model's own first tokens have quartiles {spread:.1f} % from their median."
-        parts.append("\n".join([*lines, "", note, _made_by(whole, f"{whole['rounds']} rounds")]))
+        heads = ["method, keep=1.0", "first token", "decoder's prefill", "each later token", "peak memory"]
+        parts.append("\n".join([*table(heads, lines), "", note, _made_by(whole, f"{whole['rounds']} rounds")]))
     return "\n\n".join(parts)
 
 
@@ -162,7 +167,7 @@ def before_table() -> str:
     """What choosing cost before selection was made for many tokens, and what it costs now."""
     before, after = (json.loads(file.read_text()) for file in (BEFORE, SELECTORS))
     counts = [n for n in before["prefill_seconds"] if n in after["prefill_seconds"]]
-    lines = _head(["method", *(f"{int(n):,} tokens" for n in counts)])
+    lines = []
     for name, rows in before["methods"].items():
         own = after["methods"].get(name, {})
         if any("skipped" in each.get(n, {"skipped": ""}) for each in (rows, own) for n in counts):
@@ -172,13 +177,13 @@ def before_table() -> str:
             f"{rows[n]['peak_bytes'] / 2**20:.3g} → {own[n]['peak_bytes'] / 2**20:.3g} MiB"
             for n in counts
         ]
-        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
+        lines.append([f"`{name}`", *cells])
     note = (
         f"The package at commit {before['commit'][:12]} (transformers {before['transformers']}) and at "
         f"{after['commit'][:12]} (transformers {after['transformers']}), both by "
         f"`{_without_output(after['command'])}`, one round, on {after['machine']}."
     )
-    return "\n".join([*lines, "", note])
+    return "\n".join([*table(["method", *(f"{int(n):,} tokens" for n in counts)], lines), "", note])
 
 
 def long_runs() -> tuple[list[dict[str, Any]], dict[str, dict[int, dict[str, Any]]]]:
@@ -195,14 +200,14 @@ def long_runs() -> tuple[list[dict[str, Any]], dict[str, dict[int, dict[str, Any
 def long_table() -> str:
     """Seconds and memory of choosing, by visual tokens, and how the seconds grow."""
     runs, found = long_runs()
-    counts = sorted({count for rows in found.values() for count in rows})
-    lines = _head(["method", *(f"{count:,}" for count in counts), "growth"])
-    for name, rows in found.items():
+    counts = sorted({count for own in found.values() for count in own})
+    rows = []
+    for name, own in found.items():
         cells = [
-            f"{_seconds(rows[n]['seconds'])}, {rows[n]['peak_bytes'] / 2**20:.3g} MiB" if n in rows else "–"
+            f"{_seconds(own[n]['seconds'])}, {own[n]['peak_bytes'] / 2**20:.3g} MiB" if n in own else "–"
             for n in counts
         ]
-        lines.append(f"| `{name}` | " + " | ".join(cells) + f" | N^{_growth(rows):.1f} |")
+        rows.append([f"`{name}`", *cells, f"N^{_growth(own):.1f}"])
     model = runs[0]["model"]
     head = (
         f"Features of {model['tower']}, hidden states of {model['hidden']} dimensions, a quarter kept; growth between "
@@ -212,6 +217,7 @@ def long_table() -> str:
         f"`{_without_output(run['command'])}` at commit {run['commit'][:12]} on {run['machine']}, torch {run['torch']}"
         for run in runs
     ]
+    lines = table(["method", *(f"{count:,}" for count in counts), "growth"], rows)
     return "\n".join([head, "", *lines, "", "Made by " + "; ".join(made) + "."])
 
 

@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from markdown_table import table
+
 import seeless as sl
 from seeless.analysis import STUDIES, KeptOverlap, Occlusion, Study
 
@@ -35,14 +37,10 @@ def occlusion_table() -> str:
 
 
 def _page(told: dict[str, Any], studies: list[Study]) -> str:
-    tables = ["\n".join(_table(*study.table(told["studies"][study.name]))) for study in studies]
+    tables = ["\n".join(table(*study.table(told["studies"][study.name]))) for study in studies]
     command = re.sub(r" --(output|format) \S+", "", told["command"])
     made = (
         f"{told['pictures']} held-out drawings; made by `{command}` at commit {told['commit'][:12]}, torch "
         f"{told['versions']['torch']}, transformers {told['versions']['transformers']}."
     )
     return "\n\n".join([*tables, made])
-
-
-def _table(heads: list[str], rows: list[list[str]]) -> list[str]:
-    return [f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *rows)]

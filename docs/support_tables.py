@@ -3,6 +3,7 @@
 from functools import cache
 
 import torch
+from markdown_table import table
 from matrix import CASES, STRATEGIES, gap, rows_of
 
 import seeless as sl
@@ -39,12 +40,12 @@ def support_summary() -> str:
         counts = [sum(gap(tiny, name, "sdpa") is None for name in STRATEGIES) for tiny in members]
         flash = gap(members[0], "uniform", FLASH) is None
         alike.setdefault((min(counts), max(counts), takes_videos(members), flash), []).append(titles()[kind])
-    lines = [f"| models | methods of {len(STRATEGIES)} | videos | flash attention |", "|---|---|---|---|"]
+    rows = []
     for least, most, video, flash in sorted(alike, key=lambda row: (row[1], row[0], *row[2:]), reverse=True):
         names = ", ".join(dict.fromkeys(alike[least, most, video, flash]))
         count = f"{least}" if least == most else f"{least} to {most}"
-        lines.append(f"| {names} | {count} | {'✓' if video else '–'} | {'✓' if flash else '–'} |")
-    return "\n".join(lines)
+        rows.append([names, count, "✓" if video else "–", "✓" if flash else "–"])
+    return "\n".join(table(["models", f"methods of {len(STRATEGIES)}", "videos", "flash attention"], rows))
 
 
 @cache
@@ -95,7 +96,7 @@ def support_table() -> str:
         return f"✓ [{reasons.index(reason) + 1}]"
 
     heads = ["model", "`model_type`", f"{len(everywhere)} methods", *(f"`{n}`" for n in others), "video", "flash"]
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    rows = []
     for kind, members in tinies.items():
         cells = [
             all_but(members),
@@ -103,8 +104,8 @@ def support_table() -> str:
             "✓" if takes_videos(members) else "–",
             cell(members, "uniform", FLASH),
         ]
-        lines.append(f"| {titles()[kind]} | `{kind}` | " + " | ".join(cells) + " |")
+        rows.append([titles()[kind], f"`{kind}`", *cells])
     listed = ", ".join(f"`{name}`" for name in everywhere)
-    lines = [f"The {len(everywhere)} methods that run on every model whose tower is read: {listed}.", "", *lines]
+    head = f"The {len(everywhere)} methods that run on every model whose tower is read: {listed}."
     notes = [f"[{number}] {reason}  " for number, reason in enumerate(reasons, 1)]
-    return "\n".join([*lines, "", *notes]).rstrip()
+    return "\n".join([head, "", *table(heads, rows), "", *notes]).rstrip()
