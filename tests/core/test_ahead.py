@@ -4,10 +4,12 @@ import pytest
 import torch
 from test_decoder_attention import DECODERS, build, inputs
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import DynamicCache, StaticCache
 from transformers.models.llama import modeling_llama
 
 import seeless as sl
 from seeless.core import ahead, capture
+from seeless.core.host import CACHE
 from tiny_models import VARIANTS, make_inputs
 
 APART = set(DECODERS) - {"phi3", "deepseek_v3"}  # that project queries by themselves, in one step
@@ -113,3 +115,23 @@ def test_queries_that_depend_on_each_other_are_made_together(monkeypatch):
             model(**given)
         assert (SEEN[0][0][0] - maps[0, :, -1:]).abs().max() < 5e-6
     assert list(ahead._alone.values()) == [False]
+
+
+@pytest.mark.parametrize("backend", ["eager", "sdpa"])
+@pytest.mark.parametrize("prefix", [0, 5], ids=["alone", "after a prefix"])
+@torch.no_grad()
+def test_a_first_prompt_on_a_static_cache(prefix, backend):
+    """Its masks have columns for all there is room for, and the first forward runs the kernel to compare."""
+    model = VARIANTS[1].build(backend)
+    given = make_inputs(model, VARIANTS[1], [[5, "image:0", 9], [5, "image:1", 9]])
+    ids, text = given.pop("input_ids"), model.config.text_config
+    told = []
+    for cache in (StaticCache(config=text, max_cache_len=ids.shape[1] + 3), DynamicCache()):
+        SEEN.clear()
+        with sl.apply(model, Asking(keep=8, layer=2)):
+            if prefix:
+                model(input_ids=ids[:, :prefix], **{CACHE: cache})
+            model(input_ids=ids[:, prefix:], **given, **{CACHE: cache})
+        told.append([one for row in SEEN for one in row])
+    for static, dynamic in zip(*told, strict=True):
+        assert (static - dynamic).abs().max() < 5e-6

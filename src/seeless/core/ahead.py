@@ -11,7 +11,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from seeless.core.attention import Rows, read_nothing, tolerance
-from seeless.core.cache import held_keys
+from seeless.core.cache import held_keys, is_static
 from seeless.core.capture import Call, Capture, Reached, is_checked
 from seeless.core.hooks import HookSet, is_bare, past_seams
 from seeless.core.host import CACHE_NAMES, KEYS, QUERIES, VALUES, cache_in
@@ -72,16 +72,20 @@ class _Peek:
         return getattr(self._cache, name)
 
     def update(self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
-        if self._past == 0:
-            return keys, values
-        own = self._cache.layers[layer_idx]
-        if own.keys.shape[-2] < self._past:
-            raise UnsupportedModel(
-                f"{type(own).__name__} holds the keys of earlier turns in another form, so the attention of a layer "
-                "that has not run yet cannot be read; use the default cache"
-            )
-        held = zip(held_keys(own, self._past), (keys, values), strict=True)
-        return tuple(torch.cat([before.to(new.device), new], 2) for before, new in held)
+        shown: tuple[torch.Tensor, ...] = (keys, values)
+        if self._past:
+            own = self._cache.layers[layer_idx]
+            if own.keys.shape[-2] < self._past:
+                raise UnsupportedModel(
+                    f"{type(own).__name__} holds the keys of earlier turns in another form, so the attention of a "
+                    "layer that has not run yet cannot be read; use the default cache"
+                )
+            held = zip(held_keys(own, self._past), shown, strict=True)
+            shown = tuple(torch.cat([before.to(now.device), now], 2) for before, now in held)
+        if is_static(self._cache):  # a mask has columns for all there is room for
+            room = self._cache.get_mask_sizes(keys.shape[2], layer_idx)[0] - shown[0].shape[2]
+            shown = tuple(torch.nn.functional.pad(x, (0, 0, 0, room)) for x in shown)
+        return shown
 
 
 @torch.no_grad()
