@@ -3,15 +3,18 @@
 A recurrent layer carries what it has seen along in a state, so hiding a token from later queries is not the same as
 leaving it out. Here it is left out: every row runs alone, without padding, and before layer k the dropped tokens are
 taken away. What comes after the prompt stands behind it in the same sequence: to go on from a cache must equal that.
-Nothing of the library is used.
+Of the library only what strategies say of themselves is used.
 """
 
 import contextlib
 import inspect
+from dataclasses import dataclass
 
 import torch
 from patch_oracle import inside_oracle
 from transformers.modeling_outputs import MoeModelOutputWithPast
+
+from seeless.strategy import Stage
 
 RECURRENT = ("linear_attention", "conv")
 
@@ -37,6 +40,56 @@ def by_layer(model, maps):
     return found
 
 
+@dataclass(frozen=True)
+class Leaving:
+    """What leaves a row before a layer.
+
+    Args:
+        gone: `[length]` bool, everything that has left the turn's tokens by then.
+        new: `[length]` bool, what leaves here.
+        trims: whether what is gone leaves the caches of the layers before, too, for queries from `end` on.
+        renumbers: whether later positions close up, where they have one axis.
+    """
+
+    layer: int
+    row: int
+    gone: torch.Tensor
+    new: torch.Tensor
+    trims: bool
+    renumbers: bool
+    end: int
+
+
+def in_flow(strategies, depth):
+    """`(layer, part, its how manieth stage)` in the order of the flow: before one layer the tower first, else as
+    given."""
+    stages = [
+        (layer, part, number)
+        for strategy in strategies
+        for part in strategy.parts()
+        for number, layer in enumerate(part.layers(depth))
+    ]
+    return sorted(stages, key=lambda stage: (stage[0], stage[1].stage is not Stage.TOWER))
+
+
+def leavings(strategies, turns, depth, length):
+    """What reports say of who leaves, stage by stage and row by row. A stage that takes nothing from a row leaves its
+    caches alone."""
+    for turn in turns:
+        for row, columns in enumerate(turn.columns):
+            before = torch.zeros(length, dtype=torch.bool)
+            stages = zip(turn.report.stages, in_flow(strategies, depth), strict=False)  # the first ones, at least
+            for stage, (layer, part, number) in stages:
+                assert (stage.layer, stage.strategy) == (layer, part.name)
+                gone = torch.zeros(length, dtype=torch.bool)
+                gone[columns] = True
+                gone[columns[stage.kept[row]]] = False
+                new = gone & ~before
+                trims = part.past == "trim" and bool(new.any())
+                yield Leaving(layer, row, gone, new, trims, part.positions_at(number) == "renumber", turn.end)
+                before = gone
+
+
 class LayerLoop:
     """In place of the forward of an untouched model's decoder, with eager attention, while `with` lasts.
 
@@ -55,22 +108,12 @@ class LayerLoop:
         self.gone = torch.zeros(self.depth + 1, batch, length, dtype=torch.bool)
         self.hidden = torch.zeros(self.depth, batch, length, length, dtype=torch.bool)  # [layer, row, query, key]
         self.lowered = torch.zeros(self.depth, batch, length, dtype=torch.long)
-        by_name = {part.name: part for strategy in strategies for part in strategy.parts()}
-        for turn in turns:
-            for row, columns in enumerate(turn.columns):
-                before = torch.zeros(length, dtype=torch.bool)
-                for number, stage in enumerate(turn.report.stages):
-                    strategy = by_name[stage.strategy]
-                    dropped = torch.zeros(length, dtype=torch.bool)
-                    dropped[columns] = True
-                    dropped[columns[stage.kept[row]]] = False
-                    self.gone[stage.layer :, row] |= dropped
-                    if strategy.past == "trim":
-                        self.hidden[: stage.layer, row, turn.end :] |= dropped
-                    new = dropped & ~before
-                    if strategy.positions_at(number) == "renumber":
-                        self.lowered[stage.layer :, row] += new.cumsum(0) - new.long()
-                    before = dropped
+        for own in leavings(strategies, turns, self.depth, length):
+            self.gone[own.layer :, own.row] |= own.gone
+            if own.trims:
+                self.hidden[: own.layer, own.row, own.end :] |= own.gone
+            if own.renumbers:
+                self.lowered[own.layer :, own.row] += own.new.cumsum(0) - own.new.long()
 
     def _forward(self, input_ids=None, inputs_embeds=None, position_ids=None, **unused):
         states = inputs_embeds if self.merged is None else self.merged(inputs_embeds)

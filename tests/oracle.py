@@ -14,7 +14,7 @@ from patch_oracle import inside_oracle
 from video_oracle import PLAIN, merged_videos
 
 import seeless as sl
-from layer_loop import LayerLoop, decoder_of, has_recurrent_layers
+from layer_loop import LayerLoop, decoder_of, has_recurrent_layers, leavings
 from seeless.ops.pooling import pooling_cells
 
 
@@ -64,22 +64,12 @@ class MaskOracle:
         shape = (self.depth, self.batch, self.length, self.length)
         self.hidden = torch.zeros(shape, dtype=torch.bool)  # [layer, row, query, key]
         self.lowered = torch.zeros(self.depth, self.batch, self.length, dtype=torch.long)
-        by_name = {part.name: part for strategy in strategies for part in strategy.parts()}
-        for turn in turns:
-            for row, columns in enumerate(turn.columns):
-                before = torch.zeros(self.length, dtype=torch.bool)
-                for number, stage in enumerate(turn.report.stages):
-                    strategy = by_name[stage.strategy]
-                    gone = torch.zeros(self.length, dtype=torch.bool)
-                    gone[columns] = True
-                    gone[columns[stage.kept[row]]] = False
-                    self.hidden[stage.layer :, row, :, gone] = True
-                    if strategy.past == "trim":
-                        self.hidden[: stage.layer, row, turn.end :] |= gone
-                    new = gone & ~before
-                    if strategy.positions_at(number) == "renumber" and axes is None:
-                        self.lowered[stage.layer :, row] += new.cumsum(0) - new.long()
-                    before = gone
+        for own in leavings(strategies, turns, self.depth, self.length):
+            self.hidden[own.layer :, own.row, :, own.gone] = True
+            if own.trims:
+                self.hidden[: own.layer, own.row, own.end :] |= own.gone
+            if own.renumbers and axes is None:
+                self.lowered[own.layer :, own.row] += own.new.cumsum(0) - own.new.long()
 
     def _before_layer(self, index):
         def hook(module, args, kwargs):
@@ -93,7 +83,9 @@ class MaskOracle:
             mask = mask.masked_fill(itself, 0)  # padding sees itself, so that no row sees nothing
             changes = {"attention_mask": mask, "position_ids": None}
             if self.lowered[index].any():  # positions are relative: where a row begins does not matter
-                positions = torch.arange(self.length)[None] - self.lowered[index]
+                whole = kwargs.get("position_ids")
+                whole = torch.arange(self.length)[None] if whole is None or whole.ndim != 2 else whole
+                positions = whole - self.lowered[index]
                 rotary = self.decoder.rotary_emb
                 if "layer_type" in inspect.signature(rotary.forward).parameters:
                     kind = self.decoder.config.layer_types[index]
