@@ -104,6 +104,8 @@ def test_a_step_that_was_cut_short_leaves_nothing(tiny):
         longer = torch.nn.functional.pad(inputs["attention_mask"], (0, 2), value=1)
         with pytest.raises(sl.InputError, match="attention_mask has"):
             model(input_ids=token, attention_mask=longer, **{CACHE: cache})
+        with pytest.raises(sl.InputError, match="ready-made"):
+            model(input_ids=token, attention_mask={"full_attention": None}, **{CACHE: cache})
 
 
 def interrupt(*args):

@@ -181,10 +181,13 @@ def test_a_cache_of_another_handle_is_refused(tiny):
     own = OWN[0]
     model = tiny(own, "sdpa")
     inputs = make_inputs(model, own, RAGGED[:1])
-    with sl.apply(model, sl.FastV(keep=0.5)):
-        cache = model(**inputs)[CACHE]
-    with sl.apply(model, sl.DyCoke(unread=0.5)), pytest.raises(sl.InputError, match="does not say which of its tokens"):
-        model(input_ids=torch.tensor([[5]]), **{CACHE: cache})
+    for strategy in (sl.FastV(keep=0.5), sl.Random(keep=0.5)):
+        with sl.apply(model, strategy):
+            cache = model(**inputs)[CACHE]
+        with sl.apply(model, sl.DyCoke(unread=0.5)):
+            model(input_ids=torch.tensor([[5, 6]]), **{CACHE: cache})  # several tokens read everything
+            with pytest.raises(sl.InputError, match="does not say which of its tokens"):
+                model(input_ids=torch.tensor([[7]]), **{CACHE: cache})
 
 
 @torch.no_grad()

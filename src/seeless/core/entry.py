@@ -115,7 +115,8 @@ class Reducer:
     # The model with its head: what is to be learnt.
 
     def _run_model(self, below: Callable, args: tuple, kwargs: dict) -> Any:
-        if not args and self.running.frame is None and (step := even_step(self.view, kwargs)) is not None:
+        alone = not args and self.running.frame is None and self.reader is None
+        if alone and (step := even_step(self.view, kwargs)) is not None:
             return run_step(self.view, self.running, step, below, kwargs)
         given = named(below, args, kwargs)
         drafts = drafted(given, self.running.prompt)

@@ -7,6 +7,8 @@ generation are of this kind.
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from seeless.core.cache import record_of
 from seeless.core.family import ModelView
 from seeless.core.frame import PASSED_BY, Running, Step, refuse_tracing
@@ -28,7 +30,7 @@ def even_step(view: ModelView, kwargs: dict) -> Step | None:
         if kwargs.get(name) is not None:
             return None
     length = record.length
-    if mask is not None and (mask.ndim != 2 or mask.shape[1] != length + 1):
+    if mask is not None and not (isinstance(mask, torch.Tensor) and mask.ndim == 2 and mask.shape[1] == length + 1):
         return None
     return Step(record, ids, length)
 
