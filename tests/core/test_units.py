@@ -112,6 +112,31 @@ def test_the_models_packing_is_the_one_worked_out_by_hand(tiny, variant, number)
     assert newlines == {i for i, o in enumerate(origin) if o is None}
 
 
+@torch.no_grad()
+def test_another_packing_said_by_the_config_is_followed():
+    """A square picture on a canvas of two tiles, side by side and one above the other: as many tokens, elsewhere."""
+    variant = VARIANTS[4]
+    model = variant.build("sdpa")
+    pixels = torch.randn(1, 3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    ids = torch.tensor([[5, 6, *[IMAGE] * 36, 7, 8]])
+    given = {"input_ids": ids, "pixel_values": pixels, "image_sizes": torch.tensor([[40, 40]])}
+
+    def kept(run):
+        model(**given)
+        return run.report.stages[0].kept[0].tolist()
+
+    found = []
+    for canvas in ([[32, 64]], [[64, 32]]):
+        model.config.image_grid_pinpoints = canvas
+        with sl.apply(model, "fastervlm", keep=3) as run:
+            found.append(kept(run))
+    assert found[0] != found[1]
+    with sl.apply(model, "fastervlm", keep=3) as run:
+        for canvas, want in zip(([[32, 64]], [[64, 32]]), found, strict=True):
+            model.config.image_grid_pinpoints = canvas
+            assert kept(run) == want
+
+
 @nexts
 @pytest.mark.parametrize("name", ["fastervlm", "vispruner", "random"])
 @pytest.mark.parametrize("newlines", [False, True])

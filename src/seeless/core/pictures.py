@@ -47,13 +47,16 @@ class Packing:
         return {name: x for name, x in self.options.items() if isinstance(x, torch.Tensor) and name != "image_newline"}
 
     def images(self, host: Mapping[str, np.ndarray], known: dict) -> list[Image]:
-        """The images; `known` remembers what was laid out before, by all that decides about it."""
+        """The images; `known` remembers what was laid out before, by all that decides about it, the config included."""
         images, first, total = [], 0, sum(self.crops)
+        config: Any = self.pack.__self__.config  # type: ignore[attr-defined]
+        told = [own for part in (config, config.vision_config) for own in vars(part).items()]
+        said = str([own for own in told if isinstance(own[1], int | float | str | list | tuple)])
         given = {**self.options, **{name: host[name] for name in self.wanted()}}
         for number, crops in enumerate(self.crops):
             alone = {name: _only(value, number, len(self.crops)) for name, value in given.items()}
             plain = {name: x.tolist() if isinstance(x, np.ndarray) else x for name, x in alone.items()}
-            key = crops, self.patches, str({**plain, "image_newline": plain.get("image_newline") is None})
+            key = crops, self.patches, str({**plain, "image_newline": plain.get("image_newline") is None}), said
             if key not in known:
                 options = {name: torch.from_numpy(x) if isinstance(x, np.ndarray) else x for name, x in alone.items()}
                 known[key] = packed_image(self.pack, crops, self.patches, options, self.unresampled)
