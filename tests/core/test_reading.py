@@ -65,10 +65,22 @@ def test_the_check_is_made_once_for_a_kind_of_attention(monkeypatch):
     with sl.apply(model, [sl.FasterVLM(keep=8), sl.FastV(keep=4), sl.FastV(keep=2, layer=4)]):
         model(**given)
         checked = set(capture._checked)
-        assert {module.__name__ for module, _ in checked} == {"CLIPAttention", "LlamaAttention"}
+        assert {module.__name__ for module, *_ in checked} == {"CLIPAttention", "LlamaAttention"}
         monkeypatch.setattr("seeless.core.attention.check_attention", lambda *_: pytest.fail("checked again"))
         monkeypatch.setattr("seeless.core.tower_attention.check_attention", lambda *_: pytest.fail("checked again"))
         model(**given)
+
+
+@pytest.mark.parametrize("strategy", [sl.FastV(keep=4), sl.PyramidDrop(keep=0.5, layer=2)], ids=["before", "coming"])
+@torch.no_grad()
+def test_another_kernel_under_the_name_of_one_that_was_checked_is_checked_too(monkeypatch, strategy):
+    model = LLAVA.build("fused")
+    given = make_inputs(model, LLAVA, [[5, "image:0", 9]])
+    with sl.apply(model, strategy):
+        model(**given)
+        monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "fused", wrong_kernel)
+        with pytest.raises(sl.UnsupportedModel, match="attention of LlamaAttention"):
+            model(**given)
 
 
 @torch.no_grad()

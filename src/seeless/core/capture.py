@@ -16,13 +16,16 @@ from torch import nn
 
 from seeless.core.host import AttentionInterface, attention_options
 
-_checked: set[tuple[type, str]] = set()  # modules and kernels whose attention was compared with what is read here
+Kind = tuple[type, str, Any]  # what is checked once: attention of a class of modules under a kernel, by name and itself
+_checked: set[Kind] = set()  # what was compared with what is read here
 
 
 def is_checked(module: nn.Module) -> bool:
-    """Whether attention of this module's class under its kernel was compared."""
-    kernel = getattr(getattr(module, "config", None), "_attn_implementation", None)
-    return (type(module), kernel) in _checked
+    """Whether attention of this module's class was compared under its kernel, and that is still what its name stands
+    for."""
+    name = getattr(getattr(module, "config", None), "_attn_implementation", None)
+    known = [kernel for kind, own, kernel in _checked if (kind, own) == (type(module), name)]
+    return bool(known) and AttentionInterface().get(name, known[0]) in known  # "eager" is no entry there
 
 
 class Reached(Exception):
@@ -50,6 +53,7 @@ class Call:
         value: `[batch, kv_heads, keys, value dim]`, and output, `[batch, queries, heads, value dim]`: only where the
             attention of such a module under such a kernel has not been checked yet; values also where they are asked
             for.
+        function: the kernel itself.
     """
 
     module: nn.Module
@@ -62,11 +66,12 @@ class Call:
     ends: torch.Tensor | None
     value: torch.Tensor | None = None
     output: torch.Tensor | None = None
+    function: Callable | None = None
 
     @property
-    def kind(self) -> tuple[type, str]:
+    def kind(self) -> Kind:
         """What is checked once: modules of a class under one kernel."""
-        return type(self.module), self.kernel
+        return type(self.module), self.kernel, self.function
 
     def passed(self) -> None:
         """Take note that the attention of this kind is read as the model computes it."""
@@ -196,6 +201,7 @@ def _watched(
                 options.softcap,
                 None if options.sinks is None else options.sinks.detach(),
                 options.ends,
+                function=kernel,
             )
             return capture.see(call, options.dropout, value, run)
     return run()
