@@ -87,7 +87,8 @@ class Cost:
     counted by their weights, and a recurrent layer has no map. Where a tower runs all pictures as one sequence with a
     mask between them (Pixtral), their attention is counted as computed, over all. Norms, activations, the recurrence of
     linear attention, what a tower has before and between its layers, pixels that only pad a picture to the size of
-    another, attention inside a projector, and the scoring itself are not counted.
+    another, attention inside a projector, a second tower whose features are added to the first one's (DeepSeek-VL
+    hybrid), and the scoring itself are not counted.
     """
 
     tower: int
