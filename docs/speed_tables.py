@@ -86,9 +86,10 @@ def efficiency_tables() -> str:
                 ]
             )
         seconds = whole["seconds"]["first"]["median"]
+        batch, visual = whole["workload"]["batch"], f"{whole['tokens']['visual']:,} visual tokens"
+        asked = f"{batch} requests at once, {visual} each" if batch > 1 else visual
         head = (
-            f"{whole['tokens']['visual']:,} visual tokens, {whole['depth']} layers of {_width(whole):,}; untouched, "
-            f"the first token takes {seconds:.3g} s:"
+            f"{asked}, {whole['depth']} layers of {_width(whole):,}; untouched, the first token takes {seconds:.3g} s:"
         )
         rounds = {row["rounds"] for row in rows}
         parts.append("\n".join([head, "", *table(heads, lines), "", _made_by(whole, f"{max(rounds)} rounds")]))

@@ -200,10 +200,10 @@ def _line(row: dict[str, Any]) -> list[str]:
     seconds, parts = row["seconds"], row["seconds"]["parts"]
 
     def spread(found: dict[str, float]) -> str:
-        return f"{1e3 * found['median']:.4g} ms ±{50 * (found['high'] - found['low']) / found['median']:.0f} %"
+        return f"{_time(found['median'], 4)} ±{50 * (found['high'] - found['low']) / found['median']:.0f} %"
 
-    def ms(part: str) -> str:
-        return f"{1e3 * parts[part]['median']:.3g} ms"
+    def took(part: str) -> str:
+        return _time(parts[part]["median"])
 
     later = seconds["later"]
     whole = row["strategy"] == "none"
@@ -212,10 +212,10 @@ def _line(row: dict[str, Any]) -> list[str]:
         "-" if whole else str(row["keep"]),
         f"{row['tokens']['average']:.0f}",
         spread(seconds["first"]),
-        f"{1e3 * (parts['tower']['median'] + parts['projector']['median']):.3g} ms",
-        "-" if whole else ms("selection"),
-        ms("decoder"),
-        "-" if later is None else f"{1e3 * later['median']:.3g} ms",
+        _time(parts["tower"]["median"] + parts["projector"]["median"]),
+        "-" if whole else took("selection"),
+        took("decoder"),
+        "-" if later is None else _time(later["median"]),
         f"{row['requests_per_second']:.3g}",
         f"{row['peak_bytes'] / 2**20:.3g} MiB",
         f"{row['kv_bytes']['after'] / 2**20:.3g} MiB",
@@ -224,6 +224,15 @@ def _line(row: dict[str, Any]) -> list[str]:
         "-" if whole else f"{row['flops_speed_up']['first']:.2f} / {row['flops_speed_up']['decoder']:.2f}",
         "-" if whole else f"{row['efficiency']['first']:.2f} / {row['efficiency']['decoder']:.2f}",
     ]
+
+
+def _time(seconds: float, digits: int = 3) -> str:
+    """As a table shows it.
+
+    >>> _time(0.2425, 4), _time(0.999), _time(32.449)
+    ('242.5 ms', '999 ms', '32.4 s')
+    """
+    return f"{seconds:.{digits}g} s" if seconds >= 1 else f"{1e3 * seconds:.{digits}g} ms"
 
 
 def read_scale(text: str) -> Fraction:
