@@ -88,9 +88,8 @@ def efficiency_tables() -> str:
         seconds = whole["seconds"]["first"]["median"]
         batch, visual = whole["workload"]["batch"], f"{whole['tokens']['visual']:,} visual tokens"
         asked = f"{batch} requests at once, {visual} each" if batch > 1 else visual
-        head = (
-            f"{asked}, {whole['depth']} layers of {_width(whole):,}; untouched, the first token takes {seconds:.3g} s:"
-        )
+        size = f"{whole['depth']} layers of {_width(whole):,}"
+        head = f"{asked}, {size}; untouched, the first token takes {seconds:.3g} s:"
         rounds = {row["rounds"] for row in rows}
         parts.append("\n".join([head, "", *table(heads, lines), "", _made_by(whole, f"{max(rounds)} rounds")]))
     return "\n\n".join(parts)
