@@ -10,6 +10,7 @@ from video_decisions import compare, moving
 import seeless as sl
 from fake_context import fake_context, kept
 from seeless.ops.windows import joined_runs
+from tiny_models import VARIANTS, make_inputs
 
 
 @settings(max_examples=60, deadline=None)
@@ -73,3 +74,18 @@ def test_layers_and_defaults():
 def test_refused(knobs):
     with pytest.raises(sl.BudgetError, match=next(iter(knobs))):
         sl.PruneVid(**knobs)
+
+
+@torch.no_grad()
+def test_stills_of_which_some_tokens_left_before():
+    """All of a still is one group, wherever in it stands what is left."""
+    model = VARIANTS[1].build("sdpa")
+    inputs = make_inputs(model, VARIANTS[1], [[5, "image:0", 9], [3, "image:1", 4, "image:2", 6]])
+    with sl.apply(model, [sl.Uniform(keep=5), sl.PruneVid(layer=3, clusters=1.0, later=0.5)]) as run:
+        model(**inputs)
+    uniform, first, second = run.report.stages
+    assert uniform.n_after == first.n_after == [5, 10] and second.n_after == [2, 4]
+    for before, after, scores in zip(first.kept, second.kept, second.scores, strict=True):
+        for own in (before < 16, before >= 16):
+            best = before[own][scores[own].topk(2).indices] if own.any() else before[own]
+            assert {*best.tolist()} <= {*after.tolist()}

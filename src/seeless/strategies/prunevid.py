@@ -109,7 +109,9 @@ class PruneVid(TwoStageStrategy):
             static, first[..., None] * size + of_stretch(of_windows, first), number[:, None] * size + of_frames
         )
         weight = 1 / torch.where(static, of_stretch(in_window, first) * long, in_frame).to(x.dtype)
-        ctx.memory["group"] = torch.where(static, first[..., None], (number + frames)[:, None]).flatten(1)
+        group = torch.where(static, first[..., None], (number + frames)[:, None]).flatten(1)
+        places = ctx.index.to(x.device)  # of a still some may have left before
+        ctx.memory["group"] = group.new_zeros(units, ctx.n_original).scatter(1, places, group)
         own = torch.arange(visual, device=x.device).expand(units, -1)
         stays = centre.view(units, 2, frames, size).any(1).flatten(1)
         known = (visual if visual <= FEW else max(1, int(visual * self.clusters))) if frames == 1 else None
