@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet
 PYTHONS ?= 3.10 3.11 3.12 3.13
 unexport PIP_CONSTRAINT PIP_BUILD_CONSTRAINT
 
-.PHONY: demo test test-all test-newest test-wheel test-vllm test-page check site examples style dist lock tables pictures studies page-pictures bench bench-smoke finetune sweep sweep-reader tiny reader clean
+.PHONY: demo test test-all fuzz test-newest test-wheel test-vllm test-page check site examples style dist lock tables pictures studies page-pictures bench bench-smoke finetune sweep sweep-reader tiny reader clean
 
 # pip in .venv takes the exact versions of locks/, and nothing else, whatever is installed there later.
 .venv/demo: pyproject.toml $(wildcard locks/python*.txt)
@@ -31,6 +31,12 @@ test: .venv/dev
 
 test-all: .venv/dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal --all
+
+# Compositions drawn by chance against the oracles: `make fuzz CASES=2000 SEED=1`; every case is the same again by its number.
+CASES ?= 500
+SEED ?= 1
+fuzz: .venv/dev
+	PYTHONPATH=tests:tests/contracts HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python tests/fuzz --cases $(CASES) --seed $(SEED)
 
 # What users get who install without a lock: the newest of everything, here with the torch of locks/torch.in;
 # `make test-newest TORCH=newest` takes the newest torch, too (gigabytes of CUDA).
