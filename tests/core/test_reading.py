@@ -190,6 +190,18 @@ def test_tower_states_are_given_up_with_the_prefill(family):
 
 
 @torch.no_grad()
+def test_what_another_handle_did_not_ask_for_cannot_be_asked_later():
+    tiny = NAMES["llava-llama-mha"]
+    model = tiny.build("sdpa")
+    given = tinies.make_inputs(model, tiny, [[5, "image:0", 9]])
+    with sl.apply(model, sl.Random(keep=4)):
+        ahead = model.model.get_image_features(given.pop("pixel_values"))
+        model(**given, mm_encoder_outputs={"image": ahead})
+    with sl.apply(model, sl.FasterVLM(keep=4)), pytest.raises(sl.InputError, match=r"^this strategy asks the vision"):
+        model(**given, mm_encoder_outputs={"image": ahead})
+
+
+@torch.no_grad()
 def test_what_was_not_asked_for_the_first_time_cannot_be_asked_later():
     turns = []
 

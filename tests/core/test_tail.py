@@ -148,6 +148,25 @@ def hook(*args):
     return None
 
 
+class Recording(torch.nn.Sequential):
+    """Somebody's own, in place of a hook."""
+
+    def forward(self, x):
+        self.seen = super().forward(x)
+        return self.seen
+
+
+def test_a_layer_that_somebody_put_there_runs(llava):
+    model, inputs = llava
+    with torch.no_grad():
+        whole = model(**inputs).logits
+        layers = layers_of(model)
+        layers[-1].mlp = Recording(layers[-1].mlp)
+        with sl.apply(model, EVERYTHING):
+            assert torch.equal(model(**inputs).logits, whole)
+    assert layers[-1].mlp.seen.isfinite().all()
+
+
 @pytest.mark.parametrize(
     "watch",
     [
@@ -159,6 +178,7 @@ def hook(*args):
         lambda tower, layer: setattr(
             layer, "forward", lambda *args, **kwargs: type(layer).forward(layer, *args, **kwargs)
         ),
+        lambda tower, layer: setattr(layer, "mlp", Recording(layer.mlp)),
         lambda tower, layer: layer.compile(),
         lambda tower, layer: tower.compile(),
         lambda tower, layer: setattr(tower.config, "output_hidden_states", True),

@@ -14,7 +14,7 @@ from seeless.errors import InputError, Origin, SeelessError, StrategyError
 from seeless.faults import check_kinds, faults
 from seeless.strategy import Strategy
 
-NOT_THEIRS = ("seeless", "torch", "transformers")
+NOT_THEIRS = ("seeless", "torch", "transformers", "functools")
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from seeless.core.host import is_stock
 
 WRAPPING = ("_orig_mod", "_fsdp_wrapped_module")  # what modules around others call these: compiled ones, sharded ones
 ASKED = ("output_hidden_states", "output_attentions")
+KNOWN = ("torch", "transformers")  # whose modules do nothing but compute
 
 
 def skip_tail(view: ModelView, kind: Kind, last: int, given: dict[str, Any], hooks: HookSet) -> int:
@@ -85,7 +86,10 @@ def _draws(part: nn.Module) -> bool:
 
 
 def _is_plain(part: nn.Module) -> bool:
-    """Whether a module runs as its class says, uncompiled, whole on this process, and with no hook of others."""
+    """Whether a module is nobody's own, and runs as its class says, uncompiled, whole on this process, and with no hook
+    of others."""
+    if type(part).__module__.partition(".")[0] not in KNOWN:
+        return False
     if part._compiled_call_impl is not None or any(hasattr(part, name) for name in WRAPPING):
         return False
     if part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks:
