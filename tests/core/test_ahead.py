@@ -1,5 +1,7 @@
 """Queries of a layer that has yet to run, made for the tokens that ask and no others: the same attention, for less."""
 
+from weakref import WeakKeyDictionary
+
 import pytest
 import torch
 from test_decoder_attention import DECODERS, build, inputs
@@ -17,7 +19,7 @@ APART = set(DECODERS) - {"phi3", "deepseek_v3"}  # that project queries by thems
 
 @pytest.fixture(autouse=True)
 def _nothing_tried_yet(monkeypatch):
-    monkeypatch.setattr(ahead, "_alone", {})
+    monkeypatch.setattr(ahead, "_alone", WeakKeyDictionary())
     monkeypatch.setattr(capture, "_checked", set())
 
 
@@ -97,6 +99,33 @@ def test_one_token_asks_and_one_query_is_made():
     assert queries.found == [2, 2 * (length - 8)]  # the last of both rows, and then the layer's own run
     assert keys.found == [2 * length, 2 * (length - 8)]
     assert len(kept[0]) == 8
+
+
+class Quantising(torch.Tensor):
+    """A weight that has what it is multiplied with rounded by one scale for all tokens."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if func is torch.nn.functional.linear:
+            scale = args[0].abs().amax() / 7
+            args = (args[0] / scale).round() * scale, args[1].as_subclass(torch.Tensor), *args[2:]
+            return torch.nn.functional.linear(*args)
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+@torch.no_grad()
+def test_every_models_own_layers_are_tried():
+    given, plain, other = inputs(torch.float32), *(build("llama", "eager", torch.float32) for _ in range(2))
+    for layer in other.model.language_model.layers:
+        weight = layer.self_attn.q_proj.weight.data.as_subclass(Quantising)
+        layer.self_attn.q_proj.weight = torch.nn.Parameter(weight, requires_grad=False)
+    for model in (plain, other):
+        maps = model(**given, output_attentions=True).attentions[2].float()
+        for _ in range(2):
+            SEEN.clear()
+            with sl.apply(model, Asking(keep=8, layer=2)):
+                model(**given)
+            assert (SEEN[0][0][0] - maps[0, :, -1:]).abs().max() < 5e-6
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from copy import copy
 from dataclasses import replace
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -19,7 +20,8 @@ from seeless.core.sharding import check_whole, leave
 from seeless.errors import UnsupportedModel
 
 MANY = 4  # where more than one token in so many is asked for, all queries are made
-_alone: dict[type, bool] = {}  # by class of layer, whether queries of some tokens are those that all together make
+# By layer, whether queries of some tokens are those that all together make.
+_alone: "WeakKeyDictionary[nn.Module, bool]" = WeakKeyDictionary()
 
 
 class _WithoutDropout(TorchFunctionMode):
@@ -194,17 +196,18 @@ class Ahead:
         return call
 
     def _alone(self, asked: Rows) -> bool:
-        """Whether queries of some tokens are those that all together make, which is tried once per class of layer.
+        """Whether queries of some tokens are those that all together make, which is tried once per layer: weights that
+        quantise what they are given, or a forward that somebody put there, are a model's own.
 
         What is told then is made as it ever is after, so a first prompt is told the same to the bit as a later one.
         """
-        kind, (rows, slots) = type(self.layer), asked
-        if kind not in _alone:
+        layer, (rows, slots) = self.layer, asked
+        if layer not in _alone:
             whole = self._run(None, False)
             among, alone = (
                 call.query[rows.to(call.query.device)[:, None], :, slots.to(call.query.device)].float()
                 for call in (whole, self._run(asked, False))
             )
             bound = tolerance(whole.query) * among.abs().amax()
-            _alone[kind] = bool((among - alone).abs().amax() <= bound)
-        return _alone[kind]
+            _alone[layer] = bool((among - alone).abs().amax() <= bound)
+        return _alone[layer]
