@@ -286,6 +286,28 @@ def test_no_decoder_layer_can_be_read_at_the_entry(tiny):
 
 
 @torch.no_grad()
+def test_nothing_can_be_asked_after_the_stage(tiny):
+    """Other tokens stand there then; what was asked in time stays."""
+    seen = []
+
+    class Late(sl.LayerStrategy):
+        def score(self, ctx):
+            seen.append((ctx, ctx.text))
+            if len(seen) == 2:
+                for question in ("hidden", "visual", "places", "embeds"):
+                    with pytest.raises(sl.StrategyError, match=f"asked for {question} after its stage"):
+                        getattr(seen[0][0], question)
+                with pytest.raises(sl.StrategyError, match="asked for attention after its stage"):
+                    seen[0][0].attention("last")
+                assert seen[0][0].text is seen[0][1]
+            return -(ctx.index % 2).float()
+
+    model = tiny(LLAVA, "sdpa")
+    with sl.apply(model, Late(keep=[0.5, 0.25], layer=[2, 4])):
+        model(**make_inputs(model, LLAVA, RAGGED[:1]))
+    assert len(seen) == 2
+
+
 @torch.no_grad()
 def test_newlines_have_no_vision_attention(tiny):
     """What reads the tower says so in `tower`; then all tiles' patches are ranked together, and newlines leave."""

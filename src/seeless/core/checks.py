@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Any
 
 import torch
 
@@ -48,6 +49,27 @@ def _origin(error: BaseException, strategy: object, stage: str) -> str:
         return f"{name}, {stage}"
     file, line, function = [place for place in theirs if place[0] == theirs[0][0]][-1]
     return f"{file}:{line}, in {function} of {name}, {stage}"
+
+
+class WhileAsked:
+    """What a strategy's questions go to, until its stage is over: later, other tokens stand where it would look.
+
+    Args:
+        answers: what they are passed on to.
+    """
+
+    def __init__(self, answers: object) -> None:
+        self.answers, self.over = answers, False
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what copying asks for
+            raise AttributeError(name)
+        if self.over:
+            raise StrategyError(
+                f"ctx was asked for {name} after its stage; ask during the stage, and put what a later stage of this "
+                "prefill needs into ctx.memory"
+            )
+        return getattr(self.answers, name)
 
 
 def layers_of(strategy: Strategy, method: str, depth: int) -> list[int]:

@@ -12,7 +12,7 @@ from seeless.context import Context
 from seeless.core.adding import add_tokens, ranks
 from seeless.core.answers import Answers
 from seeless.core.attention import LayerTap
-from seeless.core.checks import asking, check_decision, count_of, faults_at, layers_of, name_of
+from seeless.core.checks import WhileAsked, asking, check_decision, count_of, faults_at, layers_of, name_of
 from seeless.core.family import ModelView
 from seeless.core.groups import Group, Uneven, group_units
 from seeless.core.reporting import Before
@@ -72,11 +72,13 @@ class Cut:
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """A group of units, what a strategy said of it, what it had been told, and how many of each unit stay, if known."""
+    """A group of units, what a strategy said of it, what it was told and through what, and how many of each stay
+    (None: not known)."""
 
     group: Group
     said: Any
     answers: Answers
+    told: WhileAsked
     count: int | None = None
 
 
@@ -168,7 +170,7 @@ def prepare(session: Session, stages: Sequence[PlannedStage], second: Callable) 
         first = replace(own[0], layer=0)
         assert session.embeds is not None
         for asked in _asked(session, first, session.embeds, {}, strategy.prepare, second):
-            prepared, units = asked.said, asked.group.units
+            prepared, units, asked.told.over = asked.said, asked.group.units, True
             if prepared is None:
                 continue
             if len(prepared) != len(units):
@@ -194,7 +196,10 @@ def run_stage(session: Session, stage: PlannedStage, hidden: torch.Tensor, taps:
         for asked in answered:
             _check(session, stage, asked, hidden.dtype)
         counts = _counts(stage, answered)
-    return _apply(session, stage, answered, counts, hidden, before, found)
+    cut = _apply(session, stage, answered, counts, hidden, before, found)
+    for asked in answered:
+        asked.told.over = True
+    return cut
 
 
 def _asked(
@@ -215,13 +220,15 @@ def _asked(
         while pending:
             group = pending.pop(0)
             answers = Answers(session, session.vision.asked_by(strategy), group, hidden, taps, second)
-            context = _context(session, stage, group, answers)
+            told = WhileAsked(answers)
+            context = _context(session, stage, group, told)
             try:
                 with asking(strategy, stage.place if second is None else "before the first layer"):
                     said = question(context)
                 count = None if second is not None else count_of(strategy, stage.index, said, context.n_keep)
-                answered.append(Asked(group, said, answers, count))
+                answered.append(Asked(group, said, answers, told, count))
             except Uneven as uneven:  # ask again, rows of one size at a time
+                told.over = True
                 stage.alike.add(uneven.what)
                 own = [group.present] * len(group.units)
                 pending = group_units(session, group.units, own, False, stage.alike) + pending
@@ -235,7 +242,7 @@ def _decided(stage: PlannedStage, context: Context) -> Decision:
     return decision
 
 
-def _context(session: Session, stage: PlannedStage, group: Group, answers: Answers) -> Context:
+def _context(session: Session, stage: PlannedStage, group: Group, told: WhileAsked) -> Context:
     strategy, unit = stage.strategy, group.units[0]
     keys = [_key(strategy, each) for each in group.units]
     prepared = [session.prepared[key] for key in keys if key in session.prepared]
@@ -249,7 +256,7 @@ def _context(session: Session, stage: PlannedStage, group: Group, answers: Answe
         grid=unit.grid if group.complete else None,
         answers=answering,
         memory=session.memory[tuple(keys)],
-        sources=answers,
+        sources=told,
         axes=3 if session.view.family.mrope else 1,
         frames=_frames(session, group),
         prepared=torch.stack(prepared) if prepared else None,
