@@ -22,6 +22,7 @@ SELECTORS, LONG = ROOT / "results" / "selectors.json", ROOT / "results" / "selec
 WIDE = ROOT / "results" / "selectors-wide.json"
 SPEED_PICTURE, LONG_PICTURE = ROOT / "docs" / "speed.png", ROOT / "docs" / "selection.png"
 NONE = "none"
+DEPTH = 32  # layers of a 7B
 
 
 def _without_output(command: str) -> str:
@@ -151,16 +152,22 @@ def memory_table() -> str:
 def wide_list() -> str:
     """What choosing costs on layers as wide as a 7B's, the dearest method first."""
     data = json.loads(WIDE.read_text())
-    model, ((count, prefill),) = data["model"], data["prefill_seconds"].items()
-    shares = {name: rows[count]["share"] for name, rows in data["methods"].items() if "share" in rows[count]}
-    listed = [f"`{name}` {100 * shares[name]:.2g} %" for name in sorted(shares, key=shares.__getitem__, reverse=True)]
-    return (
-        f"With {model['layers']} layers of {model['hidden']:,}, as wide as a 7B's, and {count} tokens, of a prefill of "
-        f"{prefill:.3g} s: {', '.join(listed)}. 32 such layers have {32 // model['layers']} times the prefill, and the "
-        f"choice costs the same: {100 * max(shares.values()) * model['layers'] / 32:.2g} % at most.\n\n"
+    model, parts = data["model"], []
+    deep = DEPTH // model["layers"]
+    for count, prefill in data["prefill_seconds"].items():
+        shares = {name: rows[count]["share"] for name, rows in data["methods"].items() if "share" in rows[count]}
+        dearest = sorted(shares, key=shares.__getitem__, reverse=True)
+        listed = [f"`{name}` {100 * shares[name]:.2g} %" for name in dearest]
+        parts.append(
+            f"With {model['layers']} layers of {model['hidden']:,}, as wide as a 7B's, and {int(count):,} tokens, of a "
+            f"prefill of {prefill:.3g} s: {', '.join(listed)}. {DEPTH} such layers have {deep} times the prefill, and "
+            f"the choice costs the same: {100 * shares[dearest[0]] / deep:.2g} % at most."
+        )
+    made = (
         f"Made by `{_without_output(data['command'])}` at commit {data['commit'][:12]} on {data['machine']}, "
         f"{data['rounds']} round, torch {data['torch']}, transformers {data['transformers']}."
     )
+    return "\n\n".join([*parts, made])
 
 
 def before_table() -> str:
