@@ -89,6 +89,20 @@ def test_static_caches(tiny, name, rows, backend):
             cache.reset()
 
 
+@pytest.mark.parametrize("first", [sl.FastV, sl.Uniform], ids=["reads", "reads nothing"])
+@pytest.mark.parametrize("backend", ["sdpa", "eager"])
+@torch.no_grad()
+def test_a_static_cache_trimmed_between_two_stages_before_one_layer(tiny, first, backend):
+    """What the second reads is what the layer computed, not what the first has made of the cache."""
+    model = tiny(LLAVA, backend)
+    inputs = make_inputs(model, LLAVA, RAGGED)
+    with sl.apply(model, [first(keep=0.7, layer=2, past="trim"), sl.FastV(keep=0.5, layer=2)]) as run:
+        want = generate(model, inputs)
+        same(generate(model, inputs, cache_implementation="static"), want)
+    for ours, its in zip(*(report.stages[1].scores for report in run.reports), strict=True):
+        assert (ours - its).abs().nan_to_num().amax() < 1e-6 if len(ours) else len(its) == 0
+
+
 @pytest.mark.parametrize("own", [GEMMA, QWEN], ids=str)
 @pytest.mark.parametrize("name", ["entry", "layers"])
 @torch.no_grad()

@@ -10,6 +10,7 @@ from torch import nn
 
 from seeless.core.ahead import Ahead, run_ahead
 from seeless.core.attention import LayerTap, Rows, read_nothing
+from seeless.core.cache import is_static
 from seeless.core.capture import Call, Capture
 from seeless.core.checks import layers_of
 from seeless.core.host import CACHE_NAMES, cache_in
@@ -138,6 +139,7 @@ class PrefillLayers:
                 hidden = gather_tokens(hidden, cut.order)
                 more = number + 1 < len(stages)
                 self.tapped = {i: t.cut(cut.order) for i, t in self.tapped.items() if more or self.last_read[i] > index}
+                self._keep_keys(stage)
                 session.after_cut(index, stage.strategy.past, cut.dropped)
                 session.uninjected = None
                 self.inputs = {}
@@ -148,6 +150,12 @@ class PrefillLayers:
         if all(stage.layer <= index for stage in self.stages):
             session.release()
         return hidden
+
+    def _keep_keys(self, stage: PlannedStage) -> None:
+        """Copy the keys that later stages read, before a static cache, whose own they are, is trimmed in its place."""
+        if stage.strategy.past == "trim" and is_static(self.session.past.cache):
+            for read in self.tapped.keys() & self.calls.keys():
+                self.calls[read].key = self.calls[read].key.clone()
 
     def _taps(self, index: int) -> dict[int, LayerTap]:
         """Layers that have run, by those next to a stage before `index` that they stand for."""
