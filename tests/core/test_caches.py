@@ -568,3 +568,32 @@ def test_trimming_takes_what_indexing_takes(heads, past):
                 for slot, column in enumerate(order[row].tolist()):
                     want = torch.zeros_like(x[row, :, 0]) if column < 0 else x[row, :, past + column]
                     assert torch.equal(have[row, :, past + slot], want)
+
+
+@pytest.mark.parametrize("strategy", [sl.Random(keep=3), sl.FastV(keep=0.5)], ids=str)
+@torch.no_grad()
+def test_a_later_mask_cannot_hide_what_was_seen(tiny, strategy):
+    """Neither at once nor after turns, whose own padding stays hidden; a turn with a picture asks, too."""
+    model = tiny(LLAVA, "sdpa")
+    inputs = make_inputs(model, LLAVA, [RAGGED[1], RAGGED[0]])
+    picture = make_inputs(model, LLAVA, [[2, "image:1", 3], [2, "image:1", 3]])
+    text = torch.tensor([[4, 5, 6], [4, 5, 6]])
+    with sl.apply(model, strategy):
+        cache, mask = model(**inputs)[CACHE], inputs["attention_mask"]
+        assert not mask[1, 0]
+        for turn in range(3):
+            new = [[1, 1, 1], [0, 1, 1]] if turn == 1 else [[1, 1, 1], [1, 1, 1]]
+            mask = torch.cat([mask, torch.tensor(new)], 1)
+            wrong = mask.clone()
+            wrong[1, int(mask[1].argmax())] = 0
+            wide = torch.nn.functional.pad(wrong[:, :-3], (0, picture["input_ids"].shape[1]), value=1)
+            with pytest.raises(sl.InputError, match="hides 1 tokens of row 1"):
+                model(input_ids=text, attention_mask=wrong, **{CACHE: cache})
+            with pytest.raises(sl.InputError, match="hides 1 tokens of row 1"):
+                model(**{**picture, "attention_mask": wide}, **{CACHE: cache})
+            model(input_ids=text, attention_mask=mask, **{CACHE: cache})
+            mask = torch.nn.functional.pad(mask, (0, 1), value=1)
+            model(input_ids=text[:, :1], attention_mask=mask, **{CACHE: cache})
+        cache.batch_select_indices(torch.tensor([1]))
+        mask = torch.nn.functional.pad(mask[1:], (0, 3), value=1)
+        model(input_ids=text[:1], attention_mask=mask, **{CACHE: cache})

@@ -19,6 +19,7 @@ from transformers.cache_utils import (
 )
 
 from seeless.core.host import EMPTY_LAYERS
+from seeless.core.shown import check_shown, count_hidden, joined
 from seeless.core.transfer import fetch
 from seeless.core.visual_columns import VisualColumns
 from seeless.errors import InputError, UnsupportedModel
@@ -111,6 +112,7 @@ class CacheRecord:
         overrun: whether recurrent layers have run over padding behind the tokens of some row.
         since: tokens cached after `tokens`; a static cache keeps its own count on the device.
         visual: which columns are visual tokens; None unless a strategy chooses among them at every step.
+        real: `[batch, tokens]` bool, dropped ones included, False on padding, as masks have said; None = all real.
     """
 
     cache: Cache
@@ -122,6 +124,7 @@ class CacheRecord:
     overrun: bool = field(default=False)
     since: int = field(default=0)
     visual: VisualColumns | None = field(default=None)
+    real: torch.Tensor | None = field(default=None)
 
     def install(self) -> None:
         for name in _METHODS:
@@ -170,9 +173,15 @@ class CacheRecord:
 
     def look(self, mask: torch.Tensor) -> bool:
         """Learn from a 2-D mask `[batch, conversation]` which tokens behind `tokens` are padding; whether any are.
-        Waits for it once."""
-        later = mask[:, self.tokens :]
-        if later.shape[1] == 0 or fetch({"later": later})["later"].all():
+        Waits for it once.
+
+        Raises:
+            InputError: see `check_shown`.
+        """
+        later, hidden = mask[:, self.tokens :], count_hidden(mask[:, : self.tokens], self.real)
+        found = fetch({"later": later, "hidden": hidden})
+        check_shown(found["hidden"])
+        if found["later"].all():
             return False
         self.learn(later)
         return True
@@ -186,6 +195,7 @@ class CacheRecord:
                 known = torch.ones(len(later), span.columns, dtype=torch.bool, device=later.device)
             span.valid = torch.cat([known, later.to(known.device, torch.bool)], 1)
             span.columns += n
+        self.real = joined(self.real, self.tokens, later.bool())
         self.tokens, self.since = self.tokens + n, self.since - n
 
     def _rows(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
@@ -194,6 +204,7 @@ class CacheRecord:
             span.valid = None if span.valid is None else change(span.valid)
             span.moved = moved.get(id(span.moved))
             span.places = None if span.places is None else change(span.places)
+        self.real = None if self.real is None else change(self.real)
         if self.visual is not None:
             self.visual.rows(change)
 
@@ -243,6 +254,7 @@ class CacheRecord:
             for span in self.spans:
                 span.columns -= gone
                 span.valid = None if span.valid is None else span.valid[:, : span.columns]
+            self.real = None if self.real is None else self.real[:, :left]
             self.tokens, self.since = left, self.since + gone
 
     def reset(self) -> None:

@@ -28,6 +28,7 @@ from seeless.core.reporting import build_report
 from seeless.core.second_forward import SecondForward
 from seeless.core.self_check import check_cache_is_known, check_columns
 from seeless.core.session import Session
+from seeless.core.shown import count_hidden
 from seeless.core.sizes import dimensions
 from seeless.core.stages import PlannedStage, prepare, run_stage, tower_looks, tower_reads
 from seeless.core.stepping import base_steps, decoder_steps, even_step, run_decoder, run_step
@@ -277,7 +278,9 @@ class Reducer:
             positions = torch.arange(past, frame.logical)[None]
         given = {**(frame.given or {}), "labels": frame.labels}
         told = self.prompt_length if self.running.prompt_length is None else self.running.prompt_length
-        prompt = read_prompt(self.view, given, pictures, mask, length, told, positions if asked else None)
+        hidden = None if record is None or mask is None else count_hidden(mask[:, : record.tokens], record.real)
+        wanted = positions if asked else None
+        prompt = read_prompt(self.view, given, pictures, mask, length, told, wanted, hidden)
         if prompt is None:
             return None
         check_cache(cache, self.reader is not None or any(stage.layer > 0 for stage in self.stages))

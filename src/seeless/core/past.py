@@ -6,6 +6,7 @@ import torch
 from transformers.cache_utils import Cache
 
 from seeless.core.cache import CacheRecord, cached_length, held_columns
+from seeless.core.shown import joined
 
 
 @dataclass
@@ -63,3 +64,17 @@ class Past:
         """What is added to positions at a layer: `now` here, and what earlier turns left; None = 0."""
         before = self.record.span(layer).moved if self.record is not None else None
         return now if before is None else before if now is None else now + before
+
+    def real_with(self, now: torch.Tensor | None, length: int) -> torch.Tensor | None:
+        """Which tokens of the conversation are no padding, `[batch, tokens + length]`; None = all.
+
+        Args:
+            now: `[batch, length]` bool, the same of this forward's; None = all.
+        """
+        before = self.mask if self.record is None else self.record.real
+        if before is None and now is None:
+            return None
+        if now is None:
+            assert before is not None
+            now = torch.ones(len(before), length, dtype=torch.bool, device=before.device)
+        return joined(before, self.tokens, now)

@@ -9,6 +9,7 @@ import torch
 
 from seeless.core.family import Kind, ModelView
 from seeless.core.pictures import Pictures
+from seeless.core.shown import check_shown
 from seeless.core.transfer import fetch
 from seeless.core.units import Layout
 from seeless.errors import InputError
@@ -85,6 +86,7 @@ def read_prompt(
     length: int,
     prompt_length: PromptLength | None,
     positions: torch.Tensor | None,
+    hidden: torch.Tensor | None = None,
 ) -> Prompt | None:
     """Fetch what the plan of a prefill needs; None if no visual token is among the input.
 
@@ -94,14 +96,20 @@ def read_prompt(
         length: tokens of this forward.
         prompt_length: columns of the input before the answer, where somebody said so.
         positions: `[..., batch or 1, seq]`, if they are wanted on the host.
+        hidden: tokens of a reduced cache that the mask hides, `count_hidden`; None where there is none.
+
+    Raises:
+        InputError: there are some.
     """
     ids, labels = given.get("input_ids"), given.get("labels")
     wanted = dict(pictures.wanted())
     wanted |= {"ids": ids} if ids is not None else {kind: _marked(view, given, kind) for kind in pictures.kinds}
-    for name, tensor in (("mask", mask), ("labels", labels), ("positions", positions)):
+    for name, tensor in (("mask", mask), ("labels", labels), ("positions", positions), ("hidden", hidden)):
         if tensor is not None:
             wanted[name] = tensor
     host = fetch(wanted)
+    if hidden is not None:
+        check_shown(host["hidden"])
     masks: dict[Kind, np.ndarray] = {
         kind: host["ids"] == view.placeholder(kind) if ids is not None else host[kind].astype(bool)
         for kind in pictures.kinds

@@ -43,6 +43,7 @@ class Session:
         merges: what was merged at the entry or later: rows, columns and the decision.
         watched: per layer, what entered it, and the row and the ledger then.
         injection: visual features that enter between layers, if there are some.
+        valid: `[batch, seq]` bool, False on padding of the input; None if there is none.
         uninjected: `[batch, slots, dim]` as the last layer gave it, if visual features were added to that since.
         entered: what entered the first layer, chunk by chunk, if visual features were added to it there.
         added: how many tokens were added so far.
@@ -67,7 +68,7 @@ class Session:
         self.beyond = view.reaches(past.tokens + prompt.length)
         self.self_check = self_check
         self.embeds: torch.Tensor | None = embeds
-        self.blocks, self.number_bytes = blocks, embeds.element_size()
+        self.blocks, self.number_bytes, self.valid = blocks, embeds.element_size(), valid
         self.row = TokenRow.full(prompt.lengths(), prompt.length, valid, embeds.device)
         self.alive = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
         self.seen, self.held = {0: self.row}, {0: self.row}
@@ -283,6 +284,7 @@ class Session:
         spans, floor = self.spans(), tokens - self.prompt.closing_text()
         columns = self.visual_columns(spans) if visual else None
         record = CacheRecord(cache, self.view.counting, spans, tokens, floor, keeper, self.overrun, visual=columns)
+        record.real = self.past.real_with(self.valid, self.prompt.length)
         record.install()
 
     # What the device found out.
