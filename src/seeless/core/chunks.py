@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from seeless.core.cache import CacheRecord, record_of
 from seeless.core.family import Family
 from seeless.core.frame import Running, named
 from seeless.core.host import cache_in
@@ -23,17 +24,20 @@ from seeless.errors import InputError, UnsupportedModel
 def prefill_at_once(
     running: Running, family: Family, stages: Sequence[PlannedStage], below: Callable, args: tuple, kwargs: dict
 ) -> Any:
-    """Around the prefill of `generate`: one forward, whose decoder runs in chunks of the size that was asked for.
+    """Around the prefill of `generate`: one forward, whose decoder runs in chunks of the size that was asked for. Text
+    alone comes in chunks as `transformers` makes them.
 
     Raises:
-        InputError: a strategy acts between layers.
+        InputError: a strategy acts between layers, or padding would come alone.
         UnsupportedModel: images of this family see themselves both ways.
     """
     given = named(below, args, kwargs)
     config, inputs = given["generation_config"], given["model_kwargs"]
     size = getattr(config, "prefill_chunk_size", None)
     shown = (*(name for names in PIXELS.values() for name in names), "mm_encoder_outputs")
-    seen = [name for name in shown if inputs.get(name) is not None]
+    seen = [name for name in shown if inputs.get(name) is not None and len(inputs[name])]  # {} where none was encoded
+    if size is not None and not seen:
+        _check_padding(record_of(cache_in(inputs)), inputs.get("attention_mask"), size)
     if size is None or not seen:
         return below(*args, **kwargs)
     asked = f"a prompt with images ({seen[0]}) cannot be prefilled in chunks (prefill_chunk_size={size})"
@@ -54,6 +58,23 @@ def prefill_at_once(
         return below(**{**given, "generation_config": whole})
     finally:
         running.chunk = outer
+
+
+def _check_padding(record: CacheRecord | None, mask: torch.Tensor | None, size: int) -> None:
+    """Refuse chunks of one token, on a reduced cache, that are padding in some row: one token is never taken for that.
+
+    Raises:
+        InputError: there is one.
+    """
+    if record is None or not isinstance(mask, torch.Tensor) or mask.ndim != 2:
+        return
+    later = mask[:, record.length :]
+    alone = later if size == 1 else later[:, later.shape[1] - int(later.shape[1] % size == 1) :]
+    if not bool(alone.all()):
+        raise InputError(
+            f"with prefill_chunk_size={size} some padding comes as a chunk of one token, which on a reduced cache is "
+            "never taken for padding; use another size, from 2 on, pad on the left, or go on with one row at a time"
+        )
 
 
 def in_chunks(below: Callable, kwargs: dict, size: int, session: Session) -> Any:
