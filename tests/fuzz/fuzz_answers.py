@@ -133,6 +133,8 @@ def again(run: Run) -> None:
     first = generate(run, inputs, **{CACHE: DynamicCache(config=text)})
     prefills, begun = rows_in_flow(run), first.sequences.shape[1] - 1  # the last token is not in the cache
     turn = make_inputs(run.model, run.tiny, [more] * batch)
+    if not visual_in(turn["input_ids"]).any():  # text behind pictures is like an answer
+        turn |= {name: torch.full_like(turn["input_ids"], value) for name, value in run.tiny.new_token_types.items()}
     tokens = ("input_ids", "attention_mask", *run.tiny.new_token_types)
     given = {name: value for name, value in turn.items() if name not in tokens}
     before = full(run, first.sequences)

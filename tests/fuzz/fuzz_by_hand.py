@@ -129,7 +129,7 @@ def alone(run: Run, positions: torch.Tensor | None) -> None:
     dart = any(part.name == "dart" for strategy in run.strategies for part in strategy.parts())
     if dart and not run.tiny.mrope and positions is None:
         return
-    turn, together = run.talk.turns[0], run.reports[0]
+    turn = run.talk.turns[0]
     for row, parts in enumerate(run.case.turns[0]):
         if any(isinstance(part, str) for part in parts):
             inputs = make_inputs(run.model, run.tiny, [parts])
@@ -137,4 +137,5 @@ def alone(run: Run, positions: torch.Tensor | None) -> None:
                 real = turn["attention_mask"][row].bool()
                 inputs["position_ids"] = positions[row : row + 1, : len(real)][:, real]
             run.model(**inputs)
-            check_alone(row, together, run.reports[-1])
+            if run.strategies:
+                check_alone(row, run.reports[0], run.reports[-1])

@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 from fuzz_families import FAMILIES, IN_FLOAT32, mrope, possible, recurrent
-from fuzz_fields import ENTRY, LAYER, TOWER, TWO_STAGES, Spec, draw_router, draw_strategy
+from fuzz_fields import ENTRY, LAYER, TOWER, TWO_STAGES, Spec, draw_router, draw_strategy, draw_vtr
 
 from tinies import Tiny
 
@@ -90,9 +90,15 @@ def draw_strategies(r: Random, names: list[str], axes: bool) -> list[Spec]:
 
     kind = r.random()
     if kind < 0.45:
-        return some((*LAYER, *ENTRY, *TOWER, *TWO_STAGES))
+        found = some((*LAYER, *ENTRY, *TOWER, *TWO_STAGES))
+        for _, fields in found:
+            if not isinstance(fields.get("keep", []), list) and r.random() < 0.1:
+                fields["average"] = fields.pop("keep")
+        return found
     if kind < 0.55 and (router := draw_router(r, names, axes)) is not None:
         return [router]
+    if kind < 0.62 and (vtr := draw_vtr(r, names)) is not None:
+        return [vtr]
     found = some(TOWER) if r.random() < 0.3 else []
     for _ in range(r.choice([0, 1, 1, 2])):
         found += some(ENTRY)
@@ -170,7 +176,7 @@ def draw_turns(r: Random, tiny: Tiny, rows: Rows) -> tuple[list[Rows], dict[str,
         "positions": r.choice(places),
         "mask": r.choice(["long", "long", "long", "bool", "none"]),
         "between": between,
-        "embeds": r.random() < 0.08,
+        "embeds": (len(turns) > 1 or not mrope(tiny)) and r.random() < 0.1,  # else positions are not given
         "logits": r.choice([0, 0, 0, 1, 3]),
         "alone": r.random() < 0.3,
         "fresh": r.random() < 0.5,

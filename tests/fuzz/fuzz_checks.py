@@ -40,7 +40,9 @@ def check_report(report: sl.Report, strategies: list[sl.Strategy], ids: torch.Te
     """
     visual = visual_in(ids) & real
     before, kept = visual.sum(1).tolist(), [set(range(n)) for n in visual.sum(1).tolist()]
-    planned = [(layer, part.name) for layer, part, _ in in_flow(strategies, LAYERS)]
+    flow = in_flow(strategies, LAYERS)
+    planned = [(layer, part.name) for layer, part, _ in flow]
+    may_drop_all = any(part.may_drop_all for _, part, _ in flow)
     expect([(own.layer, own.strategy) for own in report.stages] == planned, f"stages {report.stages}, not {planned}")
     expect(report.n_before == before, f"report: n_before {report.n_before}, but there were {before}")
     text = (real & ~visual).sum(1).tolist()
@@ -52,19 +54,26 @@ def check_report(report: sl.Report, strategies: list[sl.Strategy], ids: torch.Te
             expect(own.tolist() == sorted({*own.tolist()}), f"{where}: kept is not ascending in row {row}")
             expect(kept[row] >= {*own.tolist()}, f"{where}: row {row} keeps what had left")
             expect(len(own) == stage.n_after[row], f"{where}: n_after is not what row {row} keeps")
-            expect(not kept[row] or len(own) > 0, f"{where}: row {row} keeps nothing")
+            expect(may_drop_all or not kept[row] or len(own) > 0, f"{where}: row {row} keeps nothing")
         before, kept = stage.n_after, [{*own.tolist()} for own in stage.kept]
+    expect(bool(str(report)) and bool(report.to_dict()["stages"]) and len(report.boxes) == len(ids), "report: no text")
     for layer, seen in enumerate(report.visual):
         done = [stage.n_after for stage in report.stages if stage.layer <= layer]
         expect(seen == [*[report.n_before], *done][-1], f"report: visual[{layer}] is {seen}")
 
 
 def check_cache(report: sl.Report, strategies: list[sl.Strategy], cache, columns: int) -> None:
-    """How many columns each layer's cache holds after the first turn, where it forgets nothing.
+    """How many columns each layer's cache holds after the first turn, where it forgets nothing, and how many bytes, of
+    a single row without padding.
 
     Args:
         columns: of the turn, padding included.
     """
+    if all(type(own) is DynamicLayer for own in cache.layers) and [columns] == [
+        n + text for n, text in zip(report.n_before, report.text, strict=True)
+    ]:
+        held = sum(own.keys.nbytes + own.values.nbytes for own in cache.layers)
+        expect(report.kv_bytes_after == held, f"report: kv_bytes_after {report.kv_bytes_after}, but it holds {held}")
     for layer, own in enumerate(cache.layers):
         if type(own) is not DynamicLayer or own.keys is None:
             continue

@@ -6,6 +6,7 @@ from typing import Any
 from matrix import BY_CLIP, CLIP
 
 import seeless as sl
+from seeless.vtr import VTRConfig
 from tinies import LAYERS
 
 Spec = tuple[str, dict[str, Any]]
@@ -143,6 +144,28 @@ def draw_layers(r: Random, name: str) -> dict[str, Any]:
     return {"layer": layers, "keep": draw_keeps(r, count)}
 
 
+def draw_vtr(r: Random, possible: list[str]) -> Spec | None:
+    """A configuration of PriorTR's framework; None where none of its methods is possible."""
+    names = [name for name in ("clse", "fastv", "priortr", "sparsevlm", "vispruner") if name in possible]
+    if not names:
+        return None
+    name, count = r.choice(names), r.choice([1, 1, 2])
+    fields: dict[str, Any] = {"strategy": name}
+    layers = r.sample(range(LAYERS + 2), count)  # 0 and those behind the last are possible, too
+    fields["prune_layer"] = layers if count > 1 else layers[0]
+    if r.random() < 0.6:
+        fields["keep_tokens"] = r.randint(0, 20)
+    elif r.random() < 0.7:
+        fields["keep_ratio"] = share(r)
+    else:
+        fields["score_threshold"] = r.choice([0.0, 0.05, -0.1])
+    if r.random() < 0.3:
+        fields["query_aggregation"] = r.choice(["last", "question", "auto"])
+    if r.random() < 0.2:
+        fields["head_aggregation"] = "max"
+    return "vtr", fields
+
+
 def draw_router(r: Random, possible: list[str], axes: bool) -> Spec | None:
     """A router of strategies with one budget each; None where none is possible."""
     members, left = {}, 1.0
@@ -159,13 +182,15 @@ def draw_router(r: Random, possible: list[str], axes: bool) -> Spec | None:
     return "router", members
 
 
-def build(spec: Spec) -> sl.Strategy:
-    """The strategy.
+def build(spec: Spec) -> sl.Strategy | VTRConfig:
+    """The strategy, or the recipe for one.
 
     Raises:
         SeelessError: its fields do not go together.
     """
     name, fields = spec
+    if name == "vtr":
+        return VTRConfig(**fields)
     if name == "router":
         return sl.Router({layer: build(member) for layer, member in fields.items()})
     return sl.get(name, **fields)

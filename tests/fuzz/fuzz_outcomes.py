@@ -109,7 +109,8 @@ def run_case(case: Case, strategies: list[sl.Strategy]) -> None:
         if not training:
             stack.enter_context(torch.inference_mode() if case.options["inference_mode"] else torch.no_grad())
         before = None if training else traces(model, talk)
-        with Run(case, tiny, model, oracle, talk, strategies) as run:
+        resolved = [sl.api.resolved(strategy, model) for strategy in strategies]
+        with Run(case, tiny, model, oracle, talk, resolved) as run:
             MODES[case.mode](run)
         if before is not None:
             after = traces(model, talk)
