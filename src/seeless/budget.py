@@ -59,7 +59,7 @@ def count_kept(keep: Budget, original: int, rounding: Callable[[float], int]) ->
     return max(1, min(wanted, original))
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=1024, typed=True)  # 1 is a token, 1.0 is all of them
 def counts_on_average(
     average: Budget, original: int, layers: tuple[int, ...], depth: int, ratios: tuple[float, ...]
 ) -> list[int]:

@@ -129,7 +129,7 @@ class Strategy(ABC):
 
     def _check_average(self, average: Budget) -> None:
         check_budget(average, "average")
-        if not isinstance(self.keep, list) and self.keep not in (WHOLE, average):
+        if not isinstance(self.keep, list) and repr(self.keep) not in map(repr, (WHOLE, average)):  # 1 is a token
             raise BudgetError(f"average={average} is a budget, and so is keep={self.keep}; give one of them")
         if self.threshold is not None:
             raise BudgetError(f"average={average} sets how many tokens stay; leave threshold={self.threshold} out")
@@ -269,7 +269,7 @@ class EntryStrategy(Strategy):
     own_positions: ClassVar[Positions | tuple[Positions, ...]] = "renumber"
 
     def __post_init__(self) -> None:
-        if self.average is not None and self.keep in (None, WHOLE):
+        if self.average is not None and repr(self.keep) in map(repr, (None, WHOLE)):
             object.__setattr__(self, "keep", self.average)
         super().__post_init__()
         if isinstance(self.keep, list):

@@ -109,6 +109,14 @@ def model_at_hand(built=[]):  # noqa: B006 (hypothesis takes no fixtures of a fu
 ENTRY = ("divprune", "fastervlm", "vispruner", "holov", "evs", "vidcom2", "pool", "visionzip", "prumerge", "tome")
 
 
+@pytest.mark.parametrize("averages", [(1, 1.0), (1.0, 1)], ids=str)
+def test_one_token_and_all_of_them_are_two_averages(averages):
+    """Whichever is asked for first."""
+    counts_on_average.cache_clear()
+    found = {str(average): counts_on_average(average, 16, (0,), 6, (1.0,)) for average in averages}
+    assert found == {"1": [1], "1.0": [16]}
+
+
 @pytest.mark.parametrize("name", [*ENTRY, "cdpruner", "random", "uniform"])
 @pytest.mark.parametrize("average", [9, 0.6])
 @torch.no_grad()
@@ -137,6 +145,8 @@ def test_what_is_refused():
     model = model_at_hand()
     for make, message in (
         (lambda: sl.FastV(average=0.0), "average=0.0 is not a share"),
+        (lambda: sl.FastV(keep=1, average=9), "and so is keep=1;"),
+        (lambda: sl.Random(keep=1, average=0.5), "and so is keep=1;"),
         (lambda: sl.FastV(average=0), "smallest budget is average=1"),
         (lambda: sl.FastV(average="9"), "average"),
         (lambda: sl.FastV(keep=0.5, average=9), "give one of them"),
