@@ -15,7 +15,7 @@ from seeless.core.host import is_stock
 
 WRAPPING = ("_orig_mod", "_fsdp_wrapped_module")  # what modules around others call these: compiled ones, sharded ones
 ASKED = ("output_hidden_states", "output_attentions")
-KNOWN = ("torch", "transformers")  # whose modules do nothing but compute
+KNOWN = ("torch", "transformers", "peft", "bitsandbytes")  # whose modules do nothing but compute
 
 
 def skip_tail(view: ModelView, kind: Kind, last: int, given: dict[str, Any], hooks: HookSet) -> int:
