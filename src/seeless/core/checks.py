@@ -67,7 +67,7 @@ class WhileAsked:
         if self.over:
             raise StrategyError(
                 f"ctx was asked for {name} after its stage; ask during the stage, and put what a later stage of this "
-                "prefill needs into ctx.memory"
+                "prefill needs into ctx.memory (a guest: attention.dense() into its context)"
             )
         return getattr(self.answers, name)
 
