@@ -184,20 +184,15 @@ def _pairs_in_windows(picture: Picture, seen: int, window: int) -> int:
     return rows * columns * seen**2 // (height * width) ** 2
 
 
-def kv_bytes(
-    size: Dimensions, tokens: list[list[int]], past: list[int], room: list[int | None], bytes_per_number: int
-) -> int:
-    """Bytes of keys and values in all layers with attention: `2 kv_heads head_dim bytes` per token and layer.
+def kv_bytes(entry: list[int], tokens: list[list[int]], past: list[int], room: list[int | None]) -> int:
+    """Bytes of keys and values in all layers.
 
     Args:
+        entry: per layer, bytes of one token; 0 where nothing is cached.
         tokens: per layer, new tokens of every row; past: those cached before.
         room: per layer, the most tokens of a row that its cache holds; None = any number.
     """
-    numbers = 0
-    for layer, (rows, before, most) in enumerate(zip(tokens, past, room, strict=True)):
-        if layer in size.recurrent:
-            continue
-        kv_heads, head_dim = size.of_layer(layer)
-        held = sum(n + before if most is None else min(n + before, most) for n in rows)
-        numbers += held * 2 * kv_heads * head_dim
-    return numbers * bytes_per_number
+    total = 0
+    for own, rows, before, most in zip(entry, tokens, past, room, strict=True):
+        total += own * sum(n + before if most is None else min(n + before, most) for n in rows)
+    return total

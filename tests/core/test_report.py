@@ -6,7 +6,9 @@ import pytest
 import torch
 from by_hand import SIDE, tile_cells
 from PIL import Image
+from test_decoder_attention import build, inputs
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import DynamicCache
 
 import seeless as sl
 import tinies
@@ -87,6 +89,16 @@ def test_kv_bytes_are_those_of_the_cache(variant, past, dtype):
 
         assert report.kv_bytes_after == held(out[CACHE])
         assert report.kv_bytes_before == held(plain)
+
+
+@pytest.mark.parametrize("make", [DynamicCache, lambda: None], ids=["given", "the model's own"])
+@torch.no_grad()
+def test_kv_bytes_are_those_of_the_cache_where_it_is_compressed(make):
+    """DeepSeek V3 caches what keys and values are made of, in some releases, not these."""
+    model, given = build("deepseek_v3", "sdpa", torch.float32), inputs(torch.float32)  # without padding
+    with sl.apply(model, sl.FastV(keep=5, layer=2)) as run:
+        cache = model(**given, **{CACHE: make()})[CACHE]
+    assert run.report.kv_bytes_after == sum(own.keys.nbytes + own.values.nbytes for own in cache.layers)
 
 
 @pytest.mark.parametrize("past", ["keep", "trim"])

@@ -300,10 +300,15 @@ def check_cache(cache: Cache | None, between_layers: bool) -> None:
     )
 
 
-def cached_keys(cache: Cache | None, layer: int) -> torch.Tensor | None:
-    """Keys a layer's cache has, `[batch, kv_heads, columns or room, head_dim]`; None while it holds nothing."""
+def cached_states(cache: Cache | None, layer: int) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Keys and values a layer's cache has, `[batch, kv_heads, columns or room, dim]`; None while it holds nothing."""
     own: Any = cache.layers[layer] if cache is not None and layer < len(cache.layers) else None
-    return own.keys if own is not None and own.is_initialized else None
+    return (own.keys, own.values) if own is not None and own.is_initialized else (None, None)
+
+
+def cached_keys(cache: Cache | None, layer: int) -> torch.Tensor | None:
+    """The keys of these."""
+    return cached_states(cache, layer)[0]
 
 
 def cached_length(cache: Cache | None, layer: int) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from seeless.core.boxes import Shown, boxes_of
-from seeless.core.cache import cache_room
+from seeless.core.cache import cache_room, cached_states
 from seeless.core.positions import TokenRow
 from seeless.core.session import Session
 from seeless.core.transfer import fetch
@@ -78,7 +78,7 @@ class PrefillFacts:
         shown: per row, the pictures in it.
         original, visual: per layer, the visual tokens among `full` and `reduced`.
         second: (row, operations) of second prompts.
-        number: bytes of a number in the cache; 0 without one.
+        entry: per layer, bytes of one token in its cache; 0 without one.
         class_token, centred: whether the tower has a class token, and saw the centre of the picture alone.
         rows: per row, the images in it.
     """
@@ -96,7 +96,7 @@ class PrefillFacts:
     original: list[list[int]]
     visual: list[list[int]]
     second: list[tuple[int, int]]
-    number: int
+    entry: list[int]
     class_token: bool
     centred: bool
     rows: list[Shown]
@@ -130,8 +130,8 @@ class PrefillFacts:
 
     def kv_bytes(self) -> tuple[int, int]:
         return (
-            kv_bytes(self.size, self.full, self.unreduced, self.room, self.number),
-            kv_bytes(self.size, self.held, self.past, self.room, self.number),
+            kv_bytes(self.entry, self.full, self.unreduced, self.room),
+            kv_bytes(self.entry, self.held, self.past, self.room),
         )
 
     def boxes(self) -> list[list[torch.Tensor]]:
@@ -171,12 +171,24 @@ def build_report(session: Session, size: Dimensions, cached: bool) -> Report:
         original=[original] * depth,
         visual=visual,
         second=[(row, _first_layers(size, n, layers)) for row, n, layers in session.second_runs],
-        number=session.number_bytes if cached else 0,
+        entry=[_entry(session, size, layer) if cached else 0 for layer in range(depth)],
         class_token=view.has_class_token,
         rows=[_shown(session, row) for row in range(len(original))],
         centred=view.family.packer is None and view.config.vision_config.model_type == "clip_vision_model",
     )
     return Report(session.stages, visual, text, facts)
+
+
+def _entry(session: Session, size: Dimensions, layer: int) -> int:
+    """Bytes that a layer caches of one token: of what it has cached, which may be compressed (DeepSeek V3's latents in
+    some releases), or, where that cannot be seen, of keys and values for all its key heads."""
+    if layer in size.recurrent:
+        return 0
+    keys, values = cached_states(session.past.cache, layer)
+    if keys is not None and values is not None and keys.ndim == 4:
+        return session.number_bytes * sum(x.shape[1] * x.shape[3] for x in (keys, values))
+    kv_heads, head_dim = size.of_layer(layer)
+    return session.number_bytes * 2 * kv_heads * head_dim
 
 
 def _shown(session: Session, row: int) -> Shown:
