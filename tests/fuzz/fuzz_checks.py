@@ -56,7 +56,7 @@ def check_report(report: sl.Report, strategies: list[sl.Strategy], ids: torch.Te
             expect(len(own) == stage.n_after[row], f"{where}: n_after is not what row {row} keeps")
             expect(may_drop_all or not kept[row] or len(own) > 0, f"{where}: row {row} keeps nothing")
         before, kept = stage.n_after, [{*own.tolist()} for own in stage.kept]
-    expect(bool(str(report)) and bool(report.to_dict()["stages"]) and len(report.boxes) == len(ids), "report: no text")
+    expect(bool(str(report)) and len(report.boxes) == len(ids) == len(report.to_dict()["text_tokens"]), "report: rows")
     for layer, seen in enumerate(report.visual):
         done = [stage.n_after for stage in report.stages if stage.layer <= layer]
         expect(seen == [*[report.n_before], *done][-1], f"report: visual[{layer}] is {seen}")

@@ -145,7 +145,7 @@ def carried(real: torch.Tensor, prefills: list[Prefill], turns: list[Turn]) -> t
     places = torch.arange(real.shape[1]).repeat(len(real), 1)
     for prefill, turn in zip(prefills, turns, strict=True):
         own = slice(prefill.start, prefill.end)
-        left = (real & ~gone_in(turn, LAYERS, real.shape[1]))[:, own]
+        left = (real & ~gone_in(turn, LAYERS - 1, real.shape[1]))[:, own]
         last = torch.where(left, places[:, own], -1).cummax(1).values
         first = torch.where(left, places[:, own], real.shape[1] - 1).amin(1, keepdim=True)
         places[:, own] = torch.where(last < 0, first, last)
