@@ -76,7 +76,7 @@ def test_flops_are_what_torch_counts(case, tiny, monkeypatch):
         model.set_experts_implementation("eager")  # torch does not count inside the fused kernels
     leave_recurrences_out(model, monkeypatch)
     # What pads pictures up to the largest, in Pixtral and LFM2-VL, is left out of the report: two of one size.
-    second = 5 if "pixtral" in own.name or own.name in ("mistral3", "lfm2_vl") else 2
+    second = 5 if "pixtral" in own.name or own.name in ("mistral3", "lighton_ocr", "lfm2_vl") else 2
     two = [[3, f"{kind}:1", 4, f"{kind}:{second}", 6]] if own.name != "gemma3" else [[3, "image:2", 4]]
     for rows in ([[5, f"{kind}:0", 9]] * 2, two):
         inputs = make_inputs(model, own, rows)
