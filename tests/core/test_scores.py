@@ -237,3 +237,16 @@ def test_a_second_stage_ranks_what_the_first_left(tiny, variant):
     close(stages[1].scores[0], want)
     first = stages[0].kept[0].tolist()
     assert stages[1].kept[0].tolist() == [first[place] for place in best(want, round(stages[0].n_before[0] / 4))]
+
+
+@torch.no_grad()
+def test_of_a_crop_whose_best_patches_are_gone_the_best_that_is_left_stays():
+    """FasterVLM's `padding` ranks whole crops; here an earlier method left two patches of each."""
+    model = VARIANTS[1].build("sdpa")
+    inputs = make_inputs(model, VARIANTS[1], RAGGED)
+    report = reduced(model, [sl.Uniform(keep=2, scope="crop"), sl.FasterVLM(keep=1, padding=True)], inputs)
+    before, after = report.stages
+    assert after.n_after == [n // 2 for n in before.n_after] and any(after.n_after)
+    for kept, own, scores in zip(before.kept, after.kept, after.scores, strict=True):
+        pairs = zip(kept.view(-1, 2).tolist(), scores.view(-1, 2).argmax(1).tolist(), strict=True)
+        assert own.tolist() == [pair[best] for pair, best in pairs]

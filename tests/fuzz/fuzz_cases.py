@@ -68,6 +68,8 @@ def draw(seed: int) -> Case:
         turns, options = [rows], draw_answer(r, tiny)
     else:
         turns, options = [rows], {"checkpointing": r.choice(["plain", "reentrant", "not-reentrant"]), "fresh": False}
+    if options.get("positions") == "gaps" and options["mask"] == "none":  # without a mask they say what is packed
+        options["mask"] = "long"
     if backend == "fused":  # which reads no static cache
         options |= {
             name: other for name, other in (("cache", "given"), ("how", "greedy")) if options.get(name) == "static"

@@ -31,7 +31,7 @@ class FasterVLM(EntryStrategy):
 
     Args:
         padding: rank all patches of a tile, those too that the model cuts away as padding, as the released code does;
-            then fewer tokens than the budget may stay.
+            then fewer tokens than the budget may stay, at least one.
     """
 
     padding: bool = False
@@ -57,4 +57,5 @@ class FasterVLM(EntryStrategy):
             return super().select(ctx)
         whole = ctx.crop_attention().mean(1)
         kept = top_mask(whole, self.count(0, whole.shape[1]))
-        return Keep(kept.gather(1, ctx.patch), whole.gather(1, ctx.patch))
+        own, scores = kept.gather(1, ctx.patch), whole.gather(1, ctx.patch)
+        return Keep(own | (top_mask(scores, 1) & ~own.any(1, keepdim=True)), scores)
