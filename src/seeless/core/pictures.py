@@ -46,10 +46,10 @@ class Packing:
         """Options that are needed on the host."""
         return {name: x for name, x in self.options.items() if isinstance(x, torch.Tensor) and name != "image_newline"}
 
-    def images(self, host: Mapping[str, np.ndarray], known: dict) -> list[Image]:
-        """The images; `known` remembers what was laid out before, by all that decides about it, the config included."""
+    def images(self, host: Mapping[str, np.ndarray], view: ModelView) -> list[Image]:
+        """The images; `view` remembers what was laid out before, by all that decides about it, the config included."""
         images, first, total = [], 0, sum(self.crops)
-        config: Any = self.pack.__self__.config  # type: ignore[attr-defined]
+        known, config = view.packed, view.config
         told = [own for part in (config, config.vision_config) for own in vars(part).items()]
         said = str([own for own in told if isinstance(own[1], int | float | str | list | tuple)])
         given = {**self.options, **{name: host[name] for name in self.wanted()}}
@@ -314,7 +314,7 @@ def _describe(note: Note, host: Mapping[str, np.ndarray]) -> list[Image]:
     elif note.geometry:
         frames = [1] * len(vision.patches)
     if note.packing is not None:
-        images = note.packing.images(host, view.packed)
+        images = note.packing.images(host, view)
         vision.tokens = images[0].sides
         return images
     images = _unpacked(view, kind, vision, note.tokens, frames)
