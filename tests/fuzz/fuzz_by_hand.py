@@ -39,12 +39,7 @@ def by_hand(run: Run) -> None:
         logits[who] = out.logits
         found.append(logits)
     check(run, prefills, found, positions)
-    if (
-        options["alone"]
-        and run.strategies
-        and run.case.dtype != "bfloat16"
-        and visual_in(talk.turns[0]["input_ids"]).any()
-    ):
+    if options["alone"] and run.case.dtype != "bfloat16" and visual_in(talk.turns[0]["input_ids"]).any():
         alone(run, positions)
 
 
