@@ -49,9 +49,8 @@ class Packing:
     def images(self, host: Mapping[str, np.ndarray], view: ModelView) -> list[Image]:
         """The images; `view` remembers what was laid out before, by all that decides about it, the config included."""
         images, first, total = [], 0, sum(self.crops)
-        known, config = view.packed, view.config
-        told = [own for part in (config, config.vision_config) for own in vars(part).items()]
-        said = str([own for own in told if isinstance(own[1], int | float | str | list | tuple)])
+        known, config, tower = view.packed, view.config, view.config.vision_config
+        said = str((config.image_grid_pinpoints, tower.image_size, tower.patch_size))
         given = {**self.options, **{name: host[name] for name in self.wanted()}}
         for number, crops in enumerate(self.crops):
             alone = {name: _only(value, number, len(self.crops)) for name, value in given.items()}
