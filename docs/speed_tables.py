@@ -19,7 +19,7 @@ SPEED = ROOT / "results" / "speed.jsonl"
 MEMORY = ROOT / "results" / "speed-memory.jsonl"
 BEFORE = ROOT / "results" / "selectors-before.json"
 SELECTORS, LONG = ROOT / "results" / "selectors.json", ROOT / "results" / "selectors-long.jsonl"
-WIDE = ROOT / "results" / "selectors-wide.json"
+WIDE = [ROOT / "results" / f"selectors-wide{more}.json" for more in ("", "-8192")]
 SPEED_PICTURE, LONG_PICTURE = ROOT / "docs" / "speed.png", ROOT / "docs" / "selection.png"
 NONE = "none"
 DEPTH = 32  # layers of a 7B
@@ -151,7 +151,10 @@ def memory_table() -> str:
 
 def wide_list() -> str:
     """What choosing costs on layers as wide as a 7B's, the dearest method first."""
-    data = json.loads(WIDE.read_text())
+    return "\n\n".join(part for file in WIDE for part in _wide(json.loads(file.read_text())))
+
+
+def _wide(data: dict[str, Any]) -> list[str]:
     model, parts = data["model"], []
     deep = DEPTH // model["layers"]
     for count, prefill in data["prefill_seconds"].items():
@@ -167,7 +170,7 @@ def wide_list() -> str:
         f"Made by `{_without_output(data['command'])}` at commit {data['commit'][:12]} on {data['machine']}, "
         f"{data['rounds']} round, torch {data['torch']}, transformers {data['transformers']}."
     )
-    return "\n\n".join([*parts, made])
+    return [*parts, made]
 
 
 def before_table() -> str:
