@@ -38,6 +38,7 @@ COVERING = (
     test_generation.test_an_image_after_a_cached_prefix,
     test_generation.test_static_caches_give_the_same,
     test_generation.test_every_bookkeeping_choice,
+    test_generation.test_padded_prompts_that_an_entry_cut_makes_equally_long,
     test_model.test_training_loss_and_gradients_are_the_oracles,
     test_windows.test_prefill_a_turn_of_text_and_steps,
 )
