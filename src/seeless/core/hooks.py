@@ -11,6 +11,9 @@ import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from seeless.core.host import version
+from seeless.errors import UnsupportedModel
+
 NO_TRACING = (
     "a model under seeless.apply runs eagerly and cannot be exported, traced or compiled with fullgraph=True, since "
     "which tokens leave depends on the picture; remove the handle first"
@@ -199,21 +202,31 @@ def hook_layers(layers: Any, needed: Iterable[int], before: Callable, hooks: Hoo
     """Call `before(index, args, kwargs)`, which may change both, ahead of each needed layer, once per forward."""
     for index in needed:
         layer = layers[index]
-        if "__call__" in vars(GradientCheckpointingLayer) and layer.gradient_checkpointing and layer.training:
-            # These releases of transformers recompute a layer together with its hooks; step in before that.
+        if _recomputes_hooks(layer):  # step in before that
             hooks.override(layer, "_gradient_checkpointing_func", _ahead(index, layer, before))
         else:
             hooks.before(layer, partial(_hook, index, before))
 
 
 def around_layers(layers: Any, needed: Iterable[int], around: Callable, hooks: HookSet) -> None:
-    """Have `around(index, below, args, kwargs)` called in place of each needed layer, once per forward."""
+    """Have `around(index, below, args, kwargs)` called in place of each needed layer, once per forward.
+
+    Raises:
+        UnsupportedModel: a layer's output is recorded where it cannot be changed any more.
+    """
     for index in needed:
-        layer = layers[index]
-        if "__call__" in vars(GradientCheckpointingLayer) and layer.gradient_checkpointing and layer.training:
-            hooks.override(layer, "_gradient_checkpointing_func", _over(index, layer, around))
-        else:
-            hooks.around(layer, "forward", partial(around, index))
+        if _recomputes_hooks(layers[index]):
+            raise UnsupportedModel(
+                f"under gradient checkpointing, transformers {version()} records what a layer of a vision tower gives "
+                "before patches that left can be put back; update transformers, leave gradient checkpointing off, or "
+                "use a strategy that acts at the entry or later"
+            )
+        hooks.around(layers[index], "forward", partial(around, index))
+
+
+def _recomputes_hooks(layer: Any) -> bool:
+    """Whether the next forward of a layer is recomputed together with its hooks, as in older releases."""
+    return "__call__" in vars(GradientCheckpointingLayer) and layer.gradient_checkpointing and layer.training
 
 
 def _hook(index: int, before: Callable, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
@@ -226,17 +239,5 @@ def _ahead(index: int, layer: Any, before: Callable) -> Callable:
     def run(call: partial, *args: Any) -> Any:
         args, kwargs = before(index, args, call.keywords)
         return checkpoint(partial(call.func, *call.args, **kwargs), *args)
-
-    return run
-
-
-def _over(index: int, layer: Any, around: Callable) -> Callable:
-    checkpoint = layer._gradient_checkpointing_func
-
-    def run(call: partial, *args: Any) -> Any:
-        def below(*own: Any, **given: Any) -> Any:
-            return checkpoint(partial(call.func, *call.args, **given), *own)
-
-        return around(index, below, args, call.keywords)
 
     return run
