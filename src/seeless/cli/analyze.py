@@ -13,6 +13,7 @@ import seeless as sl
 from seeless.cli.catalogue import complete_name
 from seeless.cli.console import notice, print_json, print_table, say
 from seeless.cli.options import Plugins, items
+from seeless.cli.questions import inputs_of
 from seeless.errors import brief, did_you_mean
 from seeless.jsonl import encode
 from seeless.named.checkpoints import (
@@ -194,7 +195,7 @@ def _gather(
     settings = {**settings, "dtype": str(loaded.model.dtype).removeprefix("torch.")}
 
     def build(image: Any, sample: "Sample") -> Any:
-        return _inputs(loaded, image, sample)
+        return inputs_of(loaded, [image], [sample.name], sample.question)
 
     state = output / "gathered.npz"
     try:
@@ -203,15 +204,6 @@ def _gather(
     except KeyboardInterrupt:
         notice(f"stopped; what was gathered is in {state}, and the same command goes on from there")
         raise SystemExit(130) from None
-
-
-def _inputs(loaded: LoadedModel, image: Any, sample: "Sample") -> Any:
-    from seeless.asking.inputs import build_inputs, unknown_words
-
-    inputs = build_inputs(loaded, [image], [sample.name], sample.question)
-    if told := unknown_words(loaded, inputs):
-        notice(f"{told} of {sample.question!r}")
-    return inputs
 
 
 def _first_loss(told: dict[str, Any]) -> Any:
@@ -239,7 +231,7 @@ def _draw_sheet(
     from seeless.analysis.overlap import reports_of
 
     image = sample.load() if size is None else sample.load().resize(size)
-    inputs = _inputs(loaded, image, sample)
+    inputs = inputs_of(loaded, [image], [sample.name], sample.question)
     names = list(next(iter(methods.values())))
     draw_sheet(image, names, reports_of(Seen(loaded.model, inputs, None), methods), file, loss)
 

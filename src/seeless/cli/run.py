@@ -156,13 +156,11 @@ def _answer_all(
 ) -> "list[Result]":
     """The untouched model first, then every strategy."""
     from seeless.asking.answers import answer_reduced, generate_answer
-    from seeless.asking.inputs import build_inputs, unknown_words
     from seeless.asking.results import Result
     from seeless.asking.timing import measure
+    from seeless.cli.questions import inputs_of
 
-    inputs = build_inputs(loaded, task.images, task.sources, task.question, task.videos)
-    if told := unknown_words(loaded, inputs):
-        notice(f"{told} of {task.question!r}")
+    inputs = inputs_of(loaded, task.images, task.sources, task.question, task.videos)
     found = [answer_reduced(loaded, inputs, strategy, max_new_tokens) for strategy in strategies.values()]
     untouched = generate_answer(loaded, inputs, max_new_tokens)
     everyone: dict[str, Any] = {"none": None, **strategies}
