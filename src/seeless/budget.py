@@ -49,6 +49,15 @@ def check_schedule(keeps: Sequence[Budget], layers: Sequence[int]) -> None:
             raise BudgetError(f"keep={list(keeps)} grows from {before} to {after}; tokens once dropped cannot return")
 
 
+def is_one_of(budget: object, *others: object) -> bool:
+    """Whether a budget is the same as another, 1 being a token and 1.0 all of them.
+
+    >>> is_one_of(1.0, None, 1.0), is_one_of(1, None, 1.0)
+    (True, False)
+    """
+    return repr(budget) in map(repr, others)
+
+
 def count_kept(keep: Budget, original: int, rounding: Callable[[float], int]) -> int:
     """Tokens to keep of a unit that had `original` visual tokens: at least one, at most all.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
-from seeless.budget import Budget, check_budget, check_schedule, count_kept, counts_on_average
+from seeless.budget import Budget, check_budget, check_schedule, count_kept, counts_on_average, is_one_of
 from seeless.decision import Decision, Keep, Merge, described
 from seeless.defining import make_fields
 from seeless.errors import BudgetError, StrategyError
@@ -129,7 +129,7 @@ class Strategy(ABC):
 
     def _check_average(self, average: Budget) -> None:
         check_budget(average, "average")
-        if not isinstance(self.keep, list) and repr(self.keep) not in map(repr, (WHOLE, average)):  # 1 is a token
+        if not isinstance(self.keep, list) and not is_one_of(self.keep, WHOLE, average):
             raise BudgetError(f"average={average} is a budget, and so is keep={self.keep}; give one of them")
         if self.threshold is not None:
             raise BudgetError(f"average={average} sets how many tokens stay; leave threshold={self.threshold} out")
@@ -269,7 +269,7 @@ class EntryStrategy(Strategy):
     own_positions: ClassVar[Positions | tuple[Positions, ...]] = "renumber"
 
     def __post_init__(self) -> None:
-        if self.average is not None and repr(self.keep) in map(repr, (None, WHOLE)):
+        if self.average is not None and is_one_of(self.keep, None, WHOLE):
             object.__setattr__(self, "keep", self.average)
         super().__post_init__()
         if isinstance(self.keep, list):

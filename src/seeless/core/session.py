@@ -283,9 +283,9 @@ class Session:
             return
         spans, floor = self.spans(), tokens - self.prompt.closing_text()
         columns = self.visual_columns(spans) if visual else None
-        record = CacheRecord(cache, self.view.counting, spans, tokens, floor, keeper, self.overrun, visual=columns)
-        record.real = self.past.real_with(self.valid, self.prompt.length)
-        record.install()
+        real = self.past.real_with(self.valid, self.prompt.length)
+        own = self.view.counting, spans, tokens, floor, keeper, self.overrun
+        CacheRecord(cache, *own, visual=columns, real=real).install()
 
     # What the device found out.
 
