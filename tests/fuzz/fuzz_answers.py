@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from fuzz_checks import check_report, compare, expect
 from fuzz_run import Run
-from fuzz_talk import visual_in
+from fuzz_talk import types_behind, visual_in
 from fuzz_truth import truth
 from transformers import DynamicCache
 
@@ -133,8 +133,7 @@ def again(run: Run) -> None:
     first = generate(run, inputs, **{CACHE: DynamicCache(config=text)})
     prefills, begun = rows_in_flow(run), first.sequences.shape[1] - 1  # the last token is not in the cache
     turn = make_inputs(run.model, run.tiny, [more] * batch)
-    if not visual_in(turn["input_ids"]).any():  # text behind pictures is like an answer
-        turn |= {name: torch.full_like(turn["input_ids"], value) for name, value in run.tiny.new_token_types.items()}
+    turn |= types_behind(run.tiny, turn["input_ids"])
     tokens = ("input_ids", "attention_mask", *run.tiny.new_token_types)
     given = {name: value for name, value in turn.items() if name not in tokens}
     before = full(run, first.sequences)

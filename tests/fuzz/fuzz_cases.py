@@ -7,6 +7,7 @@ from typing import Any
 
 from fuzz_families import FAMILIES, IN_FLOAT32, mrope, possible, recurrent
 from fuzz_fields import ENTRY, LAYER, TOWER, TWO_STAGES, Spec, draw_router, draw_strategy, draw_vtr
+from test_training import CHECKPOINTING
 
 from tinies import Tiny
 
@@ -67,7 +68,7 @@ def draw(seed: int) -> Case:
     elif mode == "generate":
         turns, options = [rows], draw_answer(r, tiny)
     else:
-        turns, options = [rows], {"checkpointing": r.choice(["plain", "reentrant", "not-reentrant"]), "fresh": False}
+        turns, options = [rows], {"checkpointing": r.choice(CHECKPOINTING), "fresh": False}
     if options.get("positions") == "gaps" and options["mask"] == "none":  # without a mask they say what is packed
         options["mask"] = "long"
     if backend == "fused":  # which reads no static cache

@@ -19,6 +19,7 @@ from fuzz_run import Run
 from fuzz_talk import Talk, talk_of
 from fuzz_training import train
 from matrix import CLIP
+from test_training import set_checkpointing
 from transformers import AutoTokenizer
 
 import seeless as sl
@@ -117,14 +118,6 @@ def run_case(case: Case, strategies: list[sl.Strategy]) -> None:
             changed = sorted(name for name, _ in after[0] ^ before[0])
             expect(not changed, f"the handle left traces: {changed}")
             expect(torch.equal(after[1], before[1]), "the model gives other logits than it gave before the handle")
-
-
-def set_checkpointing(model, how: str) -> None:
-    if how != "plain":
-        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-        enable({"use_reentrant": how == "reentrant"})
-        if how == "reentrant":
-            model.enable_input_require_grads()
 
 
 def traces(model, talk: Talk) -> tuple[set[tuple[str, int]], torch.Tensor]:

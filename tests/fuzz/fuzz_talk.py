@@ -40,15 +40,21 @@ def padded(inputs: dict, columns: int, side: str) -> dict:
     }
 
 
+def types_behind(tiny: Tiny, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What a family is told of the kinds of the tokens of a turn behind pictures, if it has none itself: text there is
+    like an answer."""
+    types = {} if visual_in(ids).any() else tiny.new_token_types
+    return {name: torch.full_like(ids, value) for name, value in types.items()}
+
+
 def talk_of(model, tiny: Tiny, turns: list[list], padding: list[str], columns: int) -> Talk:
     """The conversation of a case; `columns` of padding more stand at its first turn."""
     made = [make_inputs(model, tiny, rows, side) for rows, side in zip(turns, padding, strict=True)]
     made[0] = padded(made[0], columns, padding[0])
     seen = False
-    for inputs in made:  # text behind pictures is like an answer
-        if seen and not visual_in(inputs["input_ids"]).any():
-            for name, value in tiny.new_token_types.items():
-                inputs[name] = torch.full_like(inputs["input_ids"], value)
+    for inputs in made:
+        if seen:
+            inputs |= types_behind(tiny, inputs["input_ids"])
         seen |= bool(visual_in(inputs["input_ids"]).any())
     together = [[part for rows in turns for part in rows[row]] for row in range(len(turns[0]))]
     whole = dict(make_inputs(model, tiny, together))

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import torch
 from fuzz_talk import visual_in
-from matrix import INSIDE
+from matrix import INSIDE, PLACEHOLDERS
 
 from layer_loop import decoder_of, in_flow
-from oracle import Turn, oracle_of
+from oracle import Turn, oracle_of, turn_of
 from seeless import families
 from seeless.vtr.guest import Guest
 from tinies import LAYERS
@@ -103,7 +103,8 @@ def truth(untouched, strategies, whole: dict, prefills: list[Prefill], **given) 
         prefills: with pictures, of the run.
         given: more arguments of the model.
     """
-    turns = [turn(prefill, whole["input_ids"]) for prefill in prefills]
+    ids = whole["input_ids"]
+    turns = [turn_of(own.report, ids[:, : own.end], PLACEHOLDERS, own.start) for own in prefills]
     values = {}
     for prefill, own in zip(prefills, turns, strict=True):
         if prefill.states:
@@ -122,11 +123,6 @@ def truth(untouched, strategies, whole: dict, prefills: list[Prefill], **given) 
         logits = untouched(**whole, use_cache=False, **given).logits
     places = carried(whole["attention_mask"].bool(), prefills, turns)
     return logits.gather(1, places[..., None].expand(-1, -1, logits.shape[-1]))
-
-
-def turn(prefill: Prefill, ids: torch.Tensor) -> Turn:
-    visual = visual_in(ids[:, prefill.start : prefill.end])
-    return Turn(prefill.report, [row.nonzero()[:, 0] + prefill.start for row in visual], prefill.end)
 
 
 def gone_in(turn: Turn, layer: int, length: int) -> torch.Tensor:
